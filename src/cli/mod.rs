@@ -1,0 +1,1 @@
+//! One verb, one file; the composition root that names concrete connectors and formats.

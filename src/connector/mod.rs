@@ -1,0 +1,16 @@
+//! Where bytes come from: sources that seek and poll. No decoding and no SQL in here.
+//!
+//! ```text
+//! discover ──▶ seek(positions) ──▶ poll ──▶ poll ──▶ …      chunks of consecutive positions, per split
+//! ```
+
+pub mod conformance;
+pub mod kafka;
+pub mod memory;
+pub mod options;
+pub mod parquet;
+pub mod replay;
+mod source;
+
+pub use options::{OptionKind, OptionSpec, Options};
+pub use source::{Source, SourceError, SplitBounds};

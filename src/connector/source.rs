@@ -1,0 +1,46 @@
+//! The contract of a source.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::types::{Chunk, Position, SplitId};
+
+/// What is known of a split: reading from nothing starts at `start`; `end` is the first position that holds no record yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SplitBounds {
+    pub split: SplitId,
+    pub start: Position,
+    pub end: Position,
+}
+
+/// Splits of records with positions, read by one thread.
+///
+/// Every call may block, but none for longer than a few seconds: a world that does not answer is [`SourceError::Unreachable`].
+/// What was read once is read again, the same bytes at the same positions, unless the error says that it is gone.
+pub trait Source: Send {
+    /// All splits that exist now, with where each would start (an option of the source decides) and where it ends.
+    fn discover(&mut self) -> Result<Vec<SplitBounds>, SourceError>;
+
+    /// From now on [`poll`](Self::poll) gives each of these splits from its position on, and no other split.
+    /// What was polled ahead before is forgotten.
+    fn seek(&mut self, positions: &BTreeMap<SplitId, Position>) -> Result<(), SourceError>;
+
+    /// At most about `rows_max` rows and `bytes_max` bytes, waiting up to `wait` for the first.
+    /// Per split, each chunk begins where the one before ended. Empty when nothing came.
+    fn poll(&mut self, rows_max: usize, bytes_max: usize, wait: Duration) -> Result<Vec<Chunk>, SourceError>;
+
+    /// The newest known ends of the splits, without asking the world: for lag and idleness.
+    fn ends(&self) -> BTreeMap<SplitId, Position>;
+
+    /// Whether no split will ever have more than is read by now: a bounded source at its end.
+    fn is_finished(&self) -> bool;
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SourceError {
+    /// Passes by itself: try again later, and show the sentence meanwhile.
+    #[error("{0}")]
+    Unreachable(String),
+    /// Needs a person: a topic that does not exist any more, rows that are gone, an option that is wrong.
+    #[error("{0}")]
+    Failed(String),
+}

@@ -1,0 +1,155 @@
+//! What a statement says, with the place of every word that a mistake may be about.
+
+use datafusion::sql::sqlparser::ast;
+
+use super::Span;
+
+/// A name or a value and where it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spanned<T> {
+    pub value: T,
+    pub span: Span,
+}
+
+#[derive(Clone, Debug)]
+pub struct Statement {
+    pub kind: StatementKind,
+    /// From its first word to its last, without the semicolon.
+    pub span: Span,
+    /// Its text after `${NAME}` was filled in, secrets excepted: this is what the journal and `SHOW CREATE` hold.
+    pub text: String,
+}
+
+#[derive(Clone, Debug)]
+pub enum StatementKind {
+    CreateSource(CreateSource),
+    CreateExternalTable(CreateExternalTable),
+    CreateView(CreateView),
+    CreateMaterializedView(CreateMaterializedView),
+    Drop(Drop),
+    /// `SHOW SOURCES | TABLES | VIEWS | MATERIALIZED VIEWS | ALL`… as written, in upper case.
+    Show(Spanned<String>),
+    Describe(Spanned<String>),
+    Explain(Explain),
+    /// `INSERT INTO table VALUES …`
+    Insert(Insert),
+    /// A bare SELECT, or anything else that reads.
+    Query(Box<ast::Query>),
+}
+
+/// `CREATE SOURCE name (columns, WATERMARK FOR column AS expression) INCLUDE … WITH (…)`
+#[derive(Clone, Debug)]
+pub struct CreateSource {
+    pub name: Spanned<String>,
+    pub if_not_exists: bool,
+    pub columns: Vec<Column>,
+    pub watermark: Option<WatermarkClause>,
+    pub includes: Vec<Include>,
+    pub options: Vec<SqlOption>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Column {
+    pub name: Spanned<String>,
+    pub data_type: Spanned<ast::DataType>,
+    pub is_nullable: bool,
+}
+
+/// `WATERMARK FOR open_time AS open_time - INTERVAL '5 seconds'`; without `AS` the column itself.
+#[derive(Clone, Debug)]
+pub struct WatermarkClause {
+    pub column: Spanned<String>,
+    pub expression: Option<Spanned<ast::Expr>>,
+}
+
+/// `INCLUDE timestamp AS kafka_time`, `INCLUDE file_name AS symbol`; without `AS` the name of the field.
+#[derive(Clone, Debug)]
+pub struct Include {
+    pub field: Spanned<String>,
+    pub name: Spanned<String>,
+}
+
+/// `key = 'value'` of a WITH clause; numbers and booleans as their text.
+#[derive(Clone, Debug)]
+pub struct SqlOption {
+    pub key: Spanned<String>,
+    pub value: Spanned<String>,
+}
+
+/// `CREATE EXTERNAL TABLE name [(columns)] [INCLUDE …] STORED AS PARQUET LOCATION '…' [INCLUDE …] [WITH (…)]`
+#[derive(Clone, Debug)]
+pub struct CreateExternalTable {
+    pub name: Spanned<String>,
+    pub if_not_exists: bool,
+    /// Empty: the files say.
+    pub columns: Vec<Column>,
+    pub format: Spanned<String>,
+    pub location: Spanned<String>,
+    pub includes: Vec<Include>,
+    pub options: Vec<SqlOption>,
+}
+
+#[derive(Clone, Debug)]
+pub struct CreateView {
+    pub name: Spanned<String>,
+    pub if_not_exists: bool,
+    pub query: Box<ast::Query>,
+    pub query_span: Span,
+}
+
+#[derive(Clone, Debug)]
+pub struct CreateMaterializedView {
+    pub name: Spanned<String>,
+    pub if_not_exists: bool,
+    pub options: Vec<SqlOption>,
+    pub query: Box<ast::Query>,
+    pub query_span: Span,
+    /// `None` where nothing was written: EMIT CHANGES.
+    pub emit: Option<Spanned<Emit>>,
+}
+
+/// When rows of a view appear; never which.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Emit {
+    /// Upserts at each epoch.
+    Changes,
+    /// Once per window, when it is final.
+    OnWindowClose,
+    /// Upserts, at most this often.
+    Every(std::time::Duration),
+}
+
+#[derive(Clone, Debug)]
+pub struct Drop {
+    pub kind: DropKind,
+    pub name: Spanned<String>,
+    pub if_exists: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropKind {
+    Source,
+    Table,
+    View,
+    MaterializedView,
+}
+
+/// `EXPLAIN [VERBOSE] view | SELECT … | CREATE …`
+#[derive(Clone, Debug)]
+pub struct Explain {
+    pub is_verbose: bool,
+    pub target: ExplainTarget,
+}
+
+#[derive(Clone, Debug)]
+pub enum ExplainTarget {
+    Name(Spanned<String>),
+    Statement(Box<Statement>),
+}
+
+#[derive(Clone, Debug)]
+pub struct Insert {
+    pub table: Spanned<String>,
+    pub columns: Vec<Spanned<String>>,
+    pub source: Box<ast::Query>,
+}

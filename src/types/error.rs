@@ -1,0 +1,47 @@
+//! Failures by whose they are: the user's, the world's, ours.
+
+/// What went wrong, as a sentence that starts in lower case and ends without a full stop.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What was asked for cannot be done as asked.
+    #[error("{0}")]
+    User(String),
+    /// Something outside failed: a broker, a disk, a name node.
+    #[error("{message}")]
+    External {
+        message: String,
+        #[source]
+        cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// The state on disk is damaged or of another definition.
+    #[error("{0}")]
+    State(String),
+    /// Our mistake.
+    #[error("internal error: {0}; please report it")]
+    Bug(String),
+}
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub fn user(message: impl Into<String>) -> Self {
+        Self::User(message.into())
+    }
+
+    pub fn external(message: impl Into<String>) -> Self {
+        Self::External { message: message.into(), cause: None }
+    }
+
+    /// `message`, then the cause's own words.
+    pub fn caused(message: impl std::fmt::Display, cause: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::External { message: format!("{message}: {cause}"), cause: Some(Box::new(cause)) }
+    }
+
+    pub fn state(message: impl Into<String>) -> Self {
+        Self::State(message.into())
+    }
+
+    pub fn bug(message: impl Into<String>) -> Self {
+        Self::Bug(message.into())
+    }
+}

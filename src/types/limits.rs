@@ -1,0 +1,76 @@
+//! Every bound has a name here.
+
+use std::time::Duration;
+
+/// Rows that one epoch takes at most; more wait for the next.
+pub const EPOCH_ROWS_MAX: usize = 262_144;
+/// Payload bytes that one epoch takes at most.
+pub const EPOCH_BYTES_MAX: usize = 128 << 20;
+/// Rows handed to operators at once, cut by position so that a replay cuts alike.
+pub const CHUNK_ROWS: usize = 32_768;
+/// Rows read ahead of the running epoch, over all splits of a source.
+pub const READ_AHEAD_ROWS: usize = 524_288;
+/// How long the default trigger gathers rows at most.
+pub const EPOCH_INTERVAL_DEFAULT: Duration = Duration::from_millis(100);
+/// A split that is caught up and silent for this long does not hold the watermark back, unless the source says otherwise.
+pub const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// A live row whose event time is further ahead of the epoch's time is a bad record.
+pub const FUTURE_EVENT_TIME_MAX: Duration = Duration::from_secs(3600);
+
+/// The largest record that is decoded; a larger one is a bad record.
+pub const RECORD_BYTES_MAX: usize = 1 << 20;
+/// How much of a bad record is kept.
+pub const BAD_RECORD_BYTES_KEPT: usize = 256;
+/// How deep JSON may nest.
+pub const JSON_DEPTH_MAX: usize = 128;
+/// Rows that `<source>$bad` and `<view>$late` keep each; older ones make room and are counted.
+pub const SIDE_ROWS_MAX: usize = 100_000;
+
+/// Rows that a view keeps in memory; older ones make room and are counted.
+pub const VIEW_ROWS_MAX: usize = 20_000_000;
+/// Changes that a view keeps for subscribers that resume.
+pub const CHANGES_KEPT_MAX: usize = 1_024;
+/// Rows over all changes that a view keeps for subscribers that resume.
+pub const CHANGE_ROWS_KEPT_MAX: usize = 1_000_000;
+
+/// Journal bytes after which a checkpoint is taken.
+pub const CHECKPOINT_JOURNAL_BYTES: u64 = 16 << 20;
+/// How often a checkpoint is taken while epochs run.
+pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(30);
+/// Rows after which a checkpoint is taken: the most that a restart has to read again.
+pub const CHECKPOINT_ROWS: u64 = 20_000_000;
+/// Checkpoints kept.
+pub const CHECKPOINTS_KEPT: usize = 3;
+
+/// The longest SQL text taken over HTTP.
+pub const SQL_BYTES_MAX: usize = 64 << 10;
+/// Tokens of one ad-hoc statement.
+pub const SQL_TOKENS_MAX: usize = 10_000;
+/// Operators chained in one expression: planning time grows with their square.
+pub const SQL_OPERATORS_MAX: usize = 300;
+/// Parentheses inside each other.
+pub const SQL_NESTING_MAX: usize = 50;
+/// How long an ad-hoc query may run.
+pub const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Memory that ad-hoc queries share.
+pub const QUERY_MEMORY_BYTES: usize = 512 << 20;
+/// Ad-hoc queries that run at once; others wait, then are refused.
+pub const QUERIES_AT_ONCE: usize = 4;
+/// Ad-hoc queries that wait.
+pub const QUERIES_WAITING: usize = 100;
+/// Rows of a JSON answer without a limit of its own.
+pub const JSON_ROWS_DEFAULT: usize = 10_000;
+/// Rows of one page of a view, by default and at most.
+pub const PAGE_ROWS_DEFAULT: usize = 500;
+pub const PAGE_ROWS_MAX: usize = 20_000;
+
+/// The longest request body.
+pub const HTTP_BODY_BYTES_MAX: usize = 1 << 20;
+/// Requests served at once.
+pub const HTTP_CONNECTIONS_MAX: usize = 4_096;
+/// WebSocket connections, subscriptions on each, and bytes of a message from a client.
+pub const SOCKETS_MAX: usize = 10_000;
+pub const SUBSCRIPTIONS_PER_SOCKET_MAX: usize = 1_024;
+pub const SOCKET_MESSAGE_BYTES_MAX: usize = 64 << 10;
+/// How long a socket that takes nothing is kept.
+pub const SOCKET_STALL_MAX: Duration = Duration::from_secs(30);

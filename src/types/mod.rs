@@ -1,0 +1,16 @@
+//! The vocabulary that all rooms share: times, epochs, positions, deltas, records, limits, errors.
+
+mod delta;
+mod epoch;
+mod error;
+pub mod limits;
+mod position;
+mod records;
+mod time;
+
+pub use delta::Delta;
+pub use epoch::{Epoch, EpochPlan, PlannedRange};
+pub use error::{Error, Result};
+pub use position::{Position, SplitId};
+pub use records::{BadRecord, Chunk, Payload, Records, RecordsBuilder};
+pub use time::{EventTime, TumblingWindow, Watermark, Window, format_event_time, parse_duration};

@@ -1,0 +1,140 @@
+//! What a source hands over: undecoded records in one buffer, or rows that need no decoding.
+
+use std::ops::Range;
+
+use arrow::array::RecordBatch;
+
+use super::{Position, SplitId};
+
+/// Consecutive rows of one split, in the order of their positions.
+#[derive(Debug)]
+pub struct Chunk {
+    pub split: SplitId,
+    /// Positions in `[from, to)` are covered, though some of them may hold no record.
+    pub from: Position,
+    pub to: Position,
+    pub payload: Payload,
+}
+
+#[derive(Debug)]
+pub enum Payload {
+    /// Bytes for a decoder.
+    Records(Records),
+    /// Rows with the columns of the source, matched by name. Row `i` stands at `from + i`.
+    Rows(RecordBatch),
+}
+
+impl Payload {
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Records(records) => records.len(),
+            Self::Rows(rows) => rows.num_rows(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Records of one split: all payloads in one buffer, all keys in another.
+#[derive(Debug, Default)]
+pub struct Records {
+    positions: Vec<u64>,
+    /// Milliseconds since 1970; `None` where the record carries no time.
+    timestamps_ms: Vec<Option<i64>>,
+    values: Vec<u8>,
+    value_ends: Vec<usize>,
+    /// A record without a value (a tombstone) is not the same as one with an empty value.
+    value_is_null: Vec<bool>,
+    keys: Vec<u8>,
+    key_ends: Vec<usize>,
+    key_is_null: Vec<bool>,
+}
+
+impl Records {
+    pub fn len(&self) -> usize {
+        self.positions.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.positions.is_empty()
+    }
+
+    /// Bytes of keys and values.
+    pub fn bytes(&self) -> usize {
+        self.values.len() + self.keys.len()
+    }
+
+    pub fn positions(&self) -> &[u64] {
+        &self.positions
+    }
+
+    pub fn timestamps_ms(&self) -> &[Option<i64>] {
+        &self.timestamps_ms
+    }
+
+    /// The value of record `index`; `None` is a tombstone.
+    #[inline]
+    pub fn value(&self, index: usize) -> Option<&[u8]> {
+        (!self.value_is_null[index]).then(|| &self.values[range(&self.value_ends, index)])
+    }
+
+    #[inline]
+    pub fn key(&self, index: usize) -> Option<&[u8]> {
+        (!self.key_is_null[index]).then(|| &self.keys[range(&self.key_ends, index)])
+    }
+}
+
+#[inline]
+fn range(ends: &[usize], index: usize) -> Range<usize> {
+    (if index == 0 { 0 } else { ends[index - 1] })..ends[index]
+}
+
+/// Fills [`Records`] one by one, without an allocation per record.
+#[derive(Debug, Default)]
+pub struct RecordsBuilder(Records);
+
+impl RecordsBuilder {
+    /// # Panics
+    /// Where `position` is not above the one before.
+    #[inline]
+    pub fn push(&mut self, position: u64, timestamp_ms: Option<i64>, key: Option<&[u8]>, value: Option<&[u8]>) {
+        let records = &mut self.0;
+        assert!(records.positions.last().is_none_or(|last| *last < position), "positions of a split go up");
+        records.positions.push(position);
+        records.timestamps_ms.push(timestamp_ms);
+        records.values.extend_from_slice(value.unwrap_or_default());
+        records.value_ends.push(records.values.len());
+        records.value_is_null.push(value.is_none());
+        records.keys.extend_from_slice(key.unwrap_or_default());
+        records.key_ends.push(records.keys.len());
+        records.key_is_null.push(key.is_none());
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+
+    pub fn finish(self) -> Records {
+        self.0
+    }
+}
+
+/// A record that could not become a row: kept in `<source>$bad`, never dropped unseen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadRecord {
+    pub position: Position,
+    /// A sentence without a full stop, e.g. `column number_of_trades: 1.5 is not an integer`.
+    pub reason: String,
+    /// The beginning of the record, at most [`super::limits::BAD_RECORD_BYTES_KEPT`].
+    pub first_bytes: Vec<u8>,
+}
