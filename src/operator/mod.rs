@@ -1,1 +1,102 @@
-//! stub
+//! Operators keep results up to date: deltas in, deltas out.
+//!
+//! ```text
+//! rows of a split ─▶ watermark ─▶ segment (filter, project, window) ─▶ window_aggregate | group_aggregate ─▶ segment ─▶ view
+//!                       └ row watermarks decide what is late
+//! ```
+//! Synchronous and deterministic: no I/O, no clock, no threads. Run twice, they give the same bytes.
+
+mod aggregation;
+mod chain;
+mod emit;
+mod group_aggregate;
+mod segment;
+mod watermark;
+mod window_aggregate;
+
+use arrow::array::{Int64Array, RecordBatch};
+
+use crate::types::{Delta, EventTime, Result, Watermark};
+
+pub use aggregation::Aggregation;
+pub use chain::Chain;
+pub use emit::{EmitEvery, WindowCloseGate};
+pub use group_aggregate::GroupAggregate;
+pub use segment::{Segment, Step};
+pub use watermark::SplitWatermarks;
+pub use window_aggregate::{Emission, OutputColumn, WindowAggregate};
+
+/// A delta on its way through a dataflow.
+#[derive(Clone, Debug)]
+pub struct Flow {
+    pub delta: Delta,
+    /// Per row, how far its own split was complete before it, in nanoseconds; decides what is late.
+    /// `None` behind an aggregate, where lateness was decided already.
+    pub row_watermarks: Option<Int64Array>,
+}
+
+impl Flow {
+    pub fn of(delta: Delta) -> Self {
+        Self { delta, row_watermarks: None }
+    }
+}
+
+/// What ends an epoch.
+#[derive(Clone, Copy, Debug)]
+pub struct EpochEnd {
+    /// Never before that of the epoch before.
+    pub watermark: Watermark,
+    pub epoch_time: EventTime,
+}
+
+/// What an operator hands on.
+#[derive(Debug, Default)]
+pub struct Output {
+    pub flows: Vec<Flow>,
+    pub late: Vec<LateRows>,
+}
+
+/// Rows whose window had closed when they came.
+#[derive(Debug)]
+pub struct LateRows {
+    /// The rows as the aggregate's input had them.
+    pub rows: RecordBatch,
+    pub window_starts: Int64Array,
+    pub window_ends: Int64Array,
+    /// How far their splits were, per row: the row came `watermark - window_end` too late.
+    pub watermarks: Int64Array,
+}
+
+impl Output {
+    pub fn push(&mut self, flow: Flow) {
+        if !flow.delta.is_empty() {
+            self.flows.push(flow);
+        }
+    }
+}
+
+/// A part of a dataflow with state.
+pub trait Operator: Send {
+    /// Takes a delta in. What comes out may come now or at the end of the epoch.
+    ///
+    /// # Errors
+    /// A value that cannot be computed, e.g. a failed cast.
+    fn on_delta(&mut self, flow: Flow, out: &mut Output) -> Result<()>;
+
+    /// Called once at the end of every epoch, after all its deltas. Returns the watermark that holds for what was handed on.
+    fn on_epoch_end(&mut self, end: EpochEnd, out: &mut Output) -> Result<Watermark>;
+
+    /// When this operator wants an epoch even if no row comes.
+    fn wakes_at(&self) -> Option<EventTime> {
+        None
+    }
+
+    /// The whole state as rows; batches may differ in schema. Called between epochs only; later results are the same
+    /// whether or not a snapshot was taken, as long as a replay takes it at the same epochs.
+    fn snapshot(&mut self) -> Result<Vec<RecordBatch>>;
+
+    /// Takes up what `snapshot` gave, into a fresh operator.
+    fn restore(&mut self, state: Vec<RecordBatch>) -> Result<()>;
+
+    fn memory_bytes(&self) -> usize;
+}

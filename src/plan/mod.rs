@@ -1,1 +1,29 @@
-//! stub
+//! What statements mean: names bound, types checked, queries turned into dataflows (streams) or left to DataFusion (batch).
+//!
+//! ```text
+//! Statement ─▶ Binder ─▶ Catalog { sources, tables, views }
+//!                 └─ LogicalPlan ─┬─▶ StreamPlan (operators, state, keys, watermarks)    for materialized views
+//!                                 └─▶ stock DataFusion                                   for everything else
+//! ```
+//! One LogicalPlan has one meaning; nothing is executed here.
+
+mod binder;
+mod catalog;
+mod dataflow;
+mod mistakes;
+mod registry;
+mod session;
+mod stream;
+mod window;
+
+pub use binder::{Binder, Bound};
+pub use catalog::{
+    Catalog, ExternalDefinition, MaterializedDefinition, Relation, SourceDefinition, Trigger, ViewDefinition, WatermarkDefinition,
+    bad_schema, late_schema,
+};
+pub use dataflow::explain;
+pub use mistakes::diagnostics_of;
+pub use registry::{ConnectorSpec, FieldSpec, FormatSpec, OpenExternal, Registry, SOURCE_OPTIONS};
+pub use session::{StreamRelation, base_session, session_over};
+pub use stream::{StreamPlan, replace_scan};
+pub use window::LowerWindows;

@@ -15,20 +15,20 @@
 set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-REPOSITORY=$(cd "$HERE/../.." && pwd)
 CACHE=$(realpath -m "${ZETA_CACHE:-$HOME/.cache/zeta}/services")
 DIR=$(realpath -m "${ZETA_SERVICE_DIR:-$CACHE/$SERVICE}")
 JAVA=${JAVA_HOME:+$JAVA_HOME/bin/}java
 
 START_SECONDS_MAX=120
 STOP_SECONDS_MAX=60
+HTTP_SECONDS_MAX=30
 
 say() { echo "$SERVICE: $*" >&2; }
 fail() { say "error: $*"; exit 1; }
 
 # The head comment of the calling script is its manual.
 usage() {
-    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,${/^#/!q; s/^# \{0,1\}//p}' "$0" >&2
     exit 2
 }
 
@@ -47,7 +47,12 @@ own_instance() {
     flock -w 300 9 || fail "another command is still busy in $DIR"
 }
 
-has_instance() { [[ -f $DIR/service ]]; }
+# with_instance COMMAND...: runs it on the instance in $DIR; where there is none, there is nothing to end.
+with_instance() {
+    [[ -f $DIR/service ]] || return 0
+    own_instance
+    "$@"
+}
 
 # set_env NAME VALUE: what callers read, one shell assignment per line.
 set_env() {
@@ -59,8 +64,13 @@ set_env() {
 # Nothing, where it is not set.
 get_env() { sed -n "s/^$1=//p" "$DIR/env" 2>/dev/null || true; }
 
-remove_instance() {
-    has_instance || return 0
+# end_all NAME...: ends them in this order. remove_all NAME...: the same, and removes the folder.
+end_all() {
+    local name
+    for name in "$@"; do end "$name"; done
+}
+remove_all() {
+    end_all "$@"
     rm -rf "$DIR"
     say "removed $DIR"
 }
@@ -182,12 +192,14 @@ report() {
     return "$all_up"
 }
 
-# http_get PORT PATH: the whole answer; needs no other program.
-http_get() {
+# http METHOD PORT PATH [FILE]: the whole answer, with its head; FILE is the body. Needs no other program.
+http() {
+    local file=${4:-/dev/null}
     {
-        exec 3<>"/dev/tcp/127.0.0.1/$1"
-        printf 'GET %s HTTP/1.0\r\nHost: 127.0.0.1:%s\r\n\r\n' "$2" "$1" >&3
-        timeout 5 cat <&3
+        exec 3<>"/dev/tcp/127.0.0.1/$2"
+        printf '%s %s HTTP/1.0\r\nHost: 127.0.0.1:%s\r\nContent-Length: %s\r\n\r\n' "$1" "$3" "$2" "$(stat -L -c %s "$file")" >&3
+        cat "$file" >&3
+        timeout "$HTTP_SECONDS_MAX" cat <&3
     } 2>/dev/null
 }
 
@@ -213,7 +225,7 @@ fetch_jars() {
         [[ ! -d $JARS ]] || exit 0
         say "downloading jars to $JARS"
         rm -rf "$JARS.part"
-        mvn --batch-mode --no-transfer-progress --quiet --file "$HERE/jars/$SERVICE.xml" \
+        mvn --batch-mode --no-transfer-progress --quiet -Dstyle.color=never --file "$HERE/jars/$SERVICE.xml" \
             org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
             -DincludeScope=runtime -DoutputDirectory="$JARS.part" >&2 </dev/null || fail "Maven could not download the jars"
         # A folder under its final name is always complete.

@@ -11,8 +11,11 @@
 # env:   KAFKA_BROKERS, KAFKA_PORT, KAFKA_CONTROLLER_PORT
 # takes: KAFKA_PORT, KAFKA_CONTROLLER_PORT (default: free ones), KAFKA_HEAP (512m), KAFKA_SETTINGS (more lines for
 #        server.properties, the last of a key counts); and what common.sh names
+
+# shellcheck source-path=SCRIPTDIR
 SERVICE=kafka
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=kafka-common.sh
 source "$HERE/kafka-common.sh"
 CONSOLE_PRODUCER=org.apache.kafka.tools.ConsoleProducer
 
@@ -60,16 +63,15 @@ random_id() { echo "A$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | head -c
 up() {
     own_instance
     find_jars
+    port KAFKA_PORT
+    port KAFKA_CONTROLLER_PORT
+    set_env KAFKA_BROKERS "127.0.0.1:$KAFKA_PORT"
     if ! is_running kafka; then
-        port KAFKA_PORT
-        port KAFKA_CONTROLLER_PORT
         must_be_free "$KAFKA_PORT" "$KAFKA_CONTROLLER_PORT"
-        set_env KAFKA_BROKERS "127.0.0.1:$KAFKA_PORT"
         write_settings
         format
         launch_java kafka "-Xmx${KAFKA_HEAP:-512m}" kafka.Kafka "$DIR/server.properties"
     fi
-    KAFKA_PORT=$(get_env KAFKA_PORT)
     wait_until kafka kafka_answers
     say "up on $(get_env KAFKA_BROKERS) after $SECONDS s"
 }
@@ -77,10 +79,10 @@ up() {
 case ${1:-} in
     setup) warm kafka ;;
     up) up ;;
-    down) has_instance && own_instance && end kafka ;;
-    kill) has_instance && own_instance && end kafka KILL ;;
+    down) with_instance end kafka ;;
+    kill) with_instance end kafka KILL ;;
     status) report kafka ;;
-    wipe) ! has_instance || { own_instance && end kafka && remove_instance; } ;;
+    wipe) with_instance remove_all kafka ;;
     topics | produce | consume) kafka_tool "$@" ;;
     *) usage ;;
 esac

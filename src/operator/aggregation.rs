@@ -1,0 +1,329 @@
+//! DataFusion's group values and accumulators, held across epochs.
+//!
+//! ```text
+//! batch ─▶ evaluate (group keys, arguments, filters) ─▶ GroupTable: key ─▶ group index ─▶ accumulators
+//!                                                          ├─ results()   without losing the state
+//!                                                          └─ state()     rows for a checkpoint
+//! ```
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, AsArray, BooleanArray, RecordBatch},
+    compute::{filter, take},
+    datatypes::{FieldRef, Schema, SchemaRef},
+};
+use datafusion::{
+    common::DataFusionError,
+    logical_expr::{EmitTo, GroupsAccumulator},
+    physical_expr::{GroupsAccumulatorAdapter, PhysicalExpr, aggregate::AggregateFunctionExpr},
+    physical_plan::aggregates::{
+        AggregateMode, aggregate_expressions,
+        group_values::{GroupValues, new_group_values},
+        order::GroupOrdering,
+    },
+};
+
+use crate::types::{Error, Result};
+
+/// What to compute per group; compiled once, without state.
+pub struct Aggregation {
+    input_schema: SchemaRef,
+    groups: Vec<Arc<dyn PhysicalExpr>>,
+    group_schema: SchemaRef,
+    functions: Vec<Arc<AggregateFunctionExpr>>,
+    /// Per function its arguments, then its ordering columns.
+    arguments: Vec<Vec<Arc<dyn PhysicalExpr>>>,
+    filters: Vec<Option<Arc<dyn PhysicalExpr>>>,
+    state_schema: SchemaRef,
+    state_widths: Vec<usize>,
+}
+
+/// The inputs of an aggregation for some rows.
+#[derive(Clone)]
+pub struct Evaluated {
+    groups: Vec<ArrayRef>,
+    arguments: Vec<Vec<ArrayRef>>,
+    filters: Vec<Option<BooleanArray>>,
+    rows: usize,
+}
+
+impl Aggregation {
+    /// `groups` are the group expressions with the fields they give; `functions` with their FILTER.
+    pub fn new(
+        input_schema: SchemaRef,
+        groups: Vec<(Arc<dyn PhysicalExpr>, FieldRef)>,
+        functions: Vec<(Arc<AggregateFunctionExpr>, Option<Arc<dyn PhysicalExpr>>)>,
+    ) -> Result<Self> {
+        let (groups, group_fields): (Vec<_>, Vec<_>) = groups.into_iter().unzip();
+        let (functions, filters): (Vec<_>, Vec<_>) = functions.into_iter().unzip();
+        let mut state_fields = group_fields.clone();
+        let mut state_widths = Vec::new();
+        for function in &functions {
+            let fields = function.state_fields().map_err(failed)?;
+            state_widths.push(fields.len());
+            state_fields.extend(fields);
+        }
+        // Two functions may name their state alike; a checkpoint finds columns by their place.
+        let state_fields: Vec<FieldRef> = state_fields
+            .iter()
+            .enumerate()
+            .map(|(index, field)| Arc::new(field.as_ref().clone().with_name(format!("{index}:{}", field.name())).with_nullable(true)))
+            .collect();
+        Ok(Self {
+            arguments: aggregate_expressions(&functions, &AggregateMode::Partial, 0).map_err(failed)?,
+            input_schema,
+            groups,
+            group_schema: Arc::new(Schema::new(group_fields)),
+            functions,
+            filters,
+            state_schema: Arc::new(Schema::new(state_fields)),
+            state_widths,
+        })
+    }
+
+    pub fn group_count(&self) -> usize {
+        self.groups.len()
+    }
+
+    pub fn state_schema(&self) -> &SchemaRef {
+        &self.state_schema
+    }
+
+    pub fn evaluate(&self, rows: &RecordBatch) -> Result<Evaluated> {
+        let array = |expr: &Arc<dyn PhysicalExpr>| {
+            expr.evaluate(rows).and_then(|value| value.into_array(rows.num_rows())).map_err(failed)
+        };
+        Ok(Evaluated {
+            groups: self.groups.iter().map(array).collect::<Result<_>>()?,
+            arguments: self
+                .arguments
+                .iter()
+                .map(|arguments| arguments.iter().map(array).collect::<Result<_>>())
+                .collect::<Result<_>>()?,
+            filters: self
+                .filters
+                .iter()
+                .map(|filter| filter.as_ref().map(|expr| Ok(array(expr)?.as_boolean().clone())).transpose())
+                .collect::<Result<_>>()?,
+            rows: rows.num_rows(),
+        })
+    }
+
+    fn accumulators(&self) -> Result<Vec<Box<dyn GroupsAccumulator>>> {
+        self.functions
+            .iter()
+            .map(|function| {
+                if function.groups_accumulator_supported() {
+                    function.create_groups_accumulator()
+                } else {
+                    let function = Arc::clone(function);
+                    Ok(Box::new(GroupsAccumulatorAdapter::new(move || function.create_accumulator())) as Box<dyn GroupsAccumulator>)
+                }
+            })
+            .collect::<Result<_, DataFusionError>>()
+            .map_err(failed)
+    }
+}
+
+impl Evaluated {
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The rows at these places, in this order.
+    pub fn take(&self, indices: &ArrayRef) -> Result<Self> {
+        let pick = |array: &ArrayRef| take(array, indices, None).map_err(|e| Error::bug(e.to_string()));
+        Ok(Self {
+            groups: self.groups.iter().map(pick).collect::<Result<_>>()?,
+            arguments: self.arguments.iter().map(|columns| columns.iter().map(pick).collect()).collect::<Result<_>>()?,
+            filters: self
+                .filters
+                .iter()
+                .map(|filter| {
+                    filter.as_ref().map(|mask| Ok(pick(&(Arc::new(mask.clone()) as ArrayRef))?.as_boolean().clone())).transpose()
+                })
+                .collect::<Result<_>>()?,
+            rows: indices.len(),
+        })
+    }
+
+    /// The rows where `mask` is true.
+    pub fn filter(&self, mask: &BooleanArray) -> Result<Self> {
+        let pick = |array: &ArrayRef| filter(array, mask).map_err(|e| Error::bug(e.to_string()));
+        Ok(Self {
+            groups: self.groups.iter().map(pick).collect::<Result<_>>()?,
+            arguments: self.arguments.iter().map(|columns| columns.iter().map(pick).collect()).collect::<Result<_>>()?,
+            filters: self
+                .filters
+                .iter()
+                .map(|filter| {
+                    filter.as_ref().map(|values| Ok(pick(&(Arc::new(values.clone()) as ArrayRef))?.as_boolean().clone())).transpose()
+                })
+                .collect::<Result<_>>()?,
+            rows: mask.true_count(),
+        })
+    }
+}
+
+/// Groups and their accumulators. Without group columns there is one group, from the start.
+pub struct GroupTable {
+    aggregation: Arc<Aggregation>,
+    groups: Option<Box<dyn GroupValues>>,
+    accumulators: Vec<Box<dyn GroupsAccumulator>>,
+    /// Group of each row of the batch at hand; kept to save the allocation.
+    indices: Vec<usize>,
+    /// The group columns as of the last look, as long as no group was added since.
+    keys: Option<Vec<ArrayRef>>,
+}
+
+impl GroupTable {
+    pub fn new(aggregation: Arc<Aggregation>) -> Result<Self> {
+        let groups = match aggregation.group_count() {
+            0 => None,
+            _ => Some(new_group_values(Arc::clone(&aggregation.group_schema), &GroupOrdering::None).map_err(failed)?),
+        };
+        let accumulators = aggregation.accumulators()?;
+        let mut table = Self { aggregation, groups, accumulators, indices: Vec::new(), keys: None };
+        if table.groups.is_none() {
+            // The one group exists before any row.
+            let none = table.aggregation.evaluate(&RecordBatch::new_empty(Arc::clone(&table.aggregation.input_schema)))?;
+            table.update(&none)?;
+        }
+        Ok(table)
+    }
+
+    pub fn aggregation(&self) -> &Aggregation {
+        &self.aggregation
+    }
+
+    pub fn len(&self) -> usize {
+        self.groups.as_ref().map_or(1, |groups| groups.len())
+    }
+
+    pub fn update(&mut self, rows: &Evaluated) -> Result<()> {
+        self.intern(&rows.groups, rows.rows)?;
+        let total = self.len();
+        for ((accumulator, arguments), filter) in self.accumulators.iter_mut().zip(&rows.arguments).zip(&rows.filters) {
+            accumulator.update_batch(arguments, &self.indices, filter.as_ref(), total).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// The group columns and the value of every function, a row per group in the order of their first rows. The state stays.
+    pub fn results(&mut self) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
+        let state = self.take_state()?;
+        self.merge(&state)?;
+        let mut copy = self.aggregation.accumulators()?;
+        let indices: Vec<usize> = (0..self.len()).collect();
+        let mut at = self.aggregation.group_count();
+        let mut values = Vec::with_capacity(copy.len());
+        for (accumulator, width) in copy.iter_mut().zip(&self.aggregation.state_widths) {
+            accumulator.merge_batch(&state[at..at + width], &indices, self.len()).map_err(failed)?;
+            values.push(accumulator.evaluate(EmitTo::All).map_err(failed)?);
+            at += width;
+        }
+        Ok((state[..self.aggregation.group_count()].to_vec(), values))
+    }
+
+    /// As [`results`](Self::results), for the last time: cheaper, and the state is gone.
+    pub fn into_results(mut self) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
+        let keys = self.take_keys()?;
+        let values = self.accumulators.iter_mut().map(|accumulator| accumulator.evaluate(EmitTo::All)).collect::<Result<_, _>>();
+        Ok((keys, values.map_err(failed)?))
+    }
+
+    /// The state as rows of [`Aggregation::state_schema`]; it stays, as if merged anew.
+    pub fn state(&mut self) -> Result<RecordBatch> {
+        let state = self.take_state()?;
+        self.merge(&state)?;
+        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(self.len()));
+        RecordBatch::try_new_with_options(Arc::clone(&self.aggregation.state_schema), state, &options)
+            .map_err(|e| Error::bug(format!("a state does not fit its own schema: {e}")))
+    }
+
+    /// Takes up what [`state`](Self::state) gave, into a fresh table.
+    pub fn restore(&mut self, state: &RecordBatch) -> Result<()> {
+        if state.num_columns() != self.aggregation.state_schema.fields().len() {
+            return Err(Error::state("the checkpoint of an aggregate has other columns than its definition"));
+        }
+        self.merge(state.columns())
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        let groups = self.groups.as_ref().map_or(0, |groups| groups.size());
+        groups + self.accumulators.iter().map(|accumulator| accumulator.size()).sum::<usize>()
+    }
+
+    fn intern(&mut self, keys: &[ArrayRef], rows: usize) -> Result<()> {
+        match &mut self.groups {
+            Some(groups) => {
+                let before = groups.len();
+                groups.intern(keys, &mut self.indices).map_err(failed)?;
+                if before != groups.len() {
+                    self.keys = None;
+                }
+            }
+            None => {
+                self.indices.clear();
+                self.indices.resize(rows, 0);
+            }
+        }
+        Ok(())
+    }
+
+    /// Group columns in the order of group indices; the group values are empty after it.
+    fn take_keys(&mut self) -> Result<Vec<ArrayRef>> {
+        match &mut self.groups {
+            Some(groups) => groups.emit(EmitTo::All).map_err(failed),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Group and state columns. Accumulators are empty after it, and groups too unless their columns were known.
+    fn take_state(&mut self) -> Result<Vec<ArrayRef>> {
+        let mut columns = match self.keys.take() {
+            Some(keys) => {
+                self.keys = Some(keys.clone());
+                keys
+            }
+            None => self.take_keys()?,
+        };
+        for accumulator in &mut self.accumulators {
+            columns.extend(accumulator.state(EmitTo::All).map_err(failed)?);
+        }
+        Ok(columns)
+    }
+
+    fn merge(&mut self, state: &[ArrayRef]) -> Result<()> {
+        let width = self.aggregation.group_count();
+        let rows = state.first().map_or(1, |column| column.len());
+        match &self.keys {
+            // The groups were left in place: their indices are as they stand.
+            Some(_) => {
+                self.indices.clear();
+                self.indices.extend(0..rows);
+            }
+            None => {
+                self.intern(&state[..width], rows)?;
+                debug_assert!(self.indices.iter().enumerate().all(|(row, group)| row == *group) || width == 0);
+                self.keys = (0 < width).then(|| state[..width].to_vec());
+            }
+        }
+        let total = self.len();
+        let mut at = width;
+        for (accumulator, width) in self.accumulators.iter_mut().zip(&self.aggregation.state_widths) {
+            accumulator.merge_batch(&state[at..at + width], &self.indices, total).map_err(failed)?;
+            at += width;
+        }
+        Ok(())
+    }
+}
+
+/// A value that cannot be computed is the data's or the query's fault, and its own words say which.
+pub(super) fn failed(error: DataFusionError) -> Error {
+    match error.find_root() {
+        DataFusionError::Internal(message) => Error::bug(message.clone()),
+        root => Error::user(root.strip_backtrace()),
+    }
+}

@@ -1,0 +1,123 @@
+//! How far event time is complete: per split from its own rows, and over all splits that are not idle.
+//!
+//! ```text
+//! rows of a split ─▶ running maximum ─▶ the watermark each row met (before itself)
+//! end of epoch    ─▶ minimum over active splits ─▶ the watermark that closes windows
+//! ```
+//! Neither ever goes back. What a row met depends on lower positions of its own split alone, so lateness does not depend on
+//! how rows were cut into epochs. A split that was idle, or is new, starts from the watermark that went on without it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::types::{SplitId, Watermark};
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SplitWatermarks {
+    splits: BTreeMap<SplitId, SplitWatermark>,
+    combined: Option<Watermark>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+struct SplitWatermark {
+    watermark: Watermark,
+    is_idle: bool,
+}
+
+impl SplitWatermarks {
+    /// From now on the split counts. Its rows are late from where the others are.
+    pub fn add_split(&mut self, split: &SplitId) {
+        let floor = self.combined();
+        self.splits.entry(split.clone()).or_insert(SplitWatermark { watermark: floor, is_idle: false });
+    }
+
+    /// Takes, per row, the event time up to which the split is complete once the row is in, and replaces it by what the row met.
+    pub fn observe(&mut self, split: &SplitId, times: &mut [i64]) {
+        self.add_split(split);
+        let state = self.splits.get_mut(split).expect("added above");
+        if !times.is_empty() {
+            state.is_idle = false;
+        }
+        let mut running = state.watermark.0;
+        for time in times {
+            let met = running;
+            running = running.max(*time);
+            *time = met;
+        }
+        state.watermark = Watermark(running);
+    }
+
+    /// The watermark after an epoch: the minimum over splits that are not idle. Where all are idle it stays.
+    pub fn end_epoch(&mut self, idle: &BTreeSet<SplitId>, is_last: bool) -> Watermark {
+        for (split, state) in &mut self.splits {
+            state.is_idle = idle.contains(split);
+        }
+        let minimum = self.splits.values().filter(|state| !state.is_idle).map(|state| state.watermark).min();
+        let before = self.combined();
+        let combined = match is_last {
+            true => Watermark::END,
+            false => minimum.map_or(before, |minimum| minimum.max(before)),
+        };
+        assert!(before <= combined, "the watermark never goes back");
+        self.combined = Some(combined);
+        for state in self.splits.values_mut().filter(|state| state.is_idle) {
+            state.watermark = state.watermark.max(combined);
+        }
+        combined
+    }
+
+    pub fn combined(&self) -> Watermark {
+        self.combined.unwrap_or(Watermark::START)
+    }
+
+    /// Watermark and idleness of a split.
+    pub fn of(&self, split: &SplitId) -> (Watermark, bool) {
+        self.splits.get(split).map_or((self.combined(), false), |state| (state.watermark, state.is_idle))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(name: &str) -> SplitId {
+        SplitId::new(name)
+    }
+
+    fn observe(watermarks: &mut SplitWatermarks, name: &str, times: &[i64]) -> Vec<i64> {
+        let mut times = times.to_vec();
+        watermarks.observe(&split(name), &mut times);
+        times
+    }
+
+    #[test]
+    fn a_row_meets_the_highest_time_before_it_in_its_own_split() {
+        let mut watermarks = SplitWatermarks::default();
+        assert_eq!(observe(&mut watermarks, "0", &[5, 3, 9, 9]), [i64::MIN, 5, 5, 9]);
+        assert_eq!(observe(&mut watermarks, "0", &[1]), [9], "also across epochs");
+        assert_eq!(observe(&mut watermarks, "1", &[1]), [i64::MIN], "other splits do not matter");
+    }
+
+    #[test]
+    fn the_slowest_active_split_holds_the_watermark_and_an_idle_one_does_not() {
+        let mut watermarks = SplitWatermarks::default();
+        observe(&mut watermarks, "0", &[100]);
+        observe(&mut watermarks, "1", &[40]);
+        watermarks.add_split(&split("2"));
+        assert_eq!(watermarks.end_epoch(&BTreeSet::new(), false), Watermark::START, "an empty split holds it");
+        let idle = BTreeSet::from([split("2")]);
+        assert_eq!(watermarks.end_epoch(&idle, false), Watermark(40));
+        let idle = BTreeSet::from([split("1"), split("2")]);
+        assert_eq!(watermarks.end_epoch(&idle, false), Watermark(100));
+        assert_eq!(observe(&mut watermarks, "2", &[50]), [100], "who was idle is measured by the others");
+        assert_eq!(watermarks.end_epoch(&BTreeSet::new(), false), Watermark(100), "it never goes back");
+    }
+
+    #[test]
+    fn all_idle_keeps_the_watermark_and_the_end_closes_everything() {
+        let mut watermarks = SplitWatermarks::default();
+        observe(&mut watermarks, "0", &[7]);
+        assert_eq!(watermarks.end_epoch(&BTreeSet::new(), false), Watermark(7));
+        assert_eq!(watermarks.end_epoch(&BTreeSet::from([split("0")]), false), Watermark(7));
+        assert_eq!(watermarks.end_epoch(&BTreeSet::new(), true), Watermark::END);
+    }
+}

@@ -1,0 +1,90 @@
+//! A dataflow as people read it: EXPLAIN.
+
+use std::fmt::Write;
+
+use crate::{operator::{Emission, Step}, sql::Emit};
+
+use super::{
+    catalog::{Catalog, MaterializedDefinition, Relation},
+    stream::Stage,
+};
+
+/// The dataflow of a view, or the definition of another relation.
+pub fn explain(catalog: &Catalog, relation: &Relation, is_verbose: bool) -> String {
+    match relation {
+        Relation::Materialized(view) => view_text(catalog, view, is_verbose),
+        Relation::View(view) => format!("view {}: computed when it is read\n{}", view.name, view.plan.display_indent()),
+        Relation::External(table) => format!("external table {}: Parquet files in {}", table.name, table.location),
+        Relation::Source(source) => {
+            let mut text = format!("source {}: {} as {}, an epoch {:?}\n", source.name, source.connector, source.format, source.trigger);
+            match &source.watermark {
+                Some(watermark) => {
+                    let column = source.schema.field(watermark.column).name();
+                    let _infallible = writeln!(text, "watermark: {} of {column}, per split; idle after {:?}", watermark.text, source.idle_timeout);
+                }
+                None => text.push_str("watermark: none\n"),
+            }
+            text
+        }
+    }
+}
+
+fn view_text(catalog: &Catalog, view: &MaterializedDefinition, is_verbose: bool) -> String {
+    let stream = &view.stream;
+    let mut lines = vec![format!("materialized view {}", view.name)];
+    let names = |columns: &[usize]| columns.iter().map(|column| stream.schema.field(*column).name().as_str()).collect::<Vec<_>>().join(", ");
+    lines.push(match &view.emit {
+        Emit::Changes => "emit: changes, at each epoch".into(),
+        Emit::OnWindowClose => "emit: each window once, when it is closed".into(),
+        Emit::Every(interval) => format!("emit: changes, at most every {interval:?}"),
+    });
+    lines.push(format!("key: {}", if stream.key.is_empty() { "none, rows are only appended".into() } else { names(&stream.key) }));
+    if let Some(history) = catalog.history_of(view) {
+        lines.push(format!("history: {}", history.name));
+    }
+    lines.push("dataflow:".into());
+    let upstream = catalog.get(&stream.upstream).expect("what a view reads is there");
+    let upstream_schema = upstream.schema();
+    let columns = stream.source_columns.iter().map(|column| upstream_schema.field(*column).name().as_str()).collect::<Vec<_>>().join(", ");
+    lines.push(format!("  read {} {}: {columns}", upstream.kind(), stream.upstream));
+    for stage in &stream.stages {
+        match stage {
+            Stage::Segment(steps) => lines.extend(steps.iter().map(|step| match step {
+                Step::Filter(predicate) => format!("  filter {predicate}"),
+                Step::Project { schema, columns } if is_verbose => {
+                    let columns = schema.fields().iter().zip(columns).map(|(field, column)| format!("{} = {column}", field.name()));
+                    format!("  project {}", columns.collect::<Vec<_>>().join(", "))
+                }
+                Step::Project { schema, .. } | Step::Select { schema, .. } => {
+                    format!("  project {}", schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", "))
+                }
+                Step::Window { window, .. } => format!("  assign windows of {} s", window.size_ns as f64 / 1e9),
+            })),
+            Stage::WindowAggregate { window, emission, schema, .. } => {
+                lines.push(format!("  aggregate per window and key: {}", field_names(schema)));
+                lines.push(format!(
+                    "    state: a group per key of every open window of {} s; gone when the watermark reaches its end",
+                    window.size_ns as f64 / 1e9
+                ));
+                lines.push(match emission {
+                    Emission::Changes => "    hands on: what an epoch changed, and the final rows".into(),
+                    Emission::OnWindowClose => "    hands on: final rows only".into(),
+                });
+            }
+            Stage::GroupAggregate { aggregation, schema } => {
+                lines.push(format!("  aggregate per key: {}", field_names(schema)));
+                lines.push(match aggregation.group_count() {
+                    0 => "    state: one group".into(),
+                    _ => "    state: a group per key, for ever".into(),
+                });
+            }
+            Stage::EmitEvery(interval) => lines.push(format!("  hold back until the next {interval:?} of epoch time")),
+            Stage::WindowCloseGate { .. } => lines.push("  hold back until the window is closed".into()),
+        }
+    }
+    lines.join("\n")
+}
+
+fn field_names(schema: &arrow::datatypes::SchemaRef) -> String {
+    schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ")
+}

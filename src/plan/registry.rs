@@ -1,0 +1,89 @@
+//! What connectors and formats there are, as the composition root registered them.
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::catalog::TableProvider;
+
+use crate::{
+    connector::{OptionKind, OptionSpec, Options, Source},
+    format::Decoder,
+    types::Result,
+};
+
+/// Options that every source takes, whatever its connector and format.
+pub const SOURCE_OPTIONS: &[OptionSpec] = &[
+    OptionSpec::text("connector", "where the rows come from").required(),
+    OptionSpec::text("format", "how a record becomes a row").default("json"),
+    OptionSpec::text("trigger", "how often an epoch starts: '60 seconds', or '0' as soon as a row is there")
+        .kind(OptionKind::Duration)
+        .default("100 ms"),
+    OptionSpec::text("idle_timeout", "after how long a caught-up, silent split no longer holds the watermark back")
+        .kind(OptionKind::Duration)
+        .default("30 seconds"),
+    OptionSpec::text("on_bad_record", "what happens to a record that cannot become a row: it is kept in <source>$bad")
+        .kind(OptionKind::Choice(&["keep"]))
+        .default("keep"),
+    OptionSpec::text("event_time_ahead_max", "a row whose event time is further ahead of now is a bad record")
+        .kind(OptionKind::Duration)
+        .default("1 hour"),
+];
+
+/// A field that a connector knows of each record, for INCLUDE.
+#[derive(Clone, Debug)]
+pub struct FieldSpec {
+    pub name: &'static str,
+    pub data_type: DataType,
+    pub is_nullable: bool,
+}
+
+pub type MakeSource = Arc<dyn Fn(&str, &Options) -> Result<Box<dyn Source>> + Send + Sync>;
+pub type MakeDecoder = Arc<dyn Fn(SchemaRef, &Options) -> Result<Box<dyn Decoder>> + Send + Sync>;
+pub type ExternalFuture = Pin<Box<dyn Future<Output = Result<Arc<dyn TableProvider>>> + Send>>;
+
+#[derive(Clone)]
+pub struct ConnectorSpec {
+    pub name: &'static str,
+    pub options: &'static [OptionSpec],
+    /// Options that begin so are the connector's own business.
+    pub open_prefixes: &'static [&'static str],
+    pub fields: Vec<FieldSpec>,
+    /// Takes the source's name and checked options.
+    pub make: MakeSource,
+}
+
+#[derive(Clone)]
+pub struct FormatSpec {
+    pub name: &'static str,
+    pub options: &'static [OptionSpec],
+    /// Takes the needed columns and checked options.
+    pub make: MakeDecoder,
+}
+
+/// How an external table is opened.
+#[derive(Clone, Debug)]
+pub struct OpenExternal {
+    pub name: String,
+    pub location: String,
+    /// The name of the column that holds the file's name without folder and ending.
+    pub file_name_column: Option<String>,
+}
+
+/// All of them.
+#[derive(Clone)]
+pub struct Registry {
+    pub connectors: Vec<ConnectorSpec>,
+    pub formats: Vec<FormatSpec>,
+    /// Reads the schema of a Parquet table; the only thing in binding that may ask the world.
+    pub open_external: Arc<dyn Fn(OpenExternal) -> ExternalFuture + Send + Sync>,
+}
+
+impl Registry {
+    pub fn connector(&self, name: &str) -> Option<&ConnectorSpec> {
+        self.connectors.iter().find(|connector| connector.name == name)
+    }
+
+    pub fn format(&self, name: &str) -> Option<&FormatSpec> {
+        self.formats.iter().find(|format| format.name == name)
+    }
+}

@@ -1,0 +1,270 @@
+//! The journal: epoch plans in order, each synced before anyone sees its epoch.
+//!
+//! ```text
+//! file   = "zeta-journal 1\n" record*
+//! record = length u32 | crc32c of the payload u32 | payload (JSON: generation, plan)        little endian
+//! ```
+//! A torn last record is an epoch that never was. A damaged record before the end stops the start.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use crate::types::{Epoch, EpochPlan, Error, Result};
+
+use super::files::{cannot, sync_folder};
+
+const HEADER: &[u8] = b"zeta-journal 1\n";
+/// Far above any plan: a length beyond it is damage.
+const RECORD_BYTES_MAX: usize = 64 << 20;
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Record {
+    generation: u64,
+    plan: EpochPlan,
+}
+
+/// The file that is being written.
+pub struct Journal {
+    folder: PathBuf,
+    generation: u64,
+    current: Option<Current>,
+}
+
+struct Current {
+    path: PathBuf,
+    file: File,
+    /// Bytes that are known to be whole; a failed append is cut back to it.
+    length: u64,
+    is_torn: bool,
+}
+
+impl Journal {
+    pub fn new(folder: PathBuf, generation: u64) -> Self {
+        Self { folder, generation, current: None }
+    }
+
+    /// Appends a plan and syncs it. After an error nothing was committed, and it can be tried again.
+    pub fn append(&mut self, plan: &EpochPlan) -> Result<()> {
+        if self.current.is_none() {
+            self.current = Some(self.create(plan.number)?);
+        }
+        let current = self.current.as_mut().expect("made above");
+        if current.is_torn {
+            current.file.set_len(current.length).map_err(|e| cannot("truncate", &current.path, e))?;
+            current.is_torn = false;
+        }
+        let record = Record { generation: self.generation, plan: plan.clone() };
+        let payload = serde_json::to_vec(&record).map_err(|e| Error::bug(format!("a plan cannot be written: {e}")))?;
+        let mut bytes = Vec::with_capacity(payload.len() + 8);
+        bytes.extend_from_slice(&u32::try_from(payload.len()).expect("a plan is small").to_le_bytes());
+        bytes.extend_from_slice(&crc32c::crc32c(&payload).to_le_bytes());
+        bytes.extend_from_slice(&payload);
+        current.is_torn = true;
+        current.file.write_all(&bytes).map_err(|e| cannot("append to", &current.path, e))?;
+        current.file.sync_data().map_err(|e| cannot("sync", &current.path, e))?;
+        current.is_torn = false;
+        current.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Bytes in the file that is being written.
+    pub fn bytes(&self) -> u64 {
+        self.current.as_ref().map_or(0, |current| current.length)
+    }
+
+    /// The next plan begins a new file.
+    pub fn roll(&mut self) {
+        self.current = None;
+    }
+
+    fn create(&self, first: Epoch) -> Result<Current> {
+        let path = self.folder.join(format!("{:020}.jnl", first.0));
+        // A file of this name can only hold a torn first record: its epoch never was.
+        let mut file =
+            OpenOptions::new().create(true).write(true).truncate(true).open(&path).map_err(|e| cannot("create", &path, e))?;
+        file.write_all(HEADER).map_err(|e| cannot("write", &path, e))?;
+        file.sync_all().map_err(|e| cannot("sync", &path, e))?;
+        sync_folder(&self.folder)?;
+        drop(file);
+        let file = OpenOptions::new().append(true).open(&path).map_err(|e| cannot("open", &path, e))?;
+        Ok(Current { path, file, length: HEADER.len() as u64, is_torn: false })
+    }
+}
+
+/// All plans after `after`, in order and without a gap.
+pub fn read(folder: &Path, after: Epoch) -> Result<Vec<EpochPlan>> {
+    let mut plans: Vec<EpochPlan> = Vec::new();
+    let files = files(folder)?;
+    for (index, (_, path)) in files.iter().enumerate() {
+        let bytes = fs::read(path).map_err(|e| cannot("read", path, e))?;
+        let (records, is_torn) = parse(path, &bytes)?;
+        for record in records {
+            let plan = record.plan;
+            if plan.number <= after {
+                continue;
+            }
+            let expected = plans.last().map_or(after, |last| last.number).next();
+            if plan.number != expected {
+                return Err(Error::state(format!(
+                    "{}: the journal goes on at epoch {} where {expected} was expected; a file is missing or was changed",
+                    path.display(),
+                    plan.number
+                )));
+            }
+            plans.push(plan);
+        }
+        // A torn end is the crash of that run; the next run's file goes on where it stopped, which the numbers above prove.
+        if is_torn {
+            tracing::info!(file = %path.display(), is_last = index + 1 == files.len(), "a torn record at the end of the journal is ignored");
+        }
+    }
+    Ok(plans)
+}
+
+/// Removes files whose plans are all at or before `covered`.
+pub fn remove_before(folder: &Path, covered: Epoch) -> Result<()> {
+    let files = files(folder)?;
+    for pair in files.windows(2) {
+        let ((_, path), (next_first, _)) = (&pair[0], &pair[1]);
+        if next_first.0 <= covered.0 + 1 {
+            fs::remove_file(path).map_err(|e| cannot("remove", path, e))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether there is any journal at all.
+pub fn exists(folder: &Path) -> Result<bool> {
+    Ok(!files(folder)?.is_empty())
+}
+
+/// First epoch and path of each file, in order.
+fn files(folder: &Path) -> Result<Vec<(Epoch, PathBuf)>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|e| cannot("list", folder, e))? {
+        let path = entry.map_err(|e| cannot("list", folder, e))?.path();
+        if path.extension().is_some_and(|extension| extension == "jnl") {
+            let first = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
+            let first = first.ok_or_else(|| Error::state(format!("{} is not a journal's name", path.display())))?;
+            files.push((Epoch(first), path));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The whole records of a file, and whether something incomplete follows them.
+fn parse(path: &Path, bytes: &[u8]) -> Result<(Vec<Record>, bool)> {
+    let damaged = |at: usize, what: &str| {
+        Error::state(format!(
+            "{}: {what} at byte {at}; committed epochs cannot be read, so nothing was started. Restore the file, or start over with --reset",
+            path.display()
+        ))
+    };
+    let Some(mut rest) = bytes.strip_prefix(HEADER) else {
+        // A crash while the file was made leaves a part of the header.
+        return if HEADER.starts_with(bytes) { Ok((Vec::new(), true)) } else { Err(damaged(0, "not a journal of this version")) };
+    };
+    let mut records = Vec::new();
+    while !rest.is_empty() {
+        let at = bytes.len() - rest.len();
+        let Some((head, body)) = rest.split_first_chunk::<8>() else { return Ok((records, true)) };
+        let length = u32::from_le_bytes(head[..4].try_into().expect("four bytes")) as usize;
+        let checksum = u32::from_le_bytes(head[4..].try_into().expect("four bytes"));
+        if body.len() < length {
+            // Torn, unless a damaged length only looks like it: then the rest would hold whole records.
+            return if length <= RECORD_BYTES_MAX { Ok((records, true)) } else { Err(damaged(at, "a damaged length")) };
+        }
+        let (payload, next) = body.split_at(length);
+        if crc32c::crc32c(payload) != checksum {
+            // The last record may be torn inside; one before the end may not.
+            return if next.is_empty() { Ok((records, true)) } else { Err(damaged(at, "a damaged record")) };
+        }
+        let record = serde_json::from_slice(payload).map_err(|_| damaged(at, "a record of another version"))?;
+        records.push(record);
+        rest = next;
+    }
+    Ok((records, false))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::types::EventTime;
+
+    fn plan(number: u64) -> EpochPlan {
+        EpochPlan {
+            number: Epoch(number),
+            ranges: BTreeMap::new(),
+            epoch_time: EventTime(number as i64),
+            idle_splits: BTreeSet::new(),
+            new_splits: BTreeSet::new(),
+            is_last: false,
+            checkpoint: false,
+        }
+    }
+
+    fn numbers(plans: &[EpochPlan]) -> Vec<u64> {
+        plans.iter().map(|plan| plan.number.0).collect()
+    }
+
+    #[test]
+    fn plans_are_read_back_in_order_over_files_and_after_an_epoch() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::new(folder.path().into(), 1);
+        for number in 1..=4 {
+            journal.append(&plan(number)).unwrap();
+            if number == 2 {
+                journal.roll();
+            }
+        }
+        assert_eq!(numbers(&read(folder.path(), Epoch(0)).unwrap()), [1, 2, 3, 4]);
+        assert_eq!(numbers(&read(folder.path(), Epoch(3)).unwrap()), [4]);
+        remove_before(folder.path(), Epoch(2)).unwrap();
+        assert_eq!(numbers(&read(folder.path(), Epoch(2)).unwrap()), [3, 4], "files before a checkpoint go");
+        assert!(read(folder.path(), Epoch(0)).is_err(), "a gap is never jumped");
+    }
+
+    #[test]
+    fn a_journal_cut_anywhere_gives_a_prefix_of_its_plans() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::new(folder.path().into(), 1);
+        for number in 1..=3 {
+            journal.append(&plan(number)).unwrap();
+        }
+        let path = folder.path().join(format!("{:020}.jnl", 1));
+        let bytes = fs::read(&path).unwrap();
+        for length in 0..bytes.len() {
+            fs::write(&path, &bytes[..length]).unwrap();
+            let read = numbers(&read(folder.path(), Epoch(0)).unwrap());
+            assert!([1, 2, 3].starts_with(&read), "cut at {length}: {read:?}");
+            assert!(read.len() < 3, "a cut loses at least the last plan");
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_is_noticed_or_costs_only_the_last_plan() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::new(folder.path().into(), 1);
+        for number in 1..=3 {
+            journal.append(&plan(number)).unwrap();
+        }
+        let path = folder.path().join(format!("{:020}.jnl", 1));
+        let bytes = fs::read(&path).unwrap();
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 0x10;
+            fs::write(&path, &flipped).unwrap();
+            if let Ok(plans) = read(folder.path(), Epoch(0)) {
+                let read = numbers(&plans);
+                assert!([1, 2, 3].starts_with(&read), "flip at {at}: {read:?}");
+                assert_eq!(plans, (1..=read.len() as u64).map(plan).collect::<Vec<_>>(), "flip at {at}");
+            }
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The state folder of one source's timeline: locked by one process, numbered by generation.
+
+use std::{
+    fs::{self, File, TryLockError},
+    path::{Path, PathBuf},
+};
+
+use crate::types::{EpochPlan, Epoch, Error, Result};
+
+use super::{
+    checkpoint::{self, Checkpoint, CheckpointWriter},
+    files::{cannot, create_folder, sync_folder, write_atomic},
+    journal::{self, Journal},
+};
+
+pub struct Store {
+    journal: Journal,
+    writer: CheckpointWriter,
+    /// Held until the process ends: the lock goes with it.
+    _lock: File,
+}
+
+/// What a start finds.
+pub struct Recovered {
+    pub checkpoint: Option<Checkpoint>,
+    /// Committed after the checkpoint, in order.
+    pub plans: Vec<EpochPlan>,
+}
+
+impl Store {
+    /// Opens or makes the folder, takes its lock and a new generation, and reads what is there.
+    ///
+    /// # Errors
+    /// Where another process has the lock, or the state is damaged.
+    pub fn open(root: &Path) -> Result<(Self, Recovered)> {
+        create_folder(&root.join("journal"))?;
+        create_folder(&root.join("checkpoints"))?;
+        let lock = lock(root)?;
+        let generation = next_generation(root)?;
+        let checkpoint = checkpoint::newest(root)?;
+        let after = checkpoint.as_ref().map_or(Epoch(0), |checkpoint| checkpoint.epoch);
+        let journal_folder = root.join("journal");
+        let plans = journal::read(&journal_folder, after)?;
+        let store = Self {
+            journal: Journal::new(journal_folder, generation),
+            writer: CheckpointWriter { root: root.into(), generation },
+            _lock: lock,
+        };
+        Ok((store, Recovered { checkpoint, plans }))
+    }
+
+    /// Removes everything but the folder itself; what was committed is forgotten.
+    ///
+    /// # Errors
+    /// Where another process uses it.
+    pub fn reset(root: &Path) -> Result<()> {
+        if !root.exists() {
+            return Ok(());
+        }
+        let lock = lock(root)?;
+        for name in ["journal", "checkpoints"] {
+            let path: PathBuf = root.join(name);
+            if path.exists() {
+                fs::remove_dir_all(&path).map_err(|e| cannot("remove", &path, e))?;
+            }
+        }
+        sync_folder(root)?;
+        drop(lock);
+        Ok(())
+    }
+
+    /// Goes up with every start.
+    pub fn generation(&self) -> u64 {
+        self.writer.generation
+    }
+
+    /// Commits an epoch: when this returns, the plan survives a power cut. After an error it can be tried again.
+    pub fn append(&mut self, plan: &EpochPlan) -> Result<()> {
+        self.journal.append(plan)
+    }
+
+    /// Journal bytes since the last checkpoint began.
+    pub fn journal_bytes(&self) -> u64 {
+        self.journal.bytes()
+    }
+
+    /// The next plans go into a file of their own, so that those before can go once the checkpoint stands.
+    pub fn begin_checkpoint(&mut self) -> CheckpointWriter {
+        self.journal.roll();
+        self.writer.clone()
+    }
+}
+
+fn lock(root: &Path) -> Result<File> {
+    let path = root.join("LOCK");
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(|e| cannot("create", &path, e))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::user(format!(
+            "another zeta uses the state in {}; stop it, or choose another folder with --state",
+            root.display()
+        ))),
+        Err(TryLockError::Error(e)) => Err(cannot("lock", &path, e)),
+    }
+}
+
+fn next_generation(root: &Path) -> Result<u64> {
+    let path = root.join("generation");
+    let last = match fs::read_to_string(&path) {
+        Ok(text) => text.trim().parse().map_err(|_| Error::state(format!("{} is not a number", path.display())))?,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => 0,
+        Err(e) => return Err(cannot("read", &path, e)),
+    };
+    let next: u64 = last + 1;
+    write_atomic(&path, format!("{next}\n").as_bytes())?;
+    Ok(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::{
+        array::{Int64Array, RecordBatch},
+        datatypes::{DataType, Field, Schema},
+    };
+
+    use super::*;
+    use crate::{state::Part, types::EventTime};
+
+    fn plan(number: u64) -> EpochPlan {
+        EpochPlan {
+            number: Epoch(number),
+            ranges: Default::default(),
+            epoch_time: EventTime(0),
+            idle_splits: Default::default(),
+            new_splits: Default::default(),
+            is_last: false,
+            checkpoint: false,
+        }
+    }
+
+    fn checkpoint(epoch: u64) -> Checkpoint {
+        let schema = Arc::new(Schema::new(vec![Field::new("value", DataType::Int64, false)]));
+        let batch = RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from(vec![epoch as i64; 100]))]).unwrap();
+        let parts = vec![Part { name: "rows".into(), batches: vec![batch] }];
+        Checkpoint { epoch: Epoch(epoch), header: serde_json::json!({"rows": 1}), definition: "v1".into(), parts }
+    }
+
+    #[test]
+    fn a_restart_finds_the_newest_checkpoint_and_the_plans_after_it() {
+        let folder = tempfile::tempdir().unwrap();
+        {
+            let (mut store, recovered) = Store::open(folder.path()).unwrap();
+            assert!(recovered.checkpoint.is_none() && recovered.plans.is_empty());
+            for number in 1..=10 {
+                store.append(&plan(number)).unwrap();
+                if number % 2 == 0 {
+                    store.begin_checkpoint().write(&checkpoint(number)).unwrap();
+                }
+            }
+            store.append(&plan(11)).unwrap();
+        }
+        let (store, recovered) = Store::open(folder.path()).unwrap();
+        assert_eq!(recovered.checkpoint.unwrap().epoch, Epoch(10));
+        assert_eq!(recovered.plans, [plan(11)]);
+        assert_eq!(store.generation(), 2);
+        assert_eq!(fs::read_dir(folder.path().join("checkpoints")).unwrap().count(), limits::CHECKPOINTS_KEPT);
+    }
+
+    use crate::types::limits;
+
+    #[test]
+    fn a_damaged_checkpoint_is_passed_over_for_the_one_before_and_its_plans() {
+        let folder = tempfile::tempdir().unwrap();
+        {
+            let (mut store, _) = Store::open(folder.path()).unwrap();
+            for number in 1..=3 {
+                store.append(&plan(number)).unwrap();
+                store.begin_checkpoint().write(&checkpoint(number)).unwrap();
+            }
+        }
+        let part = folder.path().join(format!("checkpoints/{:020}/0000.arrow", 3));
+        let mut bytes = fs::read(&part).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&part, &bytes).unwrap();
+        let (_store, recovered) = Store::open(folder.path()).unwrap();
+        assert_eq!(recovered.checkpoint.unwrap().epoch, Epoch(2));
+        assert_eq!(recovered.plans, [plan(3)]);
+    }
+
+    #[test]
+    fn a_second_process_is_told_who_has_the_state() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_store, _) = Store::open(folder.path()).unwrap();
+        let error = Store::open(folder.path()).err().unwrap().to_string();
+        assert!(error.starts_with("another zeta uses the state in"), "{error}");
+    }
+}
