@@ -16,7 +16,7 @@ use arrow::{
     datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit, TimestampNanosecondType},
 };
 
-use crate::types::{Error, Result, TumblingWindow, Watermark};
+use crate::types::{Delta, Error, Result, TumblingWindow, Watermark};
 
 use super::{
     Aggregation, EpochEnd, Flow, LateRows, Operator, Output,
@@ -189,6 +189,7 @@ impl Operator for WindowAggregate {
         assert!(self.watermark <= end.watermark, "the watermark went back to {}", end.watermark);
         self.watermark = end.watermark;
 
+        let mut changes = Vec::new();
         // Ordered by start, and windows of one size end in the order of their starts: the panes to close come first.
         while let Some(entry) = self.panes.first_entry()
             && self.window.at(*entry.key()).end <= self.watermark.0
@@ -201,7 +202,7 @@ impl Operator for WindowAggregate {
             let count = table.len();
             let (groups, values) = table.into_results()?;
             let rows = self.rows_of(start, &groups, &values, count)?;
-            out.push(Flow::of(changed_rows(&self.schema, emitted.as_ref(), &rows)?));
+            changes.push(changed_rows(&self.schema, emitted.as_ref(), &rows)?);
         }
 
         if self.emission == Emission::Changes {
@@ -215,9 +216,11 @@ impl Operator for WindowAggregate {
                 let pane = self.panes.get_mut(&start).expect("listed above");
                 let delta = changed_rows(&self.schema, pane.emitted.as_ref(), &rows)?;
                 pane.emitted = Some(rows);
-                out.push(Flow::of(delta));
+                changes.push(delta);
             }
         }
+        // A row's key names its pane, so the changes of all panes fit into one delta.
+        out.push(Flow::of(Delta::concat(&self.schema, &changes)?));
         assert!(self.panes.keys().all(|start| self.watermark.0 < self.window.at(*start).end), "a closed pane stayed open");
         // A row that is emitted from now on carries its window's end, so the watermark holds for it too.
         Ok(end.watermark)

@@ -22,8 +22,8 @@ pub use catalog::{
     bad_schema, late_schema,
 };
 pub use dataflow::explain;
-pub use mistakes::diagnostics_of;
-pub use registry::{ConnectorSpec, FieldSpec, FormatSpec, OpenExternal, Registry, SOURCE_OPTIONS};
+pub use mistakes::{diagnostics_of, type_name};
+pub use registry::{ConnectorSpec, FieldSpec, FormatSpec, MakeSource, OpenExternal, Registry, SOURCE_OPTIONS};
 pub use session::{StreamRelation, base_session, session_over};
 pub use stream::{StreamPlan, replace_scan};
 pub use window::LowerWindows;

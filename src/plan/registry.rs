@@ -2,7 +2,10 @@
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::{
+    array::RecordBatch,
+    datatypes::{DataType, SchemaRef},
+};
 use datafusion::catalog::TableProvider;
 
 use crate::{
@@ -74,6 +77,8 @@ pub struct OpenExternal {
 pub struct Registry {
     pub connectors: Vec<ConnectorSpec>,
     pub formats: Vec<FormatSpec>,
+    /// Appends rows to a source with connector 'memory', by its name.
+    pub insert: Arc<dyn Fn(&str, RecordBatch) -> Result<()> + Send + Sync>,
     /// Reads the schema of a Parquet table; the only thing in binding that may ask the world.
     pub open_external: Arc<dyn Fn(OpenExternal) -> ExternalFuture + Send + Sync>,
 }

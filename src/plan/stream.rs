@@ -15,11 +15,11 @@ use datafusion::{
     datasource::source_as_provider,
     execution::context::SessionState,
     logical_expr::{
-        Aggregate, Distinct, Expr, Extension, LogicalPlan, PhysicalPlanningContext, TableScan, Volatility,
+        Aggregate, Distinct, Expr, Extension, LogicalPlan, TableScan, Volatility, physical_planning_context::PhysicalPlanningContext,
         utils::conjunction,
     },
     optimizer::{Analyzer, Optimizer, optimize_projections::OptimizeProjections},
-    physical_expr::{LoweredAggregateBuilder, PhysicalExpr, create_physical_expr},
+    physical_expr::{PhysicalExpr, aggregate::LoweredAggregateBuilder, create_physical_expr},
 };
 
 use crate::{

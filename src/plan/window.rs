@@ -12,7 +12,7 @@ use datafusion::{
     common::{
         Column, DFSchema, DFSchemaRef, DataFusionError, Diagnostic, Result, ScalarValue, Span,
         config::ConfigOptions,
-        tree_node::{Transformed, TreeNode},
+        tree_node::Transformed,
     },
     functions::datetime::expr_fn::date_bin,
     logical_expr::{
@@ -45,7 +45,7 @@ impl PartialOrd for Tumble {
 
 impl Tumble {
     fn try_new(input: LogicalPlan, time: Column, size_ns: i64) -> Result<Self> {
-        let is_nullable = input.schema().field_from_column(&time)?.is_nullable();
+        let is_nullable = input.schema().qualified_field_from_column(&time)?.1.is_nullable();
         let window = ["window_start", "window_end"].map(|name| (None, Arc::new(Field::new(name, TIME, is_nullable))));
         let fields = input.schema().iter().map(|(qualifier, field)| (qualifier.cloned(), Arc::clone(field))).chain(window).collect();
         let schema = DFSchema::new_with_metadata(fields, input.schema().metadata().clone())?;

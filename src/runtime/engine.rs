@@ -1,97 +1,378 @@
-//! stub of the face
+//! A running engine: its catalog, its timelines, and the way in for statements and readers.
 
-use std::sync::Arc;
-
-use arrow::datatypes::SchemaRef;
-
-use crate::{
-    types::{Epoch, Result},
-    view::Change,
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
-use super::face::*;
+use arrow::datatypes::SchemaRef;
+use datafusion::{catalog::TableProvider, execution::context::SessionState};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    plan::{Catalog, Registry, Relation, SourceDefinition, base_session, late_schema},
+    sql::Emit,
+    state::Store,
+    types::{Epoch, Error, Result, Watermark},
+    view::{Change, SnapshotTable},
+};
+
+use super::{
+    Metrics,
+    clock::Clock,
+    driver::Driver,
+    face::*,
+    query::{QueryPool, environment},
+    shared::{Shared, Snapshot},
+    timeline::Timeline,
+};
 
 /// A running engine; clones share it.
 #[derive(Clone)]
-pub struct Engine {}
+pub struct Engine(pub(super) Arc<Inner>);
+
+pub struct EngineOptions {
+    /// Where journals and checkpoints go, a folder per source; `None` keeps nothing over a restart.
+    pub state: Option<PathBuf>,
+    pub mode: Mode,
+    /// Connectors that stand in for those of the text, by source.
+    pub overrides: Vec<SourceOverride>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Threads read and run epochs by the clock.
+    Live,
+    /// Epochs run when a script says so.
+    Manual,
+}
+
+/// Reads a source from somewhere else: the pipeline's text stays as it is.
+#[derive(Clone, Debug)]
+pub struct SourceOverride {
+    pub source: String,
+    /// `connector`, and the options of that connector.
+    pub options: Vec<(String, String)>,
+}
+
+pub(super) struct Inner {
+    pub registry: Registry,
+    pub session: SessionState,
+    pub options: EngineOptions,
+    pub clock: Arc<dyn Clock>,
+    pub metrics: Arc<Metrics>,
+    pub queries: QueryPool,
+    pub catalog: RwLock<Catalog>,
+    /// One definition at a time.
+    pub defining: tokio::sync::Mutex<()>,
+    pub timelines: RwLock<BTreeMap<String, Arc<Shared>>>,
+    pub drivers: Mutex<Vec<Driver>>,
+    pub manual: Mutex<BTreeMap<String, super::statement::ManualSource>>,
+    pub stopping: CancellationToken,
+    next_query: AtomicU64,
+}
 
 impl Engine {
-    pub fn relations(&self) -> Vec<RelationInfo> {
-        todo!()
+    pub fn new(registry: Registry, options: EngineOptions, clock: Arc<dyn Clock>) -> Self {
+        let metrics = Arc::new(Metrics::default());
+        Self(Arc::new(Inner {
+            registry,
+            session: base_session(environment()),
+            options,
+            clock,
+            queries: QueryPool::new(Arc::clone(&metrics)),
+            metrics,
+            catalog: RwLock::default(),
+            defining: tokio::sync::Mutex::default(),
+            timelines: RwLock::default(),
+            drivers: Mutex::default(),
+            manual: Mutex::default(),
+            stopping: CancellationToken::new(),
+            next_query: AtomicU64::new(1),
+        }))
     }
 
-    pub fn relation(&self, _name: &str) -> Option<RelationInfo> {
-        todo!()
+    /// Forgets what was committed for the sources of the catalog. Before `start`.
+    pub fn reset(&self) -> Result<()> {
+        for relation in self.catalog().iter() {
+            if let (Relation::Source(source), Some(folder)) = (relation, self.folder(relation.name())) {
+                tracing::info!(source = source.name, folder = %folder.display(), "state removed");
+                Store::reset(&folder)?;
+            }
+        }
+        Ok(())
     }
 
-    pub fn sources(&self) -> Vec<SourceStatus> {
-        todo!()
+    /// Starts every source that a materialized view reads and that does not run yet.
+    pub fn start(&self) -> Result<()> {
+        let catalog = self.catalog();
+        for relation in catalog.iter() {
+            let Relation::Source(source) = relation else { continue };
+            let is_running = self.0.timelines.read().expect("nobody panics while holding it").contains_key(&source.name);
+            if !is_running && !catalog.views_of(&source.name).is_empty() && self.0.options.mode == Mode::Live {
+                self.start_source(source, &catalog)?;
+            }
+        }
+        Ok(())
     }
 
-    /// Runs one statement, a query or a definition.
-    pub async fn execute(&self, _request: SqlRequest) -> Result<Answer, Problem> {
-        todo!()
+    fn start_source(&self, source: &Arc<SourceDefinition>, catalog: &Catalog) -> Result<()> {
+        let folder = self.folder(&source.name);
+        let timeline = Timeline::open(Arc::clone(source), catalog, folder.as_deref(), Arc::clone(&self.0.metrics))?;
+        let make = Arc::clone(
+            &self.0.registry.connector(&source.connector).ok_or_else(|| Error::bug("a connector was bound that is not registered"))?.make,
+        );
+        self.adopt(timeline.shared());
+        let driver = Driver::start(timeline, make, self.0.registry.clone(), Arc::clone(&self.0.clock));
+        self.0.drivers.lock().expect("nobody panics while holding it").push(driver);
+        Ok(())
     }
 
-    /// Reads a page of a view or side output, continued into its history.
-    pub async fn page(&self, _request: PageRequest) -> Result<Page, Problem> {
-        todo!()
+    /// Makes a timeline's views readable.
+    pub(super) fn adopt(&self, shared: &Arc<Shared>) {
+        let mut timelines = self.0.timelines.write().expect("nobody panics while holding it");
+        timelines.insert(shared.source.clone(), Arc::clone(shared));
     }
 
-    /// A materialized view or side output to follow.
-    pub fn follow(&self, _view: &str) -> Result<ViewReader, Problem> {
-        todo!()
+    /// Finishes the running epochs, writes a last checkpoint of each source, and waits for it. Blocks.
+    pub fn stop(&self) {
+        self.0.stopping.cancel();
+        let mut drivers = std::mem::take(&mut *self.0.drivers.lock().expect("nobody panics while holding it"));
+        for driver in &drivers {
+            driver.stop();
+        }
+        for driver in &mut drivers {
+            driver.join();
+        }
     }
 
     /// Resolves when the engine begins to shut down.
     pub async fn stopping(&self) {
-        todo!()
+        self.0.stopping.cancelled().await;
     }
 
-    /// Prometheus text.
-    pub fn metrics(&self) -> &super::Metrics {
-        todo!()
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    pub fn catalog(&self) -> Catalog {
+        self.0.catalog.read().expect("nobody panics while holding it").clone()
+    }
+
+    pub(super) fn folder(&self, source: &str) -> Option<PathBuf> {
+        self.0.options.state.as_ref().map(|state| state.join(source))
+    }
+
+    pub(super) fn next_query_id(&self) -> String {
+        format!("q-{:06}", self.0.next_query.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// One epoch of every timeline, and all their views as tables.
+    pub(super) fn pin(&self) -> (BTreeMap<String, Arc<Snapshot>>, BTreeMap<String, Arc<dyn TableProvider>>) {
+        let timelines = self.0.timelines.read().expect("nobody panics while holding it");
+        let pinned: BTreeMap<String, Arc<Snapshot>> =
+            timelines.iter().map(|(source, shared)| (source.clone(), shared.snapshot())).collect();
+        let tables = pinned
+            .values()
+            .flat_map(|snapshot| &snapshot.views)
+            .map(|(name, rows)| (name.clone(), Arc::new(SnapshotTable::new(rows.clone())) as Arc<dyn TableProvider>))
+            .collect();
+        (pinned, tables)
+    }
+
+    fn shared_of(&self, source: &str) -> Option<Arc<Shared>> {
+        self.0.timelines.read().expect("nobody panics while holding it").get(source).cloned()
+    }
+
+    pub fn relations(&self) -> Vec<RelationInfo> {
+        let catalog = self.catalog();
+        let mut all = Vec::new();
+        for relation in catalog.iter() {
+            let mut info = RelationInfo {
+                name: relation.name().to_owned(),
+                kind: RelationKind::View,
+                source: None,
+                schema: relation.schema(),
+                key: Vec::new(),
+                time: None,
+                window_end: None,
+                window_ns: None,
+                emit: None,
+                rows: None,
+                epoch: Epoch(0),
+                watermark: Watermark::START,
+                history: None,
+                sql: relation.sql().to_owned(),
+            };
+            match relation {
+                Relation::External(_) => info.kind = RelationKind::ExternalTable,
+                Relation::View(_) => {}
+                Relation::Source(source) => {
+                    info.kind = RelationKind::Source;
+                    info.time = source.watermark.as_ref().map(|watermark| source.schema.field(watermark.column).name().clone());
+                    self.live(&mut info, &source.name);
+                    let bad = format!("{}$bad", source.name);
+                    all.push(info.clone());
+                    all.extend(self.side_output(&info, &source.name, &bad, crate::plan::bad_schema()));
+                    continue;
+                }
+                Relation::Materialized(view) => {
+                    let name = |column: usize| view.stream.schema.field(column).name().clone();
+                    info.kind = RelationKind::MaterializedView;
+                    info.key = view.stream.key.iter().copied().map(name).collect();
+                    info.time = view.stream.time.map(name);
+                    info.window_end = view.stream.window_end.map(name);
+                    info.window_ns = view.stream.window.map(|window| window.size_ns);
+                    info.emit = Some(view.emit.clone());
+                    info.history = catalog.history_of(view).map(|table| table.name.clone());
+                    self.live(&mut info, &view.source);
+                    all.push(info.clone());
+                    if let Some(rows) = &view.stream.late_rows {
+                        let late = format!("{}$late", view.name);
+                        all.extend(self.side_output(&info, &view.source, &late, late_schema(rows)));
+                    }
+                    continue;
+                }
+            }
+            all.push(info);
+        }
+        all
+    }
+
+    fn live(&self, info: &mut RelationInfo, source: &str) {
+        info.source = Some(source.to_owned());
+        if let Some(shared) = self.shared_of(source) {
+            let snapshot = shared.snapshot();
+            info.rows = snapshot.views.get(&info.name).map(|rows| rows.len());
+            info.epoch = snapshot.epoch;
+            info.watermark = snapshot.watermark;
+        }
+    }
+
+    fn side_output(&self, of: &RelationInfo, source: &str, name: &str, schema: SchemaRef) -> Option<RelationInfo> {
+        let mut info = RelationInfo {
+            name: name.to_owned(),
+            kind: RelationKind::SideOutput,
+            time: schema.index_of("window_start").ok().map(|_| "window_start".to_owned()),
+            schema,
+            key: Vec::new(),
+            window_end: None,
+            window_ns: None,
+            emit: None::<Emit>,
+            history: None,
+            sql: String::new(),
+            ..of.clone()
+        };
+        self.live(&mut info, source);
+        Some(info)
+    }
+
+    pub fn relation(&self, name: &str) -> Option<RelationInfo> {
+        self.relations().into_iter().find(|relation| relation.name == name)
+    }
+
+    pub fn sources(&self) -> Vec<SourceStatus> {
+        let timelines = self.0.timelines.read().expect("nobody panics while holding it");
+        timelines
+            .values()
+            .map(|shared| {
+                let status = shared.status();
+                let snapshot = shared.snapshot();
+                SourceStatus {
+                    name: shared.source.clone(),
+                    connector: shared.connector.clone(),
+                    state: status.state,
+                    reason: status.reason,
+                    rows: status.rows,
+                    bad_rows: status.bad_rows,
+                    late_rows: status.late_rows,
+                    epoch: snapshot.epoch,
+                    watermark: snapshot.watermark,
+                    splits: status.splits,
+                }
+            })
+            .collect()
+    }
+
+    /// A materialized view to follow.
+    pub fn follow(&self, view: &str) -> Result<ViewReader, Problem> {
+        let catalog = self.catalog();
+        let definition = catalog.materialized(view);
+        let shared = definition.and_then(|definition| self.shared_of(&definition.source));
+        match shared {
+            Some(shared) => Ok(ViewReader { name: view.to_owned(), epochs: shared.epochs(), shared, stopping: self.0.stopping.clone() }),
+            None => {
+                let names: Vec<&str> = catalog
+                    .iter()
+                    .filter(|relation| matches!(relation, Relation::Materialized(_)))
+                    .map(Relation::name)
+                    .collect();
+                let help = match crate::sql::suggest::nearest(view, names.iter().copied()) {
+                    Some(near) => format!("did you mean {near}?"),
+                    None => format!("materialized views: {}", names.join(", ")),
+                };
+                Err(Problem::new(ProblemKind::NotFound { detail: format!("no materialized view named {view}"), help: vec![help] }))
+            }
+        }
     }
 }
 
 /// One view, read at its newest epoch and followed from there. Each reader has its own.
 #[derive(Clone)]
-pub struct ViewReader {}
+pub struct ViewReader {
+    name: String,
+    shared: Arc<Shared>,
+    epochs: watch::Receiver<Epoch>,
+    stopping: CancellationToken,
+}
 
 impl ViewReader {
+    fn face(&self) -> &super::shared::ViewFace {
+        &self.shared.views[&self.name]
+    }
+
     pub fn name(&self) -> &str {
-        todo!()
+        &self.name
     }
 
     pub fn schema(&self) -> &SchemaRef {
-        todo!()
+        &self.face().schema
     }
 
     /// The columns that name a row; empty when rows are only appended.
     pub fn key(&self) -> &[usize] {
-        todo!()
+        &self.face().key
     }
 
     pub fn time(&self) -> Option<usize> {
-        todo!()
+        self.face().time
     }
 
     /// Changes with every start of the engine on its state: part of a token.
     pub fn generation(&self) -> u64 {
-        todo!()
+        self.shared.generation
     }
 
     pub fn published(&self) -> Published {
-        todo!()
+        let snapshot = self.shared.snapshot();
+        Published { epoch: snapshot.epoch, watermark: snapshot.watermark, rows: snapshot.views[&self.name].clone() }
     }
 
-    /// All changes after `epoch` up to the newest published, or `None` where they are not kept any more.
-    pub fn changes_after(&self, _epoch: Epoch) -> Option<Vec<Arc<Change>>> {
-        todo!()
+    /// All changes after `epoch` that are known by now, or `None` where they are not kept any more.
+    pub fn changes_after(&self, epoch: Epoch) -> Option<Vec<Arc<Change>>> {
+        self.face().log.lock().expect("nobody panics while holding it").after(epoch)
     }
 
-    /// Waits until an epoch after the one last seen by this reader is published; `false` when the view is dropped or the engine stops.
+    /// Waits until an epoch after the one last seen by this reader is published; `false` when the engine stops.
     pub async fn changed(&mut self) -> bool {
-        todo!()
+        tokio::select! {
+            changed = self.epochs.changed() => changed.is_ok(),
+            () = self.stopping.cancelled() => false,
+        }
     }
 }

@@ -1,10 +1,24 @@
 //! The epoch loop and everything that touches tasks, threads and time.
+//!
+//! ```text
+//! Engine ─┬─ catalog (files and statements, bound by plan)
+//!         ├─ Driver per source: reader ─▶ Timeline (epochs) ─▶ Shared (one epoch of all its views)
+//!         └─ queries: pinned snapshots + Parquet tables ─▶ stock DataFusion, with limits
+//! ```
 
 pub mod clock;
+mod driver;
 mod engine;
 mod face;
+mod intake;
 mod metrics;
+mod page;
+mod query;
+mod shared;
+mod statement;
+mod timeline;
 
-pub use engine::{Engine, ViewReader};
+pub use engine::{Engine, EngineOptions, Mode, SourceOverride, ViewReader};
 pub use face::*;
 pub use metrics::Metrics;
+pub use statement::StepEnd;

@@ -203,7 +203,7 @@ mod tests {
             ranges: BTreeMap::new(),
             epoch_time: EventTime(number as i64),
             idle_splits: BTreeSet::new(),
-            new_splits: BTreeSet::new(),
+            new_splits: BTreeMap::new(),
             is_last: false,
             checkpoint: false,
         }

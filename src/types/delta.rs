@@ -6,6 +6,8 @@ use arrow::{
     datatypes::SchemaRef,
 };
 
+use super::{Error, Result};
+
 /// Rows that change a result. No weights: every row is added once, the fast path of append-only data.
 /// A weight of 1 adds its row, −1 retracts one that is there.
 #[derive(Clone, Debug)]
@@ -28,6 +30,22 @@ impl Delta {
         let rows = concat_batches(schema, [retracted, added]).expect("both sides have the operator's schema");
         let weights = std::iter::repeat_n(-1, retracted.num_rows()).chain(std::iter::repeat_n(1, added.num_rows())).collect();
         Self { rows, weights: Some(weights) }
+    }
+
+    /// All of them as one, in their order. Where a row is retracted by one, no other may add it.
+    pub fn concat(schema: &SchemaRef, deltas: &[Self]) -> Result<Self> {
+        if let [only] = deltas {
+            return Ok(only.clone());
+        }
+        let rows = concat_batches(schema, deltas.iter().map(|delta| &delta.rows)).map_err(|e| Error::bug(e.to_string()))?;
+        let weights = deltas.iter().any(|delta| delta.weights.is_some()).then(|| {
+            let of = |delta: &Self| match &delta.weights {
+                Some(weights) => weights.values().to_vec(),
+                None => vec![1; delta.rows.num_rows()],
+            };
+            deltas.iter().flat_map(of).collect()
+        });
+        Ok(Self { rows, weights })
     }
 
     pub fn is_empty(&self) -> bool {

@@ -38,8 +38,8 @@ pub struct EpochPlan {
     pub epoch_time: EventTime,
     /// Splits that are caught up and silent: they do not hold the watermark back.
     pub idle_splits: BTreeSet<SplitId>,
-    /// Splits known since this epoch, beyond those that have ranges.
-    pub new_splits: BTreeSet<SplitId>,
+    /// Splits known since this epoch, and where reading each of them starts.
+    pub new_splits: BTreeMap<SplitId, Position>,
     /// The input has ended: the watermark goes to END.
     pub is_last: bool,
     /// A checkpoint follows this epoch: replay repeats what taking it does to the state.

@@ -24,6 +24,25 @@ pub enum Payload {
     Rows(RecordBatch),
 }
 
+impl Chunk {
+    /// Cuts the chunk in two at a position inside it: what is before stays, what is from there on is returned.
+    pub fn split_off(&mut self, position: Position) -> Self {
+        assert!(self.from <= position && position <= self.to, "a chunk is cut inside itself");
+        let payload = match &mut self.payload {
+            Payload::Records(records) => Payload::Records(records.split_off(position)),
+            Payload::Rows(rows) => {
+                let before = usize::try_from(position.0 - self.from.0).expect("rows fit into memory");
+                let after = rows.slice(before, rows.num_rows() - before);
+                *rows = rows.slice(0, before);
+                Payload::Rows(after)
+            }
+        };
+        let after = Self { split: self.split.clone(), from: position, to: self.to, payload };
+        self.to = position;
+        after
+    }
+}
+
 impl Payload {
     pub fn len(&self) -> usize {
         match self {
@@ -83,6 +102,20 @@ impl Records {
     #[inline]
     pub fn key(&self, index: usize) -> Option<&[u8]> {
         (!self.key_is_null[index]).then(|| &self.keys[range(&self.key_ends, index)])
+    }
+}
+
+impl Records {
+    fn split_off(&mut self, position: Position) -> Self {
+        let first = self.positions.partition_point(|other| *other < position.0);
+        let mut after = RecordsBuilder::default();
+        let mut before = RecordsBuilder::default();
+        for index in 0..self.len() {
+            let side = if index < first { &mut before } else { &mut after };
+            side.push(self.positions[index], self.timestamps_ms[index], self.key(index), self.value(index));
+        }
+        *self = before.finish();
+        after.finish()
     }
 }
 

@@ -9,7 +9,9 @@
 mod changes;
 mod provider;
 mod rows;
+mod side;
 
 pub use changes::{Change, ChangeLog, consolidate};
 pub use provider::SnapshotTable;
-pub use rows::{Rows, RowsSnapshot};
+pub use rows::{Applied, Rows, RowsSnapshot};
+pub use side::SideRows;

@@ -1,6 +1,6 @@
 //! A view's snapshot as a table for queries.
 
-use std::{any::Any, sync::Arc};
+use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;

@@ -1,1 +1,5 @@
-//! stub
+//! Parquet files: the table that queries read.
+
+mod table;
+
+pub use table::ParquetTable;

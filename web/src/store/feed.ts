@@ -7,7 +7,7 @@
 
 import { writable, type Readable } from 'svelte/store';
 import { isAbort, problemOf, type Page, type PageRequest } from '../wire/http';
-import type { Cell, FeedMessage, Problem, Row, View } from '../wire/messages';
+import type { Cell, Column, FeedMessage, Problem, Row, View } from '../wire/messages';
 import type { Subscription } from '../wire/socket';
 import { reorder, Rows } from './rows';
 
@@ -57,7 +57,7 @@ export class Feed {
   private readonly listeners = new Set<() => void>();
   private unsubscribe: (() => void) | null = null;
   private token: string | null = null;
-  private wire = { columns: [] as View['columns'] };
+  private wireColumns: Column[];
   private staged: Row[] | null = null;
   private page: AbortController | null = null;
   private before: string | null = null;
@@ -68,8 +68,8 @@ export class Feed {
     private readonly where: Record<string, Cell[]>,
     private readonly sources: Sources,
   ) {
-    this.rows = new Rows(view.columns, view.key, view.time);
-    this.wire.columns = view.columns;
+    this.rows = new Rows(view.columns, view.key, view.time, view.panel === 'stat' && view.key.length === 0);
+    this.wireColumns = view.columns;
     this.statusStore.subscribe((status) => (this.state = status));
   }
 
@@ -114,6 +114,7 @@ export class Feed {
       );
       if (this.page !== abort) return;
       this.page = null;
+      if (this.pageFailedAt !== null) this.set({ problem: null });
       this.pageFailedAt = null;
       this.before = page.nextBefore;
       this.rows.prepend(reorder(page.rows, page.columns, this.view.columns));
@@ -142,7 +143,7 @@ export class Feed {
   private receive(message: FeedMessage): void {
     switch (message.op) {
       case 'ack':
-        this.wire.columns = message.columns;
+        this.wireColumns = message.columns;
         // A connection may be lost in the middle of a snapshot: what was staged belongs to the old one.
         this.staged = null;
         this.set({ problem: null, complete: false });
@@ -165,7 +166,11 @@ export class Feed {
         this.token = message.token;
         for (const row of this.read(message.delete ?? [])) this.rows.remove(row);
         for (const row of this.read(message.upsert ?? [])) this.rows.upsert(row);
-        if (this.rows.trim(BARS_MAX) > 0) this.before = null;
+        if (this.rows.trim(BARS_MAX) > 0) {
+          // What was let go can be read again.
+          this.before = null;
+          if (this.state.history === 'end') this.set({ history: 'more' });
+        }
         this.set({ watermark: message.watermark ?? this.state.watermark, heardAt: this.sources.now() });
         this.tell();
         break;
@@ -180,6 +185,8 @@ export class Feed {
       case 'error':
         this.token = null;
         this.set({ problem: message.problem });
+        // What cannot be watched may still be read.
+        if (!this.state.ready) void this.loadOlder();
         break;
       case 'complete':
         this.set({ complete: true });
@@ -198,7 +205,7 @@ export class Feed {
   }
 
   private read(rows: Row[]): Row[] {
-    return reorder(rows, this.wire.columns, this.view.columns);
+    return reorder(rows, this.wireColumns, this.view.columns);
   }
 
   private set(change: Partial<FeedStatus>): void {

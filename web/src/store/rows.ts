@@ -37,6 +37,8 @@ export class Rows {
     readonly columns: Column[],
     key: string[],
     time: string | null,
+    /** A view of one row: whatever comes takes the place of what is here. */
+    private readonly single = false,
   ) {
     this.keyIndexes = key.map((name) => columns.findIndex((column) => column.name === name)).filter((index) => index >= 0);
     this.timeIndex = time === null ? -1 : columns.findIndex((column) => column.name === time);
@@ -86,7 +88,7 @@ export class Rows {
   prepend(rows: Row[]): number {
     const added: Entry[] = [];
     for (const row of rows) {
-      const key = this.keyIndexes.length > 0 ? this.keyOf(row) : this.keyForInsert(row);
+      const key = this.isKeyed() ? this.keyOf(row) : this.keyForInsert(row);
       if (this.byKey.has(key)) continue;
       const entry: Entry = { key, time: this.timeOf(row), row, origin: 'history' };
       this.byKey.set(key, entry);
@@ -110,6 +112,11 @@ export class Rows {
     for (const entry of this.entries.splice(0, excess)) this.forget(entry);
     this.all = true;
     return excess;
+  }
+
+  /** Lets the next look see everything as changed: for a chart that is new. */
+  markAll(): void {
+    this.all = true;
   }
 
   /** The change since the last call, or null. */
@@ -149,7 +156,7 @@ export class Rows {
 
   private forget(entry: Entry): void {
     this.byKey.delete(entry.key);
-    if (this.keyIndexes.length > 0) return;
+    if (this.isKeyed()) return;
     const text = JSON.stringify(entry.row);
     const count = (this.copies.get(text) ?? 1) - 1;
     if (count > 0) this.copies.set(text, count);
@@ -173,6 +180,10 @@ export class Rows {
     return low;
   }
 
+  private isKeyed(): boolean {
+    return this.single || this.keyIndexes.length > 0;
+  }
+
   private touch(index: number): void {
     this.from = Math.min(this.from, index);
   }
@@ -186,7 +197,7 @@ export class Rows {
   }
 
   private keyForInsert(row: Row): string {
-    if (this.keyIndexes.length > 0) return this.keyOf(row);
+    if (this.isKeyed()) return this.keyOf(row);
     // Equal rows without a key are different rows: number them.
     const text = JSON.stringify(row);
     const copy = (this.copies.get(text) ?? 0) + 1;
@@ -195,7 +206,7 @@ export class Rows {
   }
 
   private keyForRemoval(row: Row): string {
-    if (this.keyIndexes.length > 0) return this.keyOf(row);
+    if (this.isKeyed()) return this.keyOf(row);
     const text = JSON.stringify(row);
     return `${this.copies.get(text) ?? 0}${text}`;
   }

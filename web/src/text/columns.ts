@@ -1,7 +1,7 @@
 // What the columns of a view are for: which is the time, which one chooses the series, which are numbers.
 
 import type { Cell, Column, View } from '../wire/messages';
-import { plain, toNumber } from './number';
+import { fixed, grouped, plain, toNumber } from './number';
 import { dateTime, toMs } from './time';
 
 export function isTime(column: Column): boolean {
@@ -41,8 +41,8 @@ export function valueColumns(view: View): Column[] {
   return view.columns.filter((column) => isNumber(column) && !view.key.includes(column.name));
 }
 
-/** A cell as text. Cells are only ever shown as text, never as markup. */
-export function cellText(value: Cell | undefined, column: Column): string {
+/** A cell as text, with a number of decimals where the column shares one. Cells are only ever shown as text, never as markup. */
+export function cellText(value: Cell | undefined, column: Column, decimals: number | null = null): string {
   if (value === null || value === undefined) return '';
   if (isTime(column)) {
     const ms = toMs(value);
@@ -50,9 +50,9 @@ export function cellText(value: Cell | undefined, column: Column): string {
   }
   if (isNumber(column)) {
     // Text is an exact decimal or wide integer: a number would round it.
-    if (typeof value === 'string') return value;
+    if (typeof value === 'string') return /^-?\d+(\.\d+)?$/.test(value) ? grouped(value) : value;
     const number = toNumber(value);
-    if (number !== null) return plain(number);
+    if (number !== null) return decimals === null ? plain(number) : fixed(number, decimals);
   }
   return typeof value === 'object' ? JSON.stringify(value) : String(value);
 }

@@ -25,8 +25,22 @@ export function decimalsFor(values: Iterable<number>): number {
   return Math.min(Math.max(used, largest >= 1 ? 2 : 0), most);
 }
 
+/** Decimals that a whole column can share, or null where its sizes lie too far apart for one number of them. */
+export function sharedDecimals(values: number[]): number | null {
+  const sizes = values.map(Math.abs).filter((size) => size > 0 && Number.isFinite(size));
+  if (sizes.length === 0 || Math.max(...sizes) / Math.min(...sizes) > 1_000) return null;
+  return decimalsFor(sizes);
+}
+
 export function fixed(value: number, decimals: number): string {
   return formatter(decimals, decimals).format(value);
+}
+
+/** Digits of a text in groups of three, none of them lost: for integers and decimals too wide for a number. */
+export function grouped(digits: string): string {
+  const [whole = '', part] = digits.split('.');
+  const groups = whole.replace(/\B(?=(\d{3})+$)/g, ',');
+  return part === undefined ? groups : `${groups}.${part}`;
 }
 
 /** A number of unknown kind, with up to six digits that matter: `1,204`, `0.3333`, `0.0000123`. */

@@ -16,6 +16,13 @@ export function distinctSql(view: string, column: string): string {
   return `SELECT DISTINCT ${quote(column)} FROM ${quote(view)} ORDER BY 1`;
 }
 
+/** Whether a text surely only reads, so that a link may run it. In doubt it is false, and a person presses Run. */
+export function readsOnly(sql: string): boolean {
+  if (!/^\s*(SELECT|WITH|SHOW|DESCRIBE|EXPLAIN)\b/i.test(sql)) return false;
+  if (sql.trimEnd().replace(/;$/, '').includes(';')) return false;
+  return !/\b(INSERT|UPDATE|DELETE|MERGE|INTO|CREATE|ALTER|DROP|TRUNCATE|COPY|SET|CALL)\b/i.test(sql);
+}
+
 export interface Example {
   title: string;
   sql: string;

@@ -1,0 +1,559 @@
+//! Drives a timeline on a live source: one thread reads and decodes, one runs epochs.
+//!
+//! ```text
+//! reader: poll ─▶ decode ─▶ bounded channel ─▶ epochs: gather ─▶ plan ─▶ run ─▶ commit ─▶ publish ─▶ checkpoint
+//! ```
+//! Backpressure is one rule: the next epoch does not start, the channel fills, the reader waits.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use crate::{
+    connector::{Source, SourceError, SplitBounds},
+    plan::{MakeSource, Registry, Trigger},
+    types::{Chunk, EpochPlan, Error, EventTime, PlannedRange, Position, Result, SplitId, limits},
+};
+
+use super::{
+    clock::Clock,
+    face::SourceState,
+    intake::{Intake, SplitRows},
+    timeline::Timeline,
+};
+
+/// Chunks between the reader and the epochs.
+const CHANNEL_CHUNKS: usize = limits::READ_AHEAD_ROWS / limits::CHUNK_ROWS;
+const POLL_BYTES: usize = 16 << 20;
+/// How long either thread sleeps at most before it looks whether it should stop.
+const TICK: Duration = Duration::from_millis(50);
+const BACKOFF_FIRST: Duration = Duration::from_millis(200);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// A running timeline.
+pub struct Driver {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Driver {
+    pub fn start(timeline: Timeline, make: MakeSource, registry: Registry, clock: Arc<dyn Clock>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let name = format!("epochs {}", timeline.source().name);
+        let stopping = Arc::clone(&stop);
+        let thread = std::thread::Builder::new()
+            .name(name)
+            .spawn(move || {
+                let shared = Arc::clone(timeline.shared());
+                let source = timeline.source().name.clone();
+                let run = Run { timeline, make, registry, clock, stop: stopping, checkpoint: None };
+                let reason = match catch_unwind(AssertUnwindSafe(move || run.whole_life())) {
+                    Ok(Ok(())) => return,
+                    Ok(Err(error)) => error.to_string(),
+                    Err(panic) => format!("internal error: {}; please report it", panic_message(&*panic)),
+                };
+                tracing::error!(source, reason, "source stopped");
+                shared.set_state(SourceState::Failed, Some(reason));
+            })
+            .expect("the system can start a thread");
+        Self { stop, thread: Some(thread) }
+    }
+
+    /// Asks it to finish its epoch and take a checkpoint.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until it has.
+    pub fn join(&mut self) {
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread of a source ended by a panic");
+        }
+    }
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic")
+}
+
+struct Run {
+    timeline: Timeline,
+    make: MakeSource,
+    registry: Registry,
+    clock: Arc<dyn Clock>,
+    stop: Arc<AtomicBool>,
+    checkpoint: Option<JoinHandle<()>>,
+}
+
+enum Event {
+    Rows(SplitRows),
+    Unreachable(String),
+    Reachable,
+    Failed(Error),
+    Finished,
+}
+
+impl Run {
+    fn whole_life(mut self) -> Result<()> {
+        let definition = Arc::clone(self.timeline.source());
+        let mut source = (self.make)(&definition.name, &definition.connector_options)?;
+        let mut intake = Intake::new(&definition, self.timeline.needed(), &self.registry)?;
+        self.timeline.publish_state();
+        let Some(bounds) = self.patiently(|| source.discover())? else { return Ok(()) };
+        let new_splits = self.new_splits(&bounds)?;
+        self.replay(&mut *source, &mut intake)?;
+        let mut positions = self.timeline.positions().clone();
+        positions.extend(new_splits.clone());
+        if self.patiently(|| source.seek(&positions))?.is_none() {
+            return Ok(());
+        }
+        *self.timeline.shared().ends.lock().expect("nobody panics while holding it") =
+            bounds.iter().map(|bounds| (bounds.split.clone(), bounds.end)).collect();
+        self.timeline.shared().set_state(SourceState::Running, None);
+        tracing::info!(source = definition.name, epoch = self.timeline.epoch().0, splits = positions.len(), "source running");
+
+        let (sender, events) = sync_channel(CHANNEL_CHUNKS);
+        let reader = Reader { source, intake, sender, stop: Arc::clone(&self.stop), shared: Arc::clone(self.timeline.shared()) };
+        let reader = std::thread::Builder::new()
+            .name(format!("reader {}", definition.name))
+            .spawn(move || reader.run())
+            .expect("the system can start a thread");
+        let outcome = self.epochs(&events, new_splits);
+        // The reader may wait for room in the channel: take it away.
+        self.stop.store(true, Ordering::Relaxed);
+        drop(events);
+        if reader.join().is_err() {
+            tracing::error!(source = definition.name, "the reader ended by a panic");
+        }
+        outcome
+    }
+
+    /// Calls the world until it answers; `None` when the engine stops meanwhile.
+    fn patiently<T>(&self, mut call: impl FnMut() -> Result<T, SourceError>) -> Result<Option<T>> {
+        let mut backoff = BACKOFF_FIRST;
+        let mut since = None;
+        while !self.stop.load(Ordering::Relaxed) {
+            match call() {
+                Ok(answer) => return Ok(Some(answer)),
+                Err(SourceError::Failed(reason)) => return Err(Error::user(reason)),
+                Err(SourceError::Unreachable(reason)) => {
+                    let since = *since.get_or_insert_with(|| self.clock.now());
+                    tracing::warn!(source = self.timeline.source().name, reason, retry_ms = backoff.as_millis() as u64, "source unreachable");
+                    let reason = format!("unreachable since {since}: {reason}; trying again");
+                    self.timeline.shared().set_state(SourceState::Unreachable, Some(reason));
+                    self.sleep(backoff);
+                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn sleep(&self, duration: Duration) {
+        let until = self.clock.elapsed() + duration;
+        while self.clock.elapsed() < until && !self.stop.load(Ordering::Relaxed) {
+            std::thread::sleep(TICK.min(duration));
+        }
+    }
+
+    /// Splits that the state does not know, and where they start.
+    fn new_splits(&self, bounds: &[SplitBounds]) -> Result<BTreeMap<SplitId, Position>> {
+        let known = self.timeline.replay_positions();
+        for split in known.keys() {
+            if !bounds.iter().any(|bounds| bounds.split == *split) {
+                return Err(Error::user(format!(
+                    "split {split} of source `{}` is gone: was it made anew? start over with --reset",
+                    self.timeline.source().name
+                )));
+            }
+        }
+        let new = bounds.iter().filter(|bounds| !known.contains_key(&bounds.split));
+        Ok(new.map(|bounds| (bounds.split.clone(), bounds.start)).collect())
+    }
+
+    /// Runs the committed plans after the checkpoint again, on the same rows.
+    fn replay(&mut self, source: &mut dyn Source, intake: &mut Intake) -> Result<()> {
+        let positions = self.timeline.replay_positions();
+        let Some(mut plan) = self.timeline.next_replay() else {
+            self.timeline.publish_state();
+            return Ok(());
+        };
+        if self.patiently(|| source.seek(&positions))?.is_none() {
+            return Ok(());
+        }
+        let mut epochs = 0u64;
+        let mut held: BTreeMap<SplitId, VecDeque<Chunk>> = BTreeMap::new();
+        loop {
+            let mut rows = Vec::new();
+            for (split, range) in &plan.ranges {
+                let Some(chunks) = self.read_range(source, split, *range, &mut held)? else { return Ok(()) };
+                for chunk in chunks {
+                    rows.push(intake.take(chunk)?);
+                }
+            }
+            let ran = self.timeline.run(&plan, rows)?;
+            let is_checkpoint = plan.checkpoint;
+            self.timeline.publish(ran);
+            if is_checkpoint {
+                drop(self.timeline.checkpoint()?);
+            }
+            epochs += 1;
+            match self.timeline.next_replay() {
+                Some(next) => plan = next,
+                None => break,
+            }
+        }
+        tracing::info!(source = self.timeline.source().name, epochs, epoch = self.timeline.epoch().0, "journal replayed");
+        Ok(())
+    }
+
+    /// All chunks of `range`, cut at its end; `None` when the engine stops meanwhile.
+    fn read_range(
+        &self,
+        source: &mut dyn Source,
+        split: &SplitId,
+        range: PlannedRange,
+        held: &mut BTreeMap<SplitId, VecDeque<Chunk>>,
+    ) -> Result<Option<Vec<Chunk>>> {
+        let mut chunks: Vec<Chunk> = Vec::new();
+        let mut next = range.from;
+        loop {
+            while let Some(mut chunk) = held.entry(split.clone()).or_default().pop_front() {
+                if chunk.from != next {
+                    return Err(Error::user(format!(
+                        "rows {next} to {} of split {split} of source `{}` are gone; start over with --reset",
+                        chunk.from,
+                        self.timeline.source().name
+                    )));
+                }
+                if range.to < chunk.to {
+                    let rest = chunk.split_off(range.to);
+                    held.entry(split.clone()).or_default().push_front(rest);
+                }
+                next = chunk.to;
+                chunks.push(chunk);
+                if next == range.to {
+                    return Ok(Some(chunks));
+                }
+            }
+            let Some(polled) = self.patiently(|| source.poll(limits::CHUNK_ROWS, POLL_BYTES, TICK * 4))? else { return Ok(None) };
+            for chunk in polled {
+                held.entry(chunk.split.clone()).or_default().push_back(chunk);
+            }
+        }
+    }
+
+    /// The epoch loop, until the engine stops or the source ends.
+    fn epochs(&mut self, events: &Receiver<Event>, new_splits: BTreeMap<SplitId, Position>) -> Result<()> {
+        let mut gathered = Gathered::default();
+        let mut new_splits = new_splits;
+        let mut last_rows: BTreeMap<SplitId, Duration> = BTreeMap::new();
+        let mut last_epoch = self.clock.elapsed();
+        let mut last_checkpoint = self.clock.elapsed();
+        let mut due_at = self.next_boundary();
+        let mut is_finished = false;
+        let mut has_ended = false;
+        while !self.stop.load(Ordering::Relaxed) {
+            if !gathered.is_full() && !has_ended {
+                match events.recv_timeout(if gathered.rows == 0 { TICK } else { self.patience(last_epoch) }) {
+                    Ok(event) => self.on_event(event, &mut gathered, &mut is_finished)?,
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) if is_finished => {}
+                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                }
+                while !gathered.is_full() {
+                    match events.try_recv() {
+                        Ok(event) => self.on_event(event, &mut gathered, &mut is_finished)?,
+                        Err(_) => break,
+                    }
+                }
+            } else if has_ended {
+                self.sleep(TICK);
+                continue;
+            }
+            let now = self.clock.now().max(self.timeline.epoch_time());
+            let elapsed = self.clock.elapsed();
+            let idle = self.idle_splits(&gathered, &mut last_rows, elapsed);
+            let is_last = is_finished && gathered.parts.is_empty();
+            let rows_are_due = !gathered.parts.is_empty()
+                && (gathered.is_full()
+                    || is_finished
+                    || match self.timeline.source().trigger {
+                        Trigger::EachRow => true,
+                        Trigger::AtMostEvery(interval) => last_epoch + interval <= elapsed,
+                        Trigger::Interval(_) => due_at.is_some_and(|due| due <= now),
+                    });
+            let timer_is_due = self.timeline.wakes_at().is_some_and(|at| at <= now);
+            let idle_changed = gathered.parts.is_empty() && idle != self.timeline.idle_splits_now();
+            if !(rows_are_due || timer_is_due || idle_changed || is_last || !new_splits.is_empty()) {
+                continue;
+            }
+            if due_at.is_some_and(|due| due <= now) {
+                due_at = self.next_boundary();
+            }
+            let input = gathered.take(limits::EPOCH_ROWS_MAX, rows_are_due);
+            let checkpoint_is_due = self.timeline.wants_checkpoint()
+                || (self.timeline.is_durable() && last_checkpoint + limits::CHECKPOINT_INTERVAL <= elapsed);
+            let plan = EpochPlan {
+                number: self.timeline.epoch().next(),
+                ranges: ranges(&input),
+                epoch_time: now,
+                idle_splits: idle,
+                new_splits: std::mem::take(&mut new_splits),
+                is_last,
+                checkpoint: is_last && self.timeline.is_durable() || checkpoint_is_due && self.checkpoint_is_free(),
+            };
+            self.run(plan, input)?;
+            last_epoch = elapsed;
+            if checkpoint_is_due {
+                last_checkpoint = elapsed;
+            }
+            if is_last {
+                has_ended = true;
+                self.timeline.shared().set_state(SourceState::Finished, None);
+                tracing::info!(source = self.timeline.source().name, epoch = self.timeline.epoch().0, "source finished");
+            }
+        }
+        self.last_checkpoint()
+    }
+
+    fn on_event(&mut self, event: Event, gathered: &mut Gathered, is_finished: &mut bool) -> Result<()> {
+        match event {
+            Event::Rows(rows) => gathered.push(rows),
+            Event::Finished => *is_finished = true,
+            Event::Failed(error) => return Err(error),
+            Event::Reachable => {
+                tracing::info!(source = self.timeline.source().name, "source reachable again");
+                self.timeline.shared().set_state(SourceState::Running, None);
+            }
+            Event::Unreachable(reason) => {
+                tracing::warn!(source = self.timeline.source().name, reason, "source unreachable");
+                let reason = format!("unreachable since {}: {reason}; trying again", self.clock.now());
+                self.timeline.shared().set_state(SourceState::Unreachable, Some(reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// How long to gather more rows.
+    fn patience(&self, last_epoch: Duration) -> Duration {
+        match self.timeline.source().trigger {
+            Trigger::EachRow => Duration::ZERO,
+            Trigger::AtMostEvery(interval) => (last_epoch + interval).saturating_sub(self.clock.elapsed()).min(TICK),
+            Trigger::Interval(_) => TICK,
+        }
+    }
+
+    /// The next multiple of a trigger's interval.
+    fn next_boundary(&self) -> Option<EventTime> {
+        match self.timeline.source().trigger {
+            Trigger::Interval(interval) => {
+                let interval = i64::try_from(interval.as_nanos()).unwrap_or(i64::MAX);
+                Some(EventTime((self.clock.now().0.div_euclid(interval) + 1).saturating_mul(interval)))
+            }
+            Trigger::EachRow | Trigger::AtMostEvery(_) => None,
+        }
+    }
+
+    /// Splits that are caught up and were silent for the timeout.
+    fn idle_splits(&self, gathered: &Gathered, last_rows: &mut BTreeMap<SplitId, Duration>, now: Duration) -> BTreeSet<SplitId> {
+        if !self.timeline.has_watermark() {
+            return BTreeSet::new();
+        }
+        for part in &gathered.parts {
+            last_rows.insert(part.split.clone(), now);
+        }
+        let ends = self.timeline.shared().ends.lock().expect("nobody panics while holding it");
+        let timeout = self.timeline.source().idle_timeout;
+        self.timeline
+            .positions()
+            .iter()
+            .filter(|(split, position)| {
+                let is_caught_up = ends.get(*split).is_some_and(|end| *end <= **position);
+                let silent_since = *last_rows.entry((*split).clone()).or_insert(now);
+                let has_rows = gathered.parts.iter().any(|part| part.split == **split);
+                is_caught_up && !has_rows && silent_since + timeout <= now
+            })
+            .map(|(split, _)| split.clone())
+            .collect()
+    }
+
+    fn run(&mut self, plan: EpochPlan, input: Vec<SplitRows>) -> Result<()> {
+        let is_checkpoint = plan.checkpoint;
+        let ran = self.timeline.run(&plan, input)?;
+        self.commit(&ran)?;
+        self.timeline.publish(ran);
+        if is_checkpoint && let Some((writer, checkpoint)) = self.timeline.checkpoint()? {
+            let metrics = self.timeline.metrics();
+            let source = self.timeline.source().name.clone();
+            self.wait_for_checkpoint();
+            self.checkpoint = Some(std::thread::spawn(move || {
+                let stopwatch = super::clock::Stopwatch::start();
+                match writer.write(&checkpoint) {
+                    Ok(bytes) => {
+                        let seconds = stopwatch.elapsed().as_secs_f64();
+                        metrics.checkpoint_duration_seconds.with_label_values(&[&source]).observe(seconds);
+                        tracing::info!(source, epoch = checkpoint.epoch.0, bytes, seconds, "checkpoint written");
+                    }
+                    // The journal still has everything since the one before.
+                    Err(error) => tracing::warn!(source, epoch = checkpoint.epoch.0, %error, "checkpoint not written"),
+                }
+            }));
+        }
+        Ok(())
+    }
+
+    /// Appends the plan to the journal, however long the disk refuses: until then nothing goes on and nothing is shown.
+    fn commit(&mut self, ran: &super::timeline::Ran) -> Result<()> {
+        let mut backoff = BACKOFF_FIRST;
+        let mut has_failed = false;
+        loop {
+            match self.timeline.commit(ran) {
+                Ok(()) => {
+                    if has_failed {
+                        self.timeline.shared().set_state(SourceState::Running, None);
+                    }
+                    return Ok(());
+                }
+                Err(error) if self.stop.load(Ordering::Relaxed) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(source = self.timeline.source().name, %error, retry_ms = backoff.as_millis() as u64, "epoch not committed");
+                    let reason = format!("{error}; reading waits, nothing is lost, and it goes on as soon as the disk takes it");
+                    self.timeline.shared().set_state(SourceState::Unreachable, Some(reason));
+                    has_failed = true;
+                    self.sleep(backoff);
+                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                }
+            }
+        }
+    }
+
+    fn checkpoint_is_free(&self) -> bool {
+        self.checkpoint.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    fn wait_for_checkpoint(&mut self) {
+        if let Some(thread) = self.checkpoint.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("writing a checkpoint ended by a panic");
+        }
+    }
+
+    /// A clean stop leaves nothing to replay.
+    fn last_checkpoint(&mut self) -> Result<()> {
+        if self.timeline.has_uncheckpointed_epochs() {
+            let plan = EpochPlan {
+                number: self.timeline.epoch().next(),
+                ranges: BTreeMap::new(),
+                epoch_time: self.clock.now().max(self.timeline.epoch_time()),
+                idle_splits: self.timeline.idle_splits_now(),
+                new_splits: BTreeMap::new(),
+                is_last: false,
+                checkpoint: true,
+            };
+            self.run(plan, Vec::new())?;
+        }
+        self.wait_for_checkpoint();
+        Ok(())
+    }
+}
+
+fn ranges(input: &[SplitRows]) -> BTreeMap<SplitId, PlannedRange> {
+    let mut ranges: BTreeMap<SplitId, PlannedRange> = BTreeMap::new();
+    for part in input {
+        ranges.entry(part.split.clone()).and_modify(|range| range.to = part.to).or_insert(PlannedRange { from: part.from, to: part.to });
+    }
+    ranges
+}
+
+/// Rows that wait for their epoch, in the order in which they were read.
+#[derive(Default)]
+struct Gathered {
+    parts: VecDeque<SplitRows>,
+    rows: usize,
+}
+
+impl Gathered {
+    fn push(&mut self, part: SplitRows) {
+        self.rows += part.positions.len() + part.bad.len();
+        self.parts.push_back(part);
+    }
+
+    fn is_full(&self) -> bool {
+        limits::EPOCH_ROWS_MAX <= self.rows
+    }
+
+    /// The oldest parts, up to about so many rows.
+    fn take(&mut self, rows_max: usize, is_wanted: bool) -> Vec<SplitRows> {
+        let mut taken = Vec::new();
+        let mut rows = 0;
+        while is_wanted
+            && rows < rows_max
+            && let Some(part) = self.parts.pop_front()
+        {
+            rows += part.positions.len() + part.bad.len();
+            taken.push(part);
+        }
+        self.rows -= rows;
+        taken
+    }
+}
+
+/// The thread that reads ahead.
+struct Reader {
+    source: Box<dyn Source>,
+    intake: Intake,
+    sender: SyncSender<Event>,
+    stop: Arc<AtomicBool>,
+    shared: Arc<super::shared::Shared>,
+}
+
+impl Reader {
+    fn run(mut self) {
+        let mut is_unreachable = false;
+        while !self.stop.load(Ordering::Relaxed) {
+            let polled = self.source.poll(limits::CHUNK_ROWS, POLL_BYTES, TICK);
+            *self.shared.ends.lock().expect("nobody panics while holding it") = self.source.ends();
+            let events = match polled {
+                Ok(chunks) => {
+                    let mut events: Vec<Event> = Vec::new();
+                    if std::mem::take(&mut is_unreachable) {
+                        events.push(Event::Reachable);
+                    }
+                    for chunk in chunks {
+                        events.push(match self.intake.take(chunk) {
+                            Ok(rows) => Event::Rows(rows),
+                            Err(error) => Event::Failed(error),
+                        });
+                    }
+                    if self.source.is_finished() {
+                        events.push(Event::Finished);
+                    }
+                    events
+                }
+                Err(SourceError::Unreachable(reason)) => match std::mem::replace(&mut is_unreachable, true) {
+                    true => Vec::new(),
+                    false => vec![Event::Unreachable(reason)],
+                },
+                Err(SourceError::Failed(reason)) => vec![Event::Failed(Error::user(reason))],
+            };
+            for event in events {
+                let is_over = matches!(event, Event::Finished | Event::Failed(_));
+                if self.sender.send(event).is_err() || is_over {
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What readers of a timeline see: one epoch of all its views, swapped as a whole.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, RwLock},
+};
+
+use arrow::datatypes::SchemaRef;
+use tokio::sync::watch;
+
+use crate::{
+    types::{Epoch, Position, SplitId, Watermark},
+    view::{ChangeLog, RowsSnapshot},
+};
+
+use super::face::{SourceState, SplitStatus};
+
+/// The side of a timeline that faces readers. The engine's thread writes, everybody reads; nobody waits for long.
+pub struct Shared {
+    pub source: String,
+    pub connector: String,
+    pub generation: u64,
+    snapshot: RwLock<Arc<Snapshot>>,
+    pub status: Mutex<Status>,
+    /// Newest known ends, as the source saw them.
+    pub ends: Mutex<BTreeMap<SplitId, Position>>,
+    epoch: watch::Sender<Epoch>,
+    pub views: BTreeMap<String, ViewFace>,
+}
+
+/// What does not change about a view or side output.
+pub struct ViewFace {
+    pub schema: SchemaRef,
+    pub key: Vec<usize>,
+    pub time: Option<usize>,
+    /// `None` for side outputs, which nobody follows.
+    pub log: Mutex<ChangeLog>,
+}
+
+/// All views at one epoch.
+pub struct Snapshot {
+    pub epoch: Epoch,
+    pub watermark: Watermark,
+    pub views: BTreeMap<String, RowsSnapshot>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Status {
+    pub state: SourceState,
+    pub reason: Option<String>,
+    pub rows: u64,
+    pub bad_rows: u64,
+    pub late_rows: u64,
+    pub splits: Vec<SplitStatus>,
+}
+
+impl Shared {
+    pub fn new(source: &str, connector: &str, generation: u64, views: BTreeMap<String, ViewFace>) -> Self {
+        let empty = views.iter().map(|(name, view)| (name.clone(), RowsSnapshot::empty(Arc::clone(&view.schema)))).collect();
+        Self {
+            source: source.to_owned(),
+            connector: connector.to_owned(),
+            generation,
+            snapshot: RwLock::new(Arc::new(Snapshot { epoch: Epoch(0), watermark: Watermark::START, views: empty })),
+            status: Mutex::new(Status {
+                state: SourceState::Starting,
+                reason: None,
+                rows: 0,
+                bad_rows: 0,
+                late_rows: 0,
+                splits: Vec::new(),
+            }),
+            ends: Mutex::new(BTreeMap::new()),
+            epoch: watch::Sender::new(Epoch(0)),
+            views,
+        }
+    }
+
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.read().expect("nobody panics while holding it"))
+    }
+
+    /// Readers see the epoch from now on.
+    pub fn publish(&self, snapshot: Snapshot) {
+        let epoch = snapshot.epoch;
+        *self.snapshot.write().expect("nobody panics while holding it") = Arc::new(snapshot);
+        self.epoch.send_replace(epoch);
+    }
+
+    pub fn epochs(&self) -> watch::Receiver<Epoch> {
+        self.epoch.subscribe()
+    }
+
+    pub fn status(&self) -> Status {
+        self.status.lock().expect("nobody panics while holding it").clone()
+    }
+
+    pub fn set_state(&self, state: SourceState, reason: Option<String>) {
+        let mut status = self.status.lock().expect("nobody panics while holding it");
+        status.state = state;
+        status.reason = reason;
+    }
+}

@@ -1,0 +1,467 @@
+//! Statements against a running engine: definitions go into the catalog, queries run, the rest is answered from what is known.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use arrow::{
+    array::{ArrayRef, BooleanArray, RecordBatch, StringViewArray},
+    datatypes::{DataType, Field, Schema, SchemaRef},
+};
+use futures::TryStreamExt;
+
+use crate::{
+    connector::Source,
+    plan::{Binder, Bound, Catalog, Relation, explain, session_over},
+    sql::{self, Diagnostic, ParsedFile, SourceText, Spanned, SqlOption, SqlState, Statement, StatementKind},
+    types::{EpochPlan, Error, PlannedRange, Result},
+};
+
+use super::{
+    engine::{Engine, Mode},
+    face::*,
+    intake::Intake,
+    query::problem_of,
+    timeline::Timeline,
+};
+
+/// A source whose epochs a script runs.
+pub struct ManualSource {
+    timeline: Timeline,
+    source: Box<dyn Source>,
+    intake: Intake,
+}
+
+impl Engine {
+    /// Takes the definitions of a file. Nothing of it is taken when anything in it is wrong.
+    ///
+    /// Queries in it are checked; those that nobody would ever see are told by a warning among the returned diagnostics.
+    pub async fn apply(&self, text: &SourceText, parsed: ParsedFile) -> std::result::Result<Vec<Diagnostic>, Vec<Diagnostic>> {
+        let _defining = self.0.defining.lock().await;
+        let mut catalog = self.catalog();
+        let mut diagnostics = parsed.diagnostics;
+        for statement in &parsed.statements {
+            let statement = self.overridden(statement);
+            match self.bind(&statement, text, &mut catalog, BTreeMap::new()).await {
+                Ok(Bound::Query(_)) => diagnostics.push(
+                    Diagnostic::warning(SqlState::Invalid, "nobody sees the rows of a bare query in a pipeline file", statement.span)
+                        .help("give it a name: CREATE MATERIALIZED VIEW name AS …"),
+                ),
+                Ok(bound) => diagnostics.extend(self.allowed(&bound, &statement)),
+                Err(mistakes) => diagnostics.extend(mistakes),
+            }
+        }
+        diagnostics.sort_by_key(|diagnostic| diagnostic.span.map(|span| span.start));
+        if diagnostics.iter().any(Diagnostic::is_error) {
+            return Err(diagnostics);
+        }
+        *self.0.catalog.write().expect("nobody panics while holding it") = catalog;
+        Ok(diagnostics)
+    }
+
+    /// Runs one statement, a query or a definition.
+    pub async fn execute(&self, request: SqlRequest) -> Result<Answer, Problem> {
+        let query_id = self.next_query_id();
+        self.answer(request, &query_id).await.map_err(|kind| Problem::of_query(kind, &query_id))
+    }
+
+    async fn answer(&self, request: SqlRequest, query_id: &str) -> Result<Answer, ProblemKind> {
+        let text = SourceText::new("query", request.sql);
+        let wrong = |diagnostics: Vec<Diagnostic>| ProblemKind::Text { text: text.clone(), diagnostics };
+        sql::guard(&text.text).map_err(|diagnostic| wrong(vec![diagnostic]))?;
+        let parsed = sql::parse(&text);
+        if parsed.diagnostics.iter().any(Diagnostic::is_error) {
+            return Err(wrong(parsed.diagnostics));
+        }
+        let [statement] = parsed.statements.as_slice() else {
+            let message = match parsed.statements.is_empty() {
+                true => "there is no statement in the text",
+                false => "one statement at a time",
+            };
+            let span = parsed.statements.get(1).map(|second| second.span);
+            return Err(wrong(vec![Diagnostic::error(SqlState::Syntax, message, span)]));
+        };
+        let answer = |schema: SchemaRef, batches: Vec<RecordBatch>| Answer {
+            query_id: query_id.to_owned(),
+            rows: stream_of(Arc::clone(&schema), batches),
+            schema,
+        };
+        let told = |column: &str, lines: Vec<String>| {
+            let schema = Arc::new(Schema::new(vec![Field::new(column, DataType::Utf8View, false)]));
+            let rows = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(StringViewArray::from_iter_values(lines))]);
+            answer(schema, vec![rows.expect("one column of text")])
+        };
+        let is_definition = matches!(
+            statement.kind,
+            StatementKind::CreateSource(_)
+                | StatementKind::CreateExternalTable(_)
+                | StatementKind::CreateView(_)
+                | StatementKind::CreateMaterializedView(_)
+                | StatementKind::Drop(_)
+        );
+        // Definitions follow each other; queries run beside them on the catalog as it is.
+        let _defining = if is_definition { Some(self.0.defining.lock().await) } else { None };
+        let (_, snapshots) = self.pin();
+        let mut catalog = self.catalog();
+        let before = catalog.clone();
+        let statement = self.overridden(statement);
+        let bound = self.bind(&statement, &text, &mut catalog, snapshots.clone()).await.map_err(&wrong)?;
+        if let Some(refused) = self.allowed(&bound, &statement) {
+            return Err(wrong(vec![refused]));
+        }
+        match bound {
+            Bound::Query(plan) => {
+                // The tables of the plan are bound to it already.
+                let session = session_over(&self.0.session, BTreeMap::new());
+                let stream = self.0.queries.run(session, plan, request.timeout).await?;
+                let schema = stream.schema();
+                let rows = match request.rows_max {
+                    Some(rows_max) => first_rows(stream, rows_max),
+                    None => stream,
+                };
+                Ok(Answer { query_id: query_id.to_owned(), schema, rows })
+            }
+            Bound::Create(relation) => {
+                *self.0.catalog.write().expect("nobody panics while holding it") = catalog;
+                if let Err(error) = self.start() {
+                    *self.0.catalog.write().expect("nobody panics while holding it") = before;
+                    return Err(Problem::from(error).kind);
+                }
+                self.open_manual(&relation).map_err(|error| Problem::from(error).kind)?;
+                Ok(told("result", vec![format!("created {} {}", relation.kind(), relation.name())]))
+            }
+            Bound::Drop(name) => {
+                *self.0.catalog.write().expect("nobody panics while holding it") = catalog;
+                Ok(told("result", vec![format!("dropped {name}")]))
+            }
+            Bound::Nothing => Ok(told("result", vec!["nothing to do".into()])),
+            Bound::Explain { relation, is_verbose } => {
+                let text = match catalog.get(&relation) {
+                    Some(relation) => explain(&catalog, relation, is_verbose),
+                    None => format!("{relation}: a side output"),
+                };
+                Ok(told("plan", text.lines().map(str::to_owned).collect()))
+            }
+            Bound::ExplainCreate(relation, is_verbose) => {
+                let mut catalog = before;
+                if catalog.get(relation.name()).is_none() {
+                    catalog.add(relation.clone());
+                }
+                Ok(told("plan", explain(&catalog, &relation, is_verbose).lines().map(str::to_owned).collect()))
+            }
+            Bound::ExplainQuery(plan, is_verbose) => {
+                let session = session_over(&self.0.session, BTreeMap::new());
+                let optimized = session.optimize(&plan).map_err(problem_of)?;
+                let mut text = optimized.display_indent().to_string();
+                if is_verbose {
+                    let physical = datafusion_entry::physical_plan(&session, plan).await.map_err(problem_of)?;
+                    text.push_str(&format!("\n\n{}", datafusion::physical_plan::displayable(physical.as_ref()).indent(false)));
+                }
+                Ok(told("plan", text.lines().map(str::to_owned).collect()))
+            }
+            Bound::Show(what) => {
+                let (schema, rows) = self.show(&what).map_err(ProblemKind::Internal)?;
+                Ok(answer(schema, vec![rows]))
+            }
+            Bound::Describe(name) => {
+                let relation = self.relation(&name).ok_or_else(|| ProblemKind::NotFound {
+                    detail: format!("no table or view named {name}"),
+                    help: vec![],
+                })?;
+                let (schema, rows) = describe(&relation.schema).map_err(ProblemKind::Internal)?;
+                Ok(answer(schema, vec![rows]))
+            }
+            Bound::Insert { table, columns, query } => {
+                let session = session_over(&self.0.session, BTreeMap::new());
+                let rows: Vec<RecordBatch> =
+                    self.0.queries.run(session, query, request.timeout).await?.try_collect().await.map_err(problem_of)?;
+                let count = self.insert(&table, &columns, rows).map_err(|error| Problem::from(error).kind)?;
+                Ok(told("result", vec![format!("inserted {count}")]))
+            }
+        }
+    }
+
+    async fn bind(
+        &self,
+        statement: &Statement,
+        text: &SourceText,
+        catalog: &mut Catalog,
+        snapshots: BTreeMap<String, Arc<dyn datafusion::catalog::TableProvider>>,
+    ) -> Result<Bound, Vec<Diagnostic>> {
+        let places = |span| sql::byte_span(text, span);
+        let binder = Binder { registry: &self.0.registry, base: &self.0.session, text: &text.text, places: &places, snapshots };
+        binder.bind(statement, catalog).await
+    }
+
+    /// Definitions that a running source cannot take up any more.
+    fn allowed(&self, bound: &Bound, statement: &Statement) -> Option<Diagnostic> {
+        let started = |source: &str| {
+            let timelines = self.0.timelines.read().expect("nobody panics while holding it");
+            timelines.get(source).is_some_and(|shared| self.0.options.mode == Mode::Live || 0 < shared.snapshot().epoch.0)
+        };
+        let refuse = |message: String| {
+            Some(
+                Diagnostic::error(SqlState::Unsupported, message, statement.span)
+                    .help("change the pipeline file and start it again with --reset; queries and plain views need no restart"),
+            )
+        };
+        match bound {
+            Bound::Create(Relation::Materialized(view)) if started(&view.source) => {
+                refuse(format!("source `{}` is running: a view that is added now would miss the rows before", view.source))
+            }
+            Bound::Drop(name) => match self.catalog().get(name) {
+                Some(Relation::Materialized(view)) if started(&view.source) => {
+                    refuse(format!("source `{}` is running and keeps `{name}` up to date", view.source))
+                }
+                Some(Relation::Source(source)) if started(&source.name) => refuse(format!("source `{name}` is running")),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The statement with the connector that the command line wants for its source.
+    fn overridden(&self, statement: &Statement) -> Statement {
+        let mut statement = statement.clone();
+        if let StatementKind::CreateSource(create) = &mut statement.kind
+            && let Some(wanted) = self.0.options.overrides.iter().find(|wanted| wanted.source == create.name.value)
+        {
+            let general = |key: &str| {
+                key != "connector"
+                    && (crate::plan::SOURCE_OPTIONS.iter().any(|spec| spec.answers_to(key))
+                        || self.0.registry.formats.iter().any(|format| format.options.iter().any(|spec| spec.answers_to(key))))
+            };
+            create.options.retain(|option| general(&option.key.value) && !wanted.options.iter().any(|(key, _)| *key == option.key.value));
+            let at = create.name.span;
+            create.options.extend(wanted.options.iter().map(|(key, value)| SqlOption {
+                key: Spanned { value: key.clone(), span: at },
+                value: Spanned { value: value.clone(), span: at },
+            }));
+        }
+        statement
+    }
+
+    fn show(&self, what: &str) -> Result<(SchemaRef, RecordBatch)> {
+        let wanted = |kind: RelationKind| match what {
+            "SOURCES" => kind == RelationKind::Source,
+            "TABLES" => kind == RelationKind::ExternalTable,
+            "VIEWS" => matches!(kind, RelationKind::View | RelationKind::MaterializedView),
+            "MATERIALIZED VIEWS" => kind == RelationKind::MaterializedView,
+            _ => true,
+        };
+        let relations: Vec<RelationInfo> = self.relations().into_iter().filter(|relation| wanted(relation.kind)).collect();
+        let text = |values: Vec<String>| Arc::new(StringViewArray::from_iter_values(values)) as ArrayRef;
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("name", DataType::Utf8View, false),
+            Field::new("kind", DataType::Utf8View, false),
+            Field::new("rows", DataType::UInt64, true),
+        ]));
+        let rows: arrow::array::UInt64Array = relations.iter().map(|relation| relation.rows.map(|rows| rows as u64)).collect();
+        let columns = vec![
+            text(relations.iter().map(|relation| relation.name.clone()).collect()),
+            text(relations.iter().map(|relation| relation.kind.to_string()).collect()),
+            Arc::new(rows),
+        ];
+        let batch = RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|e| Error::bug(e.to_string()))?;
+        Ok((schema, batch))
+    }
+
+    // What follows is for scripts, which run one epoch per statement.
+
+    fn open_manual(&self, relation: &Relation) -> Result<()> {
+        if self.0.options.mode != Mode::Manual {
+            return Ok(());
+        }
+        let catalog = self.catalog();
+        let source = match relation {
+            Relation::Source(source) => Arc::clone(source),
+            Relation::Materialized(view) => Arc::clone(catalog.source(&view.source).expect("a view's source is there")),
+            _ => return Ok(()),
+        };
+        let mut manual = self.0.manual.lock().expect("nobody panics while holding it");
+        // The state folder is locked by the one that is there.
+        manual.remove(&source.name);
+        let folder = self.folder(&source.name);
+        let mut timeline = Timeline::open(Arc::clone(&source), &catalog, folder.as_deref(), Arc::clone(&self.0.metrics))?;
+        let connector = self.0.registry.connector(&source.connector).ok_or_else(|| Error::bug("a connector is not registered"))?;
+        let mut input = (connector.make)(&source.name, &source.connector_options)?;
+        let mut intake = Intake::new(&source, timeline.needed(), &self.0.registry)?;
+        input.discover().map_err(|e| Error::user(e.to_string()))?;
+        input.seek(&timeline.replay_positions()).map_err(|e| Error::user(e.to_string()))?;
+        while let Some(plan) = timeline.next_replay() {
+            let mut rows = Vec::new();
+            for (split, range) in &plan.ranges {
+                input.seek(&BTreeMap::from([(split.clone(), range.from)])).map_err(|e| Error::user(e.to_string()))?;
+                let mut next = range.from;
+                while next < range.to {
+                    let polled = input.poll(usize::MAX, usize::MAX, std::time::Duration::ZERO).map_err(|e| Error::user(e.to_string()))?;
+                    if polled.is_empty() {
+                        return Err(Error::user(format!("rows {next} to {} of split {split} are gone", range.to)));
+                    }
+                    for mut chunk in polled {
+                        if range.to < chunk.to {
+                            drop(chunk.split_off(range.to));
+                        }
+                        next = chunk.to;
+                        rows.push(intake.take(chunk)?);
+                    }
+                }
+            }
+            let ran = timeline.run(&plan, rows)?;
+            let is_checkpoint = plan.checkpoint;
+            timeline.publish(ran);
+            if is_checkpoint {
+                drop(timeline.checkpoint()?);
+            }
+        }
+        timeline.publish_state();
+        timeline.shared().set_state(SourceState::Running, None);
+        self.adopt(timeline.shared());
+        manual.insert(source.name.clone(), ManualSource { timeline, source: input, intake });
+        Ok(())
+    }
+
+    fn insert(&self, table: &str, columns: &[String], rows: Vec<RecordBatch>) -> Result<usize> {
+        let mut inserted = 0;
+        let catalog = self.catalog();
+        let source = Arc::clone(catalog.source(table).expect("checked when it was bound"));
+        for batch in rows {
+            let fields = source.schema.fields();
+            let names: Vec<String> = match columns.is_empty() {
+                true => fields[..source.declared].iter().map(|field| field.name().clone()).collect(),
+                false => columns.to_vec(),
+            };
+            if names.len() != batch.num_columns() {
+                return Err(Error::user(format!("{} values for {} columns ({})", batch.num_columns(), names.len(), names.join(", "))));
+            }
+            let schema = Schema::new(
+                names.iter().zip(batch.schema().fields()).map(|(name, field)| Field::new(name, field.data_type().clone(), true)).collect::<Vec<_>>(),
+            );
+            let mut columns = batch.columns().to_vec();
+            let mut fields_of: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone()).collect();
+            // Columns that were left out are null.
+            for field in fields[..source.declared].iter().filter(|field| !names.contains(field.name())) {
+                columns.push(arrow::array::new_null_array(field.data_type(), batch.num_rows()));
+                fields_of.push(field.as_ref().clone().with_nullable(true));
+            }
+            inserted += batch.num_rows();
+            let batch = RecordBatch::try_new(Arc::new(Schema::new(fields_of)), columns).map_err(|e| Error::user(e.to_string()))?;
+            (self.0.registry.insert)(table, batch)?;
+        }
+        if self.0.options.mode == Mode::Manual {
+            self.step(table, StepEnd::default())?;
+        }
+        Ok(inserted)
+    }
+
+    /// Runs one epoch over all rows that wait, in manual mode.
+    pub fn step(&self, source: &str, end: StepEnd) -> Result<()> {
+        let mut manual = self.0.manual.lock().expect("nobody panics while holding it");
+        let Some(manual) = manual.get_mut(source) else {
+            return Ok(());
+        };
+        let ManualSource { timeline, source: input, intake } = manual;
+        let bounds = input.discover().map_err(|e| Error::user(e.to_string()))?;
+        let new_splits: BTreeMap<_, _> = bounds
+            .iter()
+            .filter(|bounds| !timeline.positions().contains_key(&bounds.split))
+            .map(|bounds| (bounds.split.clone(), bounds.start))
+            .collect();
+        let mut positions = timeline.positions().clone();
+        positions.extend(new_splits.clone());
+        input.seek(&positions).map_err(|e| Error::user(e.to_string()))?;
+        let mut rows = Vec::new();
+        let mut ranges: BTreeMap<_, PlannedRange> = BTreeMap::new();
+        loop {
+            let rows_max = end.rows_max.unwrap_or(usize::MAX);
+            let polled = input.poll(rows_max, usize::MAX, std::time::Duration::ZERO).map_err(|e| Error::user(e.to_string()))?;
+            if polled.is_empty() {
+                break;
+            }
+            for chunk in polled {
+                ranges
+                    .entry(chunk.split.clone())
+                    .and_modify(|range| range.to = chunk.to)
+                    .or_insert(PlannedRange { from: chunk.from, to: chunk.to });
+                rows.push(intake.take(chunk)?);
+            }
+            if end.rows_max.is_some() {
+                break;
+            }
+        }
+        let has_rows = |split: &crate::types::SplitId| ranges.contains_key(split);
+        let plan = EpochPlan {
+            number: timeline.epoch().next(),
+            idle_splits: end.idle_splits.into_iter().filter(|split| !has_rows(split)).collect(),
+            ranges,
+            epoch_time: self.0.clock.now().max(timeline.epoch_time()),
+            new_splits,
+            is_last: end.is_last,
+            checkpoint: end.checkpoint,
+        };
+        let ran = timeline.run(&plan, rows)?;
+        timeline.commit(&ran)?;
+        timeline.publish(ran);
+        if plan.checkpoint
+            && let Some((writer, checkpoint)) = timeline.checkpoint()?
+        {
+            writer.write(&checkpoint)?;
+        }
+        Ok(())
+    }
+
+    /// What a crash at this moment leaves is taken up again, in manual mode: everything that was only in memory is gone.
+    pub fn crash_and_restore(&self) -> Result<()> {
+        let names: Vec<String> = self.0.manual.lock().expect("nobody panics while holding it").keys().cloned().collect();
+        for name in names {
+            let source = Arc::clone(self.catalog().source(&name).expect("a manual source is in the catalog"));
+            self.open_manual(&Relation::Source(source))?;
+        }
+        Ok(())
+    }
+}
+
+/// How an epoch of a script ends.
+#[derive(Clone, Debug, Default)]
+pub struct StepEnd {
+    /// Rows that the epoch takes at most; all where absent.
+    pub rows_max: Option<usize>,
+    pub idle_splits: Vec<crate::types::SplitId>,
+    pub is_last: bool,
+    pub checkpoint: bool,
+}
+
+/// Ends a stream behind so many rows.
+fn first_rows(
+    stream: datafusion::execution::SendableRecordBatchStream,
+    rows_max: usize,
+) -> datafusion::execution::SendableRecordBatchStream {
+    use futures::StreamExt;
+    let schema = stream.schema();
+    let rows = stream.scan(rows_max, |left, batch| {
+        let next = match batch {
+            _ if *left == 0 => None,
+            Ok(batch) => {
+                let taken = batch.num_rows().min(*left);
+                *left -= taken;
+                Some(Ok(batch.slice(0, taken)))
+            }
+            Err(error) => Some(Err(error)),
+        };
+        futures::future::ready(next)
+    });
+    Box::pin(datafusion::physical_plan::stream::RecordBatchStreamAdapter::new(schema, rows))
+}
+
+fn describe(of: &SchemaRef) -> Result<(SchemaRef, RecordBatch)> {
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("column", DataType::Utf8View, false),
+        Field::new("type", DataType::Utf8View, false),
+        Field::new("nullable", DataType::Boolean, false),
+    ]));
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringViewArray::from_iter_values(of.fields().iter().map(|field| field.name()))),
+        Arc::new(StringViewArray::from_iter_values(of.fields().iter().map(|field| crate::plan::type_name(field.data_type())))),
+        Arc::new(of.fields().iter().map(|field| Some(field.is_nullable())).collect::<BooleanArray>()),
+    ];
+    let batch = RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|e| Error::bug(e.to_string()))?;
+    Ok((schema, batch))
+}
