@@ -32,6 +32,8 @@ pub enum SqlState {
     UnknownFunction,
     InvalidOption,
     Unsupported,
+    /// Larger or deeper than is taken.
+    TooComplex,
     /// A text that is wrong in another way.
     Invalid,
 }
@@ -49,6 +51,7 @@ impl SqlState {
             Self::UnknownFunction => "42883",
             Self::InvalidOption => "22023",
             Self::Unsupported => "0A000",
+            Self::TooComplex => "54001",
             Self::Invalid => "42000",
         }
     }
@@ -65,6 +68,7 @@ impl SqlState {
             Self::UnknownFunction => "unknown-function",
             Self::InvalidOption => "invalid-option",
             Self::Unsupported => "unsupported",
+            Self::TooComplex => "too-complex",
             Self::Invalid => "invalid",
         }
     }

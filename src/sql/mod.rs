@@ -5,15 +5,32 @@
 //! ```
 //! No catalog, no Arrow, no I/O: what a name means is decided in `plan`.
 
-mod diagnostic;
-mod parser;
-mod render;
-mod statement;
-pub mod suggest;
 mod text;
 
+mod diagnostic;
+mod statement;
+
+mod parser;
+mod variables;
+
+mod dialect;
+mod flink;
+mod guard;
+mod shapes;
+mod syntax;
+mod token;
+
+mod render;
+pub mod suggest;
+
 pub use diagnostic::{Diagnostic, Severity, SqlState};
-pub use parser::{ParsedFile, parse};
+pub use guard::guard;
+pub use parser::{ParsedFile, byte_span, parse, parse_file};
 pub use render::{Color, render};
+pub use shapes::check_query;
 pub use statement::*;
 pub use text::{LineColumn, SourceText, Span};
+pub use variables::{Lookup, ReadFile, substitute};
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,17 @@
-//! stub
+//! Diagnostics as people read them in a terminal: sentence, place, line with carets, help.
+//!
+//! ```text
+//! error: tumble needs an event-time column, but `price` is DOUBLE
+//!  --> sql/candles.sql:7:21
+//!   |
+//! 7 | FROM TUMBLE(trades, price, INTERVAL '1 minute')
+//!   |                     ^^^^^ expected TIMESTAMP
+//!   = help: `trades` has one TIMESTAMP column: `traded_at`
+//! ```
 
-use super::{Diagnostic, SourceText};
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+
+use super::{Diagnostic, Severity, SourceText, Span};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Color {
@@ -8,7 +19,77 @@ pub enum Color {
     Never,
 }
 
-/// Diagnostics as people read them in a terminal: sentence, place, line with carets, help.
-pub fn render(_text: &SourceText, _diagnostics: &[Diagnostic], _color: Color) -> String {
-    todo!()
+/// All diagnostics in the order of their places (those without one last), an empty line between two, no line break at the end.
+///
+/// A span over several lines is shown by its first. Spans that lie outside `text` are moved to its end.
+pub fn render(text: &SourceText, diagnostics: &[Diagnostic], color: Color) -> String {
+    let renderer = match color {
+        Color::Always => Renderer::styled(),
+        Color::Never => Renderer::plain(),
+    };
+    let mut ordered: Vec<&Diagnostic> = diagnostics.iter().collect();
+    ordered.sort_by_key(|diagnostic| diagnostic.span.map_or(usize::MAX, |span| span.start));
+    let rendered: Vec<String> = ordered.iter().map(|diagnostic| without_empty_gutter(&renderer.render(&[group(text, diagnostic)]))).collect();
+    rendered.join("\n\n")
+}
+
+fn group<'a>(text: &'a SourceText, diagnostic: &'a Diagnostic) -> Group<'a> {
+    let level = match diagnostic.severity {
+        Severity::Error => Level::ERROR,
+        Severity::Warning => Level::WARNING,
+    };
+    let title = level.primary_title(diagnostic.message.as_str());
+    let group = match diagnostic.span {
+        None => title.element(Origin::path(text.name.as_str())),
+        Some(span) => {
+            let span = first_line(&text.text, span);
+            let caret = AnnotationKind::Primary.span(span.start..span.end).label(diagnostic.label.as_deref());
+            title.element(Snippet::source(text.text.as_str()).path(text.name.as_str()).annotation(caret))
+        }
+    };
+    group.elements(diagnostic.help.iter().map(|help| Level::HELP.message(help.as_str())))
+}
+
+/// The part of a span that stands on its first line, on whole characters of `text`.
+fn first_line(text: &str, span: Span) -> Span {
+    let floor = |mut offset: usize| {
+        offset = offset.min(text.len());
+        while !text.is_char_boundary(offset) {
+            offset -= 1;
+        }
+        offset
+    };
+    let (start, end) = (floor(span.start), floor(span.end));
+    let line_end = text[start..end.max(start)].find('\n').map_or(end.max(start), |newline| start + newline);
+    Span::new(start, start + text[start..line_end].trim_end().len())
+}
+
+/// Cuts the lines that hold nothing but the bar and stand before a help.
+fn without_empty_gutter(rendered: &str) -> String {
+    let lines: Vec<&str> = rendered.lines().collect();
+    let is_help = |line: &str| plain(line).trim_start().starts_with("= ");
+    let kept = lines.iter().enumerate().filter(|(index, line)| {
+        let is_bar = plain(line).trim() == "|";
+        !(is_bar && lines.get(index + 1).is_some_and(|next| is_help(next)))
+    });
+    kept.map(|(_, line)| line.trim_end()).collect::<Vec<_>>().join("\n")
+}
+
+/// A line without its colors.
+fn plain(line: &str) -> String {
+    let mut plain = String::new();
+    let mut characters = line.chars();
+    while let Some(character) = characters.next() {
+        if character == '\u{1b}' {
+            // A color ends with its first letter.
+            for part in characters.by_ref() {
+                if part.is_ascii_alphabetic() {
+                    break;
+                }
+            }
+        } else {
+            plain.push(character);
+        }
+    }
+    plain
 }
