@@ -1,1 +1,3 @@
 //! One verb, one file; the composition root that names concrete connectors and formats.
+
+pub mod topics;

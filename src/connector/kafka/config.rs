@@ -1,0 +1,193 @@
+//! What a person may set, and what reading by position needs of librdkafka.
+
+use rdkafka::{
+    config::{ClientConfig, RDKafkaLogLevel},
+    error::KafkaError,
+    types::RDKafkaConfRes,
+};
+
+use super::PROPERTY_PREFIXES;
+use crate::connector::Options;
+
+/// Properties that would break what the source promises, and what to do instead.
+const OURS: &[(&str, &str)] = &[
+    ("auto.offset.reset", "set `start` instead"),
+    ("bootstrap.servers", "set `bootstrap.servers` itself"),
+    ("enable.auto.commit", "positions are kept with the state, not in Kafka"),
+    ("enable.auto.offset.store", "positions are kept with the state, not in Kafka"),
+    ("enable.partition.eof", "the source needs to know where a partition ends"),
+    ("log.queue", "logs of the client go to the log of zeta"),
+    ("metadata.broker.list", "set `bootstrap.servers` instead"),
+];
+
+/// Checks one property of librdkafka, by its name without prefix.
+///
+/// # Errors
+/// A sentence that names the property.
+pub fn check_property(name: &str, value: &str) -> Result<(), String> {
+    if let Some((_, instead)) = OURS.iter().find(|(ours, _)| *ours == name) {
+        return Err(format!("`{name}` cannot be set: {instead}"));
+    }
+    let mut config = ClientConfig::new();
+    config.set(name, value);
+    config.create_native_config().map(drop).map_err(|error| sentence(&error))
+}
+
+/// Where a source without state begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    Earliest,
+    Latest,
+}
+
+/// The options of a source, understood.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub topic: String,
+    pub brokers: String,
+    pub start: Start,
+    pub is_bounded: bool,
+    pub client: ClientConfig,
+}
+
+impl Settings {
+    /// # Errors
+    /// A sentence about the property that librdkafka does not take.
+    pub fn new(options: &Options) -> Result<Self, String> {
+        let brokers = options.text("bootstrap.servers").to_owned();
+        let mut client = consumer(&brokers);
+        for (name, value) in options.iter() {
+            let property = match name {
+                "sasl.mechanism" => "sasl.mechanisms",
+                _ if name.starts_with("sasl.") || name.starts_with("ssl.") || name == "security.protocol" => name,
+                _ => match PROPERTY_PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix)) {
+                    Some(property) => property,
+                    // Options of the format or of the runtime.
+                    None => continue,
+                },
+            };
+            check_property(property, value)?;
+            client.set(property, value);
+        }
+        // Some values are refused only beside others.
+        client.create_native_config().map_err(|error| sentence(&error))?;
+        Ok(Self {
+            topic: options.text("topic").to_owned(),
+            brokers,
+            start: if options.text("start").starts_with("latest") { Start::Latest } else { Start::Earliest },
+            is_bounded: options.boolean("bounded").unwrap_or(false),
+            client,
+        })
+    }
+}
+
+/// A client that reads partitions by position.
+pub(super) fn consumer(brokers: &str) -> ClientConfig {
+    let mut config = client(brokers);
+    config
+        // librdkafka assigns partitions only to a client with a group, even where nobody joins it.
+        .set("group.id", "zeta")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        // A position that is gone must be an error: any other place would lose or repeat rows in silence.
+        .set("auto.offset.reset", "error")
+        .set("check.crcs", "true")
+        .set("enable.partition.eof", "true")
+        // By default the fetcher sleeps for a second when 100,000 records are queued: 190 k rows/s instead of 840 k.
+        .set("fetch.queue.backoff.ms", "10");
+    config
+}
+
+/// What every client of ours has.
+pub(super) fn client(brokers: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", brokers)
+        .set("client.id", "zeta")
+        .set("topic.metadata.refresh.interval.ms", "10000")
+        .set("socket.connection.setup.timeout.ms", "5000")
+        // A broker that comes back is found within a second, not within ten.
+        .set("reconnect.backoff.max.ms", "1000")
+        .set_log_level(RDKafkaLogLevel::Info);
+    config
+}
+
+/// What librdkafka holds against a configuration, without values that may be secret.
+pub(super) fn sentence(error: &KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, _, name, _) => {
+            format!("Kafka clients have no property `{name}`")
+        }
+        KafkaError::ClientConfig(_, reason, name, value) => {
+            let is_secret = ["password", "secret", "key.pem", "jaas"].iter().any(|part| name.contains(part));
+            let value = if is_secret { String::new() } else { format!(" '{value}'") };
+            match reason.contains("not available at build time") {
+                true => format!("`{name}` needs TLS or a login method that this zeta was built without"),
+                false => format!("`{name}` does not take{value}: {}", reason.trim_end_matches('.')),
+            }
+        }
+        KafkaError::ClientCreation(reason) => format!("the Kafka client refuses its options: {}", reason.trim_end_matches('.')),
+        other => format!("the Kafka client refuses its options: {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connector::kafka::OPTIONS;
+
+    fn settings(given: &[(&str, &str)]) -> Result<Settings, String> {
+        let required = [("topic", "t"), ("brokers", "localhost:9092")];
+        let pairs = required.iter().chain(given).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Settings::new(&Options::resolve(OPTIONS, pairs))
+    }
+
+    #[test]
+    fn options_reach_the_client_under_any_spelling() {
+        let settings = settings(&[
+            ("scan.startup.mode", "latest-offset"),
+            ("properties.fetch.max.bytes", "1000000"),
+            ("kafka.client.rack", "r1"),
+            ("properties.group.id", "mine"),
+            ("format", "json"),
+        ])
+        .unwrap();
+        assert_eq!(settings.start, Start::Latest);
+        assert_eq!(settings.client.get("bootstrap.servers"), Some("localhost:9092"));
+        assert_eq!(settings.client.get("fetch.max.bytes"), Some("1000000"));
+        assert_eq!(settings.client.get("client.rack"), Some("r1"));
+        assert_eq!(settings.client.get("group.id"), Some("mine"), "a cluster may allow only some names");
+        assert_eq!(settings.client.get("format"), None, "other rooms' options stay away from the client");
+        assert!(!settings.is_bounded);
+    }
+
+    #[test]
+    fn a_property_that_does_not_exist_is_named() {
+        assert_eq!(settings(&[("properties.fetch.max.byte", "1")]).unwrap_err(), "Kafka clients have no property `fetch.max.byte`");
+    }
+
+    #[test]
+    fn a_value_that_does_not_fit_is_named_with_its_property() {
+        let error = settings(&[("properties.fetch.max.bytes", "many")]).unwrap_err();
+        assert!(error.starts_with("`fetch.max.bytes` does not take 'many'"), "{error}");
+    }
+
+    #[test]
+    fn properties_that_would_lose_rows_are_refused() {
+        for (name, _) in OURS {
+            let error = check_property(name, "true").unwrap_err();
+            assert!(error.starts_with(&format!("`{name}` cannot be set: ")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_never_repeated() {
+        let error = KafkaError::ClientConfig(
+            RDKafkaConfRes::RD_KAFKA_CONF_INVALID,
+            "Invalid value.".into(),
+            "sasl.password".into(),
+            "hunter2".into(),
+        );
+        assert_eq!(sentence(&error), "`sasl.password` does not take: Invalid value");
+    }
+}

@@ -1,0 +1,306 @@
+//! A topic as a source: partitions are splits, offsets are positions.
+//!
+//! ```text
+//! discover: partitions, low and high ends ─▶ seek: assign ─▶ poll: queue ─▶ one buffer per partition ─▶ chunks in partition order
+//!                                                                    └ position is gone ─▶ Failed
+//!                                                                    └ all brokers down ─▶ Unreachable, until one answers
+//! ```
+//! A record below the position of its partition is never handed over twice, and one above it is never passed over in silence.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::CString,
+    time::Duration,
+};
+
+use rdkafka::error::RDKafkaErrorCode;
+
+use super::{
+    config::{Settings, Start},
+    connection::{Connection, Failure},
+    drain::{BATCH_MAX, Deadline, Drain, Event, bounds_of, c_name, probe},
+};
+use crate::{
+    connector::{Options, Source, SourceError, SplitBounds},
+    types::{Chunk, Payload, Position, RecordsBuilder, SplitId},
+};
+
+/// One wait for a record is at most this long, so that a broker that is lost shows.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+/// How long a poll asks whether the brokers are back.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// What a record is taken to weigh before any was seen.
+const RECORD_BYTES_GUESS: usize = 4096;
+
+pub struct KafkaSource {
+    settings: Settings,
+    topic: CString,
+    drain: Drain,
+    /// Partitions as of the last discovery.
+    known: BTreeMap<i32, Known>,
+    /// Partitions that are read.
+    reading: BTreeMap<i32, Reading>,
+    /// Bytes of an average record of the last poll that had any; at least 1.
+    record_bytes: usize,
+    /// What went wrong after the rows that were handed over last. Holds until the next seek.
+    failed: Option<SourceError>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    /// Where the options let a source without state begin.
+    start: u64,
+    end: u64,
+}
+
+struct Reading {
+    split: SplitId,
+    /// The first position that is in no chunk yet.
+    from: u64,
+    /// The first position that is not in `records`.
+    to: u64,
+    /// A bounded source stops here.
+    limit: u64,
+    records: RecordsBuilder,
+}
+
+impl KafkaSource {
+    /// Makes a client; the brokers are asked by `discover`.
+    ///
+    /// # Errors
+    /// A sentence about an option that the client does not take.
+    pub fn new(options: &Options) -> Result<Self, String> {
+        let settings = Settings::new(options)?;
+        let topic = c_name(&settings.topic)?;
+        let drain = Drain::connect(&settings.client, Connection::new(&settings.brokers)).map_err(|error| super::config::sentence(&error))?;
+        Ok(Self {
+            settings,
+            topic,
+            drain,
+            known: BTreeMap::new(),
+            reading: BTreeMap::new(),
+            record_bytes: RECORD_BYTES_GUESS,
+            failed: None,
+        })
+    }
+
+    fn refresh(&mut self) -> Result<(), SourceError> {
+        let is_first = self.known.is_empty();
+        for (partition, (low, high)) in bounds_of(&self.drain, &self.settings.topic)? {
+            let (low, high) = (offset(low), offset(high));
+            match self.known.get_mut(&partition) {
+                Some(known) => {
+                    // What retention has taken cannot be where anyone begins.
+                    known.start = known.start.max(low);
+                    if !self.settings.is_bounded {
+                        known.end = known.end.max(high);
+                    }
+                }
+                // The end was fixed at the first look.
+                None if self.settings.is_bounded && !is_first => {}
+                None => {
+                    // A partition that was added later has only new rows.
+                    let start = if is_first && self.settings.start == Start::Latest { high } else { low };
+                    self.known.insert(partition, Known { start, end: high });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What the rows between `position` and what is left have become.
+    fn out_of_range(&self, partition: i32) -> SourceError {
+        let topic = &self.settings.topic;
+        let position = self.reading.get(&partition).map_or(0, |reading| reading.to);
+        let sentence = match bounds_of(&self.drain, topic).map(|bounds| bounds.get(&partition).copied()) {
+            Ok(Some((low, _))) if position < offset(low) => format!(
+                "rows {position} to {} of partition {partition} of topic `{topic}` are gone from Kafka (retention?); \
+                 drop the source and create it again to go on with what is left",
+                offset(low) - 1
+            ),
+            Ok(Some((_, high))) => format!(
+                "partition {partition} of topic `{topic}` ends at row {high}, but {position} rows of it were read before: it was made again or lost data; \
+                 drop the source and create it again to read what is there now"
+            ),
+            Ok(None) => format!("topic `{topic}` has no partition {partition} any more"),
+            Err(failure) => return failure.into(),
+        };
+        SourceError::Failed(sentence)
+    }
+
+    /// What is wrong when nothing came; `None` where nothing is.
+    fn trouble(&self) -> Option<SourceError> {
+        if !self.drain.connection().is_down() {
+            return None;
+        }
+        // A refused password is asked again too: somebody may have set it right on the brokers.
+        probe(&self.drain, &self.settings.topic, PROBE_TIMEOUT).err().map(SourceError::from)
+    }
+}
+
+impl Source for KafkaSource {
+    fn discover(&mut self) -> Result<Vec<SplitBounds>, SourceError> {
+        self.drain.serve();
+        self.refresh()?;
+        Ok(self
+            .known
+            .iter()
+            .map(|(partition, known)| SplitBounds {
+                split: SplitId::from(*partition),
+                start: Position(known.start.min(known.end)),
+                end: Position(known.end),
+            })
+            .collect())
+    }
+
+    fn seek(&mut self, positions: &BTreeMap<SplitId, Position>) -> Result<(), SourceError> {
+        let topic = &self.settings.topic;
+        let mut reading = BTreeMap::new();
+        for (split, position) in positions {
+            let partition: i32 = split
+                .as_str()
+                .parse()
+                .map_err(|_| SourceError::Failed(format!("`{split}` is no partition of topic `{topic}`")))?;
+            let from = position.0;
+            if i64::try_from(from).is_err() {
+                return Err(SourceError::Failed(format!("{from} is no position in partition {partition} of topic `{topic}`")));
+            }
+            reading.insert(partition, Reading { split: split.clone(), from, to: from, limit: u64::MAX, records: RecordsBuilder::default() });
+        }
+        // The brokers must have been asked before partitions are assigned, or the first record takes half a second.
+        if self.known.is_empty() && !reading.is_empty() {
+            self.refresh()?;
+        }
+        if self.settings.is_bounded {
+            for (partition, reading) in &mut reading {
+                reading.limit = self.known.get(partition).map_or(reading.from, |known| known.end);
+            }
+        }
+        self.drain
+            .assign(&self.settings.topic, reading.iter().map(|(partition, reading)| (*partition, reading.from.cast_signed())))
+            .map_err(|error| self.drain.connection().explain_call(&self.settings.topic, &error))?;
+        self.reading = reading;
+        self.failed = None;
+        Ok(())
+    }
+
+    fn poll(&mut self, rows_max: usize, bytes_max: usize, wait: Duration) -> Result<Vec<Chunk>, SourceError> {
+        self.drain.serve();
+        if let Some(failed) = &self.failed {
+            return Err(failed.clone());
+        }
+        let deadline = Deadline::after(wait.min(WAIT_MAX));
+        let (mut rows, mut bytes) = (0, 0);
+        let mut troubles: BTreeMap<i32, (RDKafkaErrorCode, String)> = BTreeMap::new();
+        let reading = &mut self.reading;
+        while rows < rows_max && bytes < bytes_max && troubles.is_empty() {
+            let count_max = (rows_max - rows).min((bytes_max - bytes) / self.record_bytes + 1).min(BATCH_MAX);
+            let wait = if rows == 0 { deadline.left() } else { Duration::ZERO };
+            let taken = self.drain.take(count_max, wait, |event| match event {
+                Event::Record(record) => {
+                    let Some(reading) = reading.get_mut(&record.partition) else { return };
+                    let position = offset(record.offset);
+                    if position < reading.to || reading.limit <= position {
+                        // librdkafka may hand a record over again after a leader moved; and a bounded source has an end.
+                        reading.to = reading.to.max(position.saturating_add(1).min(reading.limit));
+                        return;
+                    }
+                    reading.records.push(position, record.timestamp_ms, record.key, record.value);
+                    reading.to = position + 1;
+                    rows += 1;
+                    bytes += record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
+                }
+                // Markers of transactions and records that compaction removed take positions, too.
+                Event::End { partition, position } => {
+                    if let Some(reading) = reading.get_mut(&partition) {
+                        reading.to = reading.to.max(offset(position).min(reading.limit));
+                    }
+                }
+                Event::Trouble { partition, error, detail } => {
+                    troubles.entry(partition).or_insert((error, detail));
+                }
+            });
+            let took_all = taken < count_max;
+            if took_all && (0 < rows || deadline.left().is_zero()) {
+                break;
+            }
+        }
+        if let Some(mean) = bytes.checked_div(rows) {
+            self.record_bytes = mean.max(1);
+        }
+
+        self.drain.serve();
+        let failure = troubles.into_iter().find_map(|(partition, (error, detail))| match error {
+            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => Some(self.out_of_range(partition)),
+            // We join no group, so it does not matter who may.
+            RDKafkaErrorCode::GroupAuthorizationFailed => None,
+            _ => {
+                let failure = self.drain.connection().explain(&self.settings.topic, error, &detail);
+                if !matches!(failure, Failure::Failed(_)) {
+                    // The next poll asks whether it is over.
+                    self.drain.connection().lost(None);
+                }
+                Some(failure.into())
+            }
+        });
+        let chunks: Vec<Chunk> = self.reading.values_mut().filter_map(Reading::cut).collect();
+        match failure {
+            Some(SourceError::Failed(sentence)) => {
+                let failed = SourceError::Failed(sentence);
+                self.failed = Some(failed.clone());
+                if chunks.is_empty() { Err(failed) } else { Ok(chunks) }
+            }
+            Some(unreachable) if chunks.is_empty() => Err(unreachable),
+            // Rows may still come out of the queue after the last broker is gone, so they prove nothing.
+            _ if chunks.is_empty() => self.trouble().map_or(Ok(chunks), Err),
+            _ => Ok(chunks),
+        }
+    }
+
+    fn ends(&self) -> BTreeMap<SplitId, Position> {
+        let partitions: BTreeSet<i32> = self.known.keys().chain(self.reading.keys()).copied().collect();
+        partitions
+            .into_iter()
+            .map(|partition| {
+                let known = self.known.get(&partition).map_or(0, |known| known.end);
+                let read = self.reading.get(&partition).map_or(0, |reading| reading.to);
+                let end = match self.settings.is_bounded {
+                    true => known,
+                    false => self.drain.known_end(&self.topic, partition).map_or(0, offset).max(known).max(read),
+                };
+                (SplitId::from(partition), Position(end))
+            })
+            .collect()
+    }
+
+    fn is_finished(&self) -> bool {
+        self.settings.is_bounded
+            && !self.known.is_empty()
+            && self.known.iter().all(|(partition, known)| {
+                known.end <= self.reading.get(partition).map_or(known.start, |reading| reading.from)
+            })
+    }
+}
+
+impl Reading {
+    /// What was gathered since the last cut; `None` where the partition did not move.
+    fn cut(&mut self) -> Option<Chunk> {
+        if self.from == self.to {
+            return None;
+        }
+        assert!(self.from < self.to, "a position never goes back");
+        let chunk = Chunk {
+            split: self.split.clone(),
+            from: Position(self.from),
+            to: Position(self.to),
+            payload: Payload::Records(std::mem::take(&mut self.records).finish()),
+        };
+        self.from = self.to;
+        Some(chunk)
+    }
+}
+
+/// An offset of a broker, which is never negative where it names a record or an end.
+fn offset(offset: i64) -> u64 {
+    u64::try_from(offset).unwrap_or(0)
+}

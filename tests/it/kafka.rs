@@ -1,0 +1,383 @@
+//! The Kafka connector against a real broker: what is promised when all is well, and when it is not.
+
+use std::{collections::BTreeMap, ops::ControlFlow, time::Duration};
+
+use zeta::{
+    connector::{
+        Options, Source, SourceError, conformance,
+        kafka::{
+            KafkaProducer, KafkaSource, OPTIONS,
+            admin::{self, TopicPlan},
+            bare_drain,
+        },
+    },
+    types::{Error, Payload, Position, RecordsBuilder, SplitId},
+};
+
+use crate::services::Kafka;
+
+const WAIT: Duration = Duration::from_millis(200);
+const FLUSH: Duration = Duration::from_secs(60);
+/// Polls after which a test gives up on what must come: a minute.
+const POLLS_MAX: usize = 300;
+
+fn source(brokers: &str, topic: &str, more: &[(&str, &str)]) -> KafkaSource {
+    let given = [("topic", topic), ("bootstrap.servers", brokers)];
+    let pairs = given.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    KafkaSource::new(&Options::resolve(OPTIONS, pairs)).expect("valid options")
+}
+
+fn create(kafka: &Kafka, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
+    let settings: Vec<(String, String)> = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    admin::create(&kafka.brokers, &TopicPlan { name: topic, partitions, replication: 1, settings: &settings }).expect("a topic is made");
+}
+
+/// Sends records `range`, keyed by one of 50 symbols.
+fn send(kafka: &Kafka, topic: &str, range: std::ops::Range<u64>) {
+    let mut producer = KafkaProducer::connect(&kafka.brokers, topic, &[]).expect("the topic is there");
+    for number in range.clone() {
+        let value = format!("{{\"n\":{number}}}");
+        producer.send(key(number).as_bytes(), value.as_bytes(), timestamp_ms(number)).expect("send");
+    }
+    producer.flush(FLUSH).expect("flush");
+    assert_eq!(producer.delivered(), range.end - range.start, "every record was acknowledged");
+}
+
+fn key(number: u64) -> String {
+    format!("S{:02}-USDT", number % 50)
+}
+
+fn timestamp_ms(number: u64) -> i64 {
+    1_600_000_000_000 + i64::try_from(number).expect("small")
+}
+
+#[derive(Debug, Default)]
+struct Read {
+    /// Per partition: position, time, key, number in the value.
+    rows: BTreeMap<SplitId, Vec<(u64, Option<i64>, String, u64)>>,
+    positions: BTreeMap<SplitId, Position>,
+}
+
+impl Read {
+    fn count(&self) -> usize {
+        self.rows.values().map(Vec::len).sum()
+    }
+
+    fn numbers(&self) -> Vec<u64> {
+        let mut numbers: Vec<u64> = self.rows.values().flatten().map(|(.., number)| *number).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
+    /// One poll; chunks must go on where the ones before ended.
+    fn poll(&mut self, source: &mut KafkaSource) -> Result<(), SourceError> {
+        for chunk in source.poll(5000, usize::MAX, WAIT)? {
+            if let Some(position) = self.positions.get(&chunk.split) {
+                assert_eq!(*position, chunk.from, "no row of partition {} is lost or repeated", chunk.split);
+            }
+            self.positions.insert(chunk.split.clone(), chunk.to);
+            let Payload::Records(records) = chunk.payload else { panic!("Kafka gives bytes") };
+            let rows = self.rows.entry(chunk.split).or_default();
+            for (index, position) in records.positions().iter().enumerate() {
+                let value = std::str::from_utf8(records.value(index).expect("a value")).expect("text");
+                let number = value.trim_start_matches("{\"n\":").trim_end_matches('}').parse().expect("a number");
+                let key = String::from_utf8(records.key(index).expect("a key").to_vec()).expect("text");
+                rows.push((*position, records.timestamps_ms()[index], key, number));
+            }
+        }
+        Ok(())
+    }
+
+    /// Polls through outages until there are `count` rows.
+    fn until(&mut self, source: &mut KafkaSource, count: usize) {
+        for _ in 0..POLLS_MAX {
+            if count <= self.count() {
+                return;
+            }
+            match self.poll(source) {
+                Ok(()) | Err(SourceError::Unreachable(_)) => {}
+                Err(failed) => panic!("{failed}"),
+            }
+        }
+        panic!("only {} of {count} rows came", self.count());
+    }
+}
+
+fn from_start(source: &mut KafkaSource) -> BTreeMap<SplitId, Position> {
+    let starts = source.discover().expect("discover").into_iter().map(|bounds| (bounds.split, bounds.start)).collect();
+    source.seek(&starts).expect("seek");
+    starts
+}
+
+#[test]
+pub fn what_is_sent_is_read_once_and_in_order_per_partition() {
+    let kafka = Kafka::shared();
+    create(kafka, "ordered", 4, &[]);
+    send(kafka, "ordered", 0..20_000);
+
+    let mut source = source(&kafka.brokers, "ordered", &[]);
+    let starts = from_start(&mut source);
+    assert_eq!(starts.len(), 4);
+    let mut read = Read::default();
+    read.until(&mut source, 20_000);
+
+    assert_eq!(read.numbers(), (0..20_000).collect::<Vec<_>>(), "each record once");
+    let mut partition_of_key = BTreeMap::new();
+    for (split, rows) in &read.rows {
+        assert!(rows.is_sorted_by(|a, b| a.0 + 1 == b.0), "offsets of partition {split} have no gap");
+        assert!(rows.is_sorted_by(|a, b| a.3 < b.3), "partition {split} keeps the order of sending");
+        for (_, time, of_key, number) in rows {
+            assert_eq!((*time, of_key), (Some(timestamp_ms(*number)), &key(*number)), "time and key come along");
+            assert_eq!(partition_of_key.entry(of_key).or_insert(split), &split, "a key lives in one partition");
+        }
+    }
+    assert!(1 < read.rows.len(), "50 keys spread over partitions");
+    assert_eq!(source.ends(), read.positions, "at the end, the ends are the positions");
+    assert!(!source.is_finished(), "a live topic never ends");
+
+    // New rows after the end are noticed, and show in the ends.
+    send(kafka, "ordered", 20_000..20_010);
+    read.until(&mut source, 20_010);
+    assert_eq!(source.ends().values().map(|end| end.0).sum::<u64>(), 20_010);
+}
+
+#[test]
+pub fn a_kafka_topic_keeps_the_contract_of_sources() {
+    let kafka = Kafka::shared();
+    create(kafka, "conformance", 3, &[]);
+    send(kafka, "conformance", 0..3000);
+
+    // What is expected comes from another reader, the one behind `zeta topics tail`.
+    let mut expected: BTreeMap<SplitId, Vec<(i64, String)>> = (0..3).map(|partition| (SplitId::from(partition), Vec::new())).collect();
+    admin::tail(&kafka.brokers, "conformance", 3000, false, &mut |record| {
+        let mut records = RecordsBuilder::default();
+        records.push(record.offset.cast_unsigned(), record.timestamp_ms, record.key.as_deref(), record.value.as_deref());
+        let text = conformance::texts(&Payload::Records(records.finish())).remove(0);
+        expected.get_mut(&SplitId::from(record.partition)).expect("three partitions").push((record.offset, text));
+        ControlFlow::Continue(())
+    })
+    .expect("tail");
+    assert_eq!(expected.values().map(Vec::len).sum::<usize>(), 3000);
+    let expected = expected
+        .into_iter()
+        .map(|(split, mut rows)| {
+            rows.sort();
+            (split, rows.into_iter().map(|(_, text)| text).collect())
+        })
+        .collect();
+
+    conformance::check(&mut || Box::new(source(&kafka.brokers, "conformance", &[])), &expected);
+    conformance::check(&mut || Box::new(source(&kafka.brokers, "conformance", &[("bounded", "true")])), &expected);
+}
+
+#[test]
+pub fn a_topic_that_does_not_exist_is_waited_for() {
+    let kafka = Kafka::shared();
+    let mut source = source(&kafka.brokers, "made-later", &[]);
+    let sentence = format!(
+        "topic `made-later` does not exist on {0}; create it with `zeta topics create made-later --brokers {0}`",
+        kafka.brokers
+    );
+    assert_eq!(source.discover(), Err(SourceError::Unreachable(sentence.clone())));
+    let refused = KafkaProducer::connect(&kafka.brokers, "made-later", &[]).err().expect("nothing to send to");
+    assert!(matches!(&refused, Error::User(said) if *said == sentence), "{refused}");
+
+    create(kafka, "made-later", 2, &[]);
+    send(kafka, "made-later", 0..10);
+    from_start(&mut source);
+    Read::default().until(&mut source, 10);
+}
+
+#[test]
+pub fn latest_begins_behind_what_is_there_and_stays_there() {
+    let kafka = Kafka::shared();
+    create(kafka, "latest", 2, &[]);
+    send(kafka, "latest", 0..100);
+    let mut source = source(&kafka.brokers, "latest", &[("start", "latest")]);
+    let starts = source.discover().expect("discover");
+    assert!(starts.iter().all(|bounds| bounds.start == bounds.end));
+
+    // Rows that come between the look and the read are new rows.
+    send(kafka, "latest", 100..150);
+    let again = source.discover().expect("discover");
+    assert!(again.iter().zip(&starts).all(|(again, first)| again.start == first.start), "resolved once");
+    let mut read = Read::default();
+    source.seek(&starts.into_iter().map(|bounds| (bounds.split, bounds.start)).collect()).expect("seek");
+    read.until(&mut source, 50);
+    assert_eq!(read.numbers(), (100..150).collect::<Vec<_>>());
+}
+
+#[test]
+pub fn a_bounded_source_ends_where_the_topic_ended() {
+    let kafka = Kafka::shared();
+    create(kafka, "bounded", 2, &[]);
+    send(kafka, "bounded", 0..500);
+    let mut source = source(&kafka.brokers, "bounded", &[("bounded", "true")]);
+    from_start(&mut source);
+    assert!(!source.is_finished());
+    send(kafka, "bounded", 500..600);
+
+    let mut read = Read::default();
+    for _ in 0..POLLS_MAX {
+        if source.is_finished() {
+            break;
+        }
+        read.poll(&mut source).expect("poll");
+    }
+    assert!(source.is_finished());
+    assert_eq!(read.numbers(), (0..500).collect::<Vec<_>>(), "and not one row more");
+    assert_eq!(source.ends(), read.positions);
+}
+
+#[test]
+pub fn a_position_behind_the_end_needs_a_person() {
+    let kafka = Kafka::shared();
+    create(kafka, "short", 1, &[]);
+    send(kafka, "short", 0..5);
+    let mut source = source(&kafka.brokers, "short", &[]);
+    source.discover().expect("discover");
+    source.seek(&BTreeMap::from([(SplitId::from(0), Position(900))])).expect("seek");
+    let failed = failure(&mut source);
+    assert!(failed.starts_with("partition 0 of topic `short` ends at row 5, but 900 rows of it were read before"), "{failed}");
+    assert_eq!(failure(&mut source), failed, "it stays failed");
+
+    from_start(&mut source);
+    Read::default().until(&mut source, 5);
+}
+
+#[test]
+pub fn rows_that_retention_took_need_a_person() {
+    let kafka = Kafka::shared();
+    create(kafka, "retained", 1, &[("segment.bytes", "1048576"), ("retention.bytes", "1"), ("file.delete.delay.ms", "0")]);
+    let mut producer = KafkaProducer::connect(&kafka.brokers, "retained", &[("compression.type".into(), "none".into())]).expect("the topic is there");
+    let value = vec![b'x'; 1000];
+    for number in 0..5000 {
+        producer.send(b"k", &value, timestamp_ms(number)).expect("send");
+    }
+    producer.flush(FLUSH).expect("flush");
+
+    // The broker looks at its segments on its own time (`log.retention.check.interval.ms`).
+    let low = (0..POLLS_MAX)
+        .find_map(|_| {
+            let mut source = source(&kafka.brokers, "retained", &[]);
+            let bounds = source.discover().expect("discover");
+            // Looks as often as a poll waits.
+            source.seek(&BTreeMap::from([(SplitId::from(0), bounds[0].end)])).expect("seek");
+            source.poll(1, 1, WAIT).expect("poll");
+            (0 < bounds[0].start.0).then_some(bounds[0].start.0)
+        })
+        .expect("retention takes old rows");
+
+    let mut source = source(&kafka.brokers, "retained", &[]);
+    source.seek(&BTreeMap::from([(SplitId::from(0), Position(1))])).expect("seek");
+    let failed = failure(&mut source);
+    assert!(failed.starts_with("rows 1 to ") && failed.contains("of partition 0 of topic `retained` are gone from Kafka (retention?)"), "{failed}");
+    assert!(0 < low);
+}
+
+#[test]
+pub fn topics_are_listed_described_tailed_drained_and_deleted() {
+    let kafka = Kafka::shared();
+    create(kafka, "shown", 2, &[("retention.ms", "-1")]);
+    send(kafka, "shown", 0..100);
+
+    let again = admin::create(&kafka.brokers, &TopicPlan { name: "shown", partitions: 1, replication: 1, settings: &[] }).unwrap_err();
+    assert_eq!(again.to_string(), format!("topic `shown` exists already on {}", kafka.brokers));
+    let refused = admin::create(&kafka.brokers, &TopicPlan { name: "a b", partitions: 1, replication: 1, settings: &[] }).unwrap_err();
+    assert!(refused.to_string().starts_with("`a b` is not a name for a topic"), "{refused}");
+    let refused = admin::create(&kafka.brokers, &TopicPlan { name: "wide", partitions: 1, replication: 3, settings: &[] }).unwrap_err();
+    assert!(refused.to_string().contains("not enough brokers"), "{refused}");
+
+    let listed = admin::list(&kafka.brokers).expect("list");
+    assert!(listed.iter().any(|topic| (topic.name.as_str(), topic.partitions, topic.replication) == ("shown", 2, 1)));
+    let described = admin::describe(&kafka.brokers, "shown").expect("describe");
+    assert_eq!(described.partitions.iter().map(|partition| partition.high - partition.low).sum::<i64>(), 100);
+
+    let mut last = Vec::new();
+    admin::tail(&kafka.brokers, "shown", 3, false, &mut |record| {
+        last.push(String::from_utf8(record.value.clone().expect("a value")).expect("text"));
+        ControlFlow::Continue(())
+    })
+    .expect("tail");
+    assert_eq!(last, ["{\"n\":97}", "{\"n\":98}", "{\"n\":99}"], "the last by time, over all partitions");
+
+    let mut followed = Vec::new();
+    admin::tail(&kafka.brokers, "shown", 1, true, &mut |record| {
+        followed.push(String::from_utf8(record.value.clone().expect("a value")).expect("text"));
+        match followed.len() {
+            1 => send(kafka, "shown", 100..101),
+            _ => return ControlFlow::Break(()),
+        }
+        ControlFlow::Continue(())
+    })
+    .expect("tail");
+    assert_eq!(followed, ["{\"n\":99}", "{\"n\":100}"], "the last one, then the new one");
+
+    let report = bare_drain(&kafka.brokers, "shown").expect("drain");
+    assert_eq!(report.rows, 101);
+    let sent: usize = (0..101).map(|number| key(number).len() + format!("{{\"n\":{number}}}").len()).sum();
+    assert_eq!(report.bytes, sent as u64);
+
+    admin::delete(&kafka.brokers, "shown").expect("delete");
+    let gone = admin::describe(&kafka.brokers, "shown").unwrap_err();
+    assert!(gone.to_string().starts_with("topic `shown` does not exist"), "{gone}");
+    let gone = admin::delete(&kafka.brokers, "shown").unwrap_err();
+    assert!(gone.to_string().starts_with("topic `shown` does not exist"), "{gone}");
+}
+
+#[test]
+pub fn a_broker_that_is_down_at_the_start_is_waited_for() {
+    let mut kafka = Kafka::start();
+    create(&kafka, "early", 1, &[]);
+    send(&kafka, "early", 0..10);
+    kafka.down();
+
+    let mut source = source(&kafka.brokers, "early", &[]);
+    let sentence = format!("Kafka at {} does not answer: connection refused", kafka.brokers);
+    assert_eq!(source.discover(), Err(SourceError::Unreachable(sentence.clone())));
+    assert_eq!(source.discover(), Err(SourceError::Unreachable(sentence.clone())), "the reason is kept");
+    assert_eq!(admin::list(&kafka.brokers).unwrap_err().to_string(), sentence);
+
+    kafka.up();
+    let discovered = (0..POLLS_MAX).any(|_| source.discover().is_ok());
+    assert!(discovered, "it comes back by itself");
+    from_start(&mut source);
+    Read::default().until(&mut source, 10);
+}
+
+#[test]
+pub fn a_broker_that_is_killed_while_it_is_read_loses_and_repeats_nothing() {
+    let mut kafka = Kafka::start();
+    create(&kafka, "killed", 4, &[]);
+    send(&kafka, "killed", 0..20_000);
+    let mut source = source(&kafka.brokers, "killed", &[]);
+    from_start(&mut source);
+    let mut read = Read::default();
+    read.until(&mut source, 5000);
+
+    kafka.kill();
+    // What was fetched before still comes; then the source says that nobody is there.
+    let unreachable = (0..POLLS_MAX).find_map(|_| read.poll(&mut source).err()).expect("the outage shows");
+    let SourceError::Unreachable(sentence) = unreachable else { panic!("{unreachable}") };
+    assert!(sentence.starts_with(&format!("Kafka at {} does not answer", kafka.brokers)), "{sentence}");
+    assert!(read.count() <= 20_000);
+
+    kafka.up();
+    read.until(&mut source, 20_000);
+    send(&kafka, "killed", 20_000..20_100);
+    read.until(&mut source, 20_100);
+    assert_eq!(read.numbers(), (0..20_100).collect::<Vec<_>>());
+    assert_eq!(source.poll(100, usize::MAX, WAIT).map(|chunks| chunks.len()), Ok(0), "quiet and reachable");
+}
+
+/// The sentence of the failure that must come.
+fn failure(source: &mut KafkaSource) -> String {
+    for _ in 0..POLLS_MAX {
+        match source.poll(100, usize::MAX, WAIT) {
+            Ok(chunks) => assert!(chunks.is_empty(), "no row may come"),
+            Err(SourceError::Failed(sentence)) => return sentence,
+            Err(SourceError::Unreachable(sentence)) => panic!("{sentence}"),
+        }
+    }
+    panic!("nothing failed")
+}

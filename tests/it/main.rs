@@ -1,0 +1,5 @@
+//! Tests against real services.
+
+mod services;
+
+mod kafka;
