@@ -1,3 +1,14 @@
 //! One verb, one file; the composition root that names concrete connectors and formats.
 
+mod assemble;
+pub mod check;
+pub mod demo;
+pub mod generate;
+mod pipeline;
+pub mod progress;
+pub mod replay;
+pub mod run;
 pub mod topics;
+
+pub use assemble::registry;
+pub use pipeline::EMBEDDED;
