@@ -71,3 +71,71 @@ async fn connection(stream: TcpStream, router: Router, closing: CancellationToke
         debug!(%error, "connection ended");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_shutdown_lets_the_request_under_way_finish_and_closes_idle_connections() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (closing, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let arrived = Arc::new(Semaphore::new(0));
+        let finish = Arc::new(Semaphore::new(0));
+        let router = {
+            let (arrived, finish) = (Arc::clone(&arrived), Arc::clone(&finish));
+            Router::new().route(
+                "/slow",
+                get(async move || {
+                    arrived.add_permits(1);
+                    finish.acquire().await.expect("never closed").forget();
+                    "done"
+                }),
+            )
+        };
+        let accepting = tokio::spawn(accept(listener, router, closing.clone(), tasks.clone()));
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        let mut busy = TcpStream::connect(address).await.unwrap();
+        busy.write_all(b"GET /slow HTTP/1.1\r\nHost: zeta\r\n\r\n").await.unwrap();
+        arrived.acquire().await.unwrap().forget();
+
+        closing.cancel();
+        accepting.await.unwrap();
+        let mut nothing = Vec::new();
+        idle.read_to_end(&mut nothing).await.unwrap();
+        assert!(nothing.is_empty(), "an idle connection is closed without a word");
+
+        finish.add_permits(1);
+        let mut answer = String::new();
+        busy.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("done"), "{answer}");
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    #[tokio::test]
+    async fn a_head_over_the_limit_reaches_no_route() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (closing, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let router = Router::new().route("/", get(async || "reached"));
+        let accepting = tokio::spawn(accept(listener, router, closing.clone(), tasks));
+        for (bytes, is_reached) in [(limits::HTTP_HEAD_BYTES_MAX / 2, true), (limits::HTTP_HEAD_BYTES_MAX * 4, false)] {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            let head = format!("GET / HTTP/1.1\r\nHost: zeta\r\nConnection: close\r\nX-Long: {}\r\n\r\n", "x".repeat(bytes));
+            let (mut read, mut write) = client.split();
+            let mut answer = Vec::new();
+            // Where it is refused, the server hangs up before it has read it all: either side may see that first.
+            let (_sent, _read) = tokio::join!(write.write_all(head.as_bytes()), read.read_to_end(&mut answer));
+            let answer = String::from_utf8_lossy(&answer);
+            assert_eq!(answer.ends_with("reached"), is_reached, "{bytes}: {answer}");
+            assert!(is_reached || answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
+        }
+        closing.cancel();
+        accepting.await.unwrap();
+    }
+}

@@ -242,3 +242,200 @@ impl SharedDeltas {
         self.0.lock().expect("never poisoned")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::{
+        array::{Int64Array, StringArray, TimestampMillisecondArray},
+        datatypes::{DataType, Field, Schema, TimeUnit},
+    };
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn schema() -> SchemaRef {
+        Arc::new(Schema::new(vec![
+            Field::new("symbol", DataType::Utf8, false),
+            Field::new("at", DataType::Timestamp(TimeUnit::Millisecond, None), true),
+            Field::new("price", DataType::Int64, false),
+        ]))
+    }
+
+    type Row = (&'static str, i64, i64);
+
+    fn rows(rows: &[Row]) -> RecordBatch {
+        let symbols = StringArray::from_iter_values(rows.iter().map(|row| row.0));
+        let times = TimestampMillisecondArray::from_iter_values(rows.iter().map(|row| row.1));
+        let prices = Int64Array::from_iter_values(rows.iter().map(|row| row.2));
+        RecordBatch::try_new(schema(), vec![Arc::new(symbols), Arc::new(times), Arc::new(prices)]).unwrap()
+    }
+
+    fn change(epoch: u64, removed: &[Row], added: &[Row]) -> Arc<Change> {
+        Arc::new(Change { epoch: Epoch(epoch), watermark: Watermark::START, added: rows(added), removed: rows(removed) })
+    }
+
+    fn feed(key: &[usize], symbols: &[&str]) -> Feed {
+        let wanted = symbols.iter().map(|symbol| (*symbol).to_owned()).collect::<Vec<_>>();
+        let conditions = (!symbols.is_empty()).then_some(("symbol", wanted));
+        Feed {
+            view: "prices".into(),
+            generation: 3,
+            schema: schema(),
+            key: key.to_vec(),
+            time_column: Some(1),
+            filter: Filter::new(&schema(), conditions).unwrap(),
+            filter_text: symbols.join(","),
+            time: TimeFormat::Millis,
+        }
+    }
+
+    fn message(bytes: &[u8]) -> Value {
+        serde_json::from_slice(bytes).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(bytes)))
+    }
+
+    /// Upserts and deletes, sorted: their order is nobody's business.
+    fn delta(feed: &Feed, changes: &[Arc<Change>]) -> (Value, Value, usize) {
+        let delta = feed.delta(changes, Epoch(9), Watermark(5_000_000)).unwrap();
+        let message = message(&feed.delta_message("c\"1", &delta));
+        assert_eq!((&message["op"], &message["id"], &message["watermark"]), (&json!("delta"), &json!("c\"1"), &json!(5)));
+        let token = Token::parse(message["token"].as_str().unwrap()).unwrap();
+        assert_eq!(token, Token { view: "prices".into(), generation: 3, epoch: Epoch(9) });
+        let sorted = |rows: &Value| {
+            let mut rows = rows.as_array().unwrap().clone();
+            rows.sort_by_key(Value::to_string);
+            Value::Array(rows)
+        };
+        (sorted(&message["upsert"]), sorted(&message["delete"]), delta.merged)
+    }
+
+    fn snapshot(feed: &Feed, batches: Vec<RecordBatch>, rows_max: Option<usize>) -> Vec<Value> {
+        let snapshot = feed.snapshot(&RowsSnapshot::of(schema(), batches), rows_max).unwrap();
+        (0..snapshot.messages())
+            .map(|index| message(&feed.snapshot_message("c1", &snapshot, index, Epoch(9), Watermark::START).unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn a_snapshot_is_the_newest_rows_in_the_order_of_time() {
+        let batches = || vec![rows(&[("a", 3, 1), ("b", 1, 2)]), rows(&[]), rows(&[("a", 2, 3), ("b", 3, 4), ("a", 0, 5)])];
+        for (symbols, rows_max, expected, why) in [
+            (&[][..], None, json!([["a", 0, 5], ["b", 1, 2], ["a", 2, 3], ["a", 3, 1], ["b", 3, 4]]), "of one time as they came"),
+            (&[], Some(2), json!([["a", 3, 1], ["b", 3, 4]]), "the newest"),
+            (&[], Some(1), json!([["b", 3, 4]]), "of one time the last to come"),
+            (&[], Some(0), json!([]), "none were asked for"),
+            (&["a"], Some(2), json!([["a", 2, 3], ["a", 3, 1]]), "the newest of those asked for"),
+            (&["c"], None, json!([]), "nothing is an answer too"),
+        ] {
+            let messages = snapshot(&feed(&[0, 1], symbols), batches(), rows_max);
+            assert_eq!(messages.len(), 1);
+            assert_eq!((&messages[0]["rows"], &messages[0]["last"]), (&expected, &json!(true)), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_long_snapshot_comes_in_parts() {
+        let all: Vec<Row> = (0..2_500).map(|index| ("a", index, index)).collect();
+        let messages = snapshot(&feed(&[0, 1], &[]), vec![rows(&all[..1_200]), rows(&all[1_200..])], None);
+        let shape: Vec<_> = messages.iter().map(|part| (part["rows"].as_array().unwrap().len(), part["last"].as_bool().unwrap())).collect();
+        assert_eq!(shape, [(1_000, false), (1_000, false), (500, true)]);
+        assert_eq!(messages[2]["rows"][499], json!(["a", 2_499, 2_499]));
+    }
+
+    #[test]
+    fn without_a_time_the_last_rows_to_come_are_the_newest() {
+        let feed = Feed { time_column: None, ..feed(&[], &[]) };
+        let messages = snapshot(&feed, vec![rows(&[("a", 9, 1)]), rows(&[("b", 0, 2), ("c", 5, 3)])], Some(2));
+        assert_eq!(messages[0]["rows"], json!([["b", 0, 2], ["c", 5, 3]]));
+    }
+
+    #[test]
+    fn a_row_that_comes_back_under_its_key_is_no_delete() {
+        let changes = [change(8, &[("a", 1, 10), ("b", 1, 20)], &[("a", 1, 11)])];
+        assert_eq!(delta(&feed(&[0, 1], &[]), &changes), (json!([["a", 1, 11]]), json!([["b", 1, 20]]), 0));
+        let whole = (json!([["a", 1, 11]]), json!([["a", 1, 10], ["b", 1, 20]]), 0);
+        assert_eq!(delta(&feed(&[], &[]), &changes), whole, "without a key a row is only itself");
+    }
+
+    #[test]
+    fn changes_of_several_epochs_come_as_one() {
+        let changes = [
+            change(6, &[], &[("a", 1, 10), ("b", 1, 20)]),
+            change(7, &[("a", 1, 10)], &[("a", 1, 11)]),
+            change(8, &[("a", 1, 11), ("b", 1, 20), ("c", 1, 30)], &[("a", 1, 12)]),
+        ];
+        let (upsert, delete, merged) = delta(&feed(&[0, 1], &[]), &changes);
+        assert_eq!((upsert, delete), (json!([["a", 1, 12]]), json!([["c", 1, 30]])));
+        assert_eq!(merged, 6, "of eight changes two are left");
+    }
+
+    #[test]
+    fn a_row_that_leaves_the_filter_is_deleted_and_one_that_enters_is_added() {
+        let by_row = |symbols: &[&str]| delta(&feed(&[1], symbols), &[change(8, &[("a", 1, 10)], &[("b", 1, 10)])]);
+        assert_eq!(by_row(&["a"]), (json!([]), json!([["a", 1, 10]]), 0));
+        assert_eq!(by_row(&["b"]), (json!([["b", 1, 10]]), json!([]), 0));
+        assert_eq!(by_row(&["c"]), (json!([]), json!([]), 0));
+    }
+
+    #[test]
+    fn an_encoded_delta_serves_all_with_the_same_filter() {
+        let shared = SharedDeltas::default();
+        let (ours, others) = (feed(&[0, 1], &["a"]), feed(&[0, 1], &["b"]));
+        let encoded = Arc::new(ours.delta(&[change(8, &[], &[("a", 1, 10)])], Epoch(8), Watermark::START).unwrap());
+        shared.put(DeltaKey::new(&ours, Epoch(7), Epoch(8)), &encoded);
+        assert!(shared.get(&DeltaKey::new(&ours, Epoch(7), Epoch(8))).is_some());
+        for (feed, from, to) in [(&others, 7, 8), (&ours, 6, 8), (&ours, 7, 9)] {
+            assert!(shared.get(&DeltaKey::new(feed, Epoch(from), Epoch(to))).is_none());
+        }
+        for epoch in 0..2 * limits::SHARED_DELTAS as u64 {
+            shared.put(DeltaKey::new(&ours, Epoch(epoch + 100), Epoch(epoch + 101)), &encoded);
+        }
+        assert_eq!(shared.lock().by_key.len(), limits::SHARED_DELTAS);
+        assert!(shared.get(&DeltaKey::new(&ours, Epoch(7), Epoch(8))).is_none(), "the oldest made room");
+    }
+
+    /// What a reader must be able to rely on: snapshot and deltas, applied by key, are the view, however epochs were merged.
+    #[test]
+    fn a_reader_who_applies_everything_has_the_view() {
+        use rand::{Rng, SeedableRng};
+        for seed in 0..50u64 {
+            let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+            let symbols = ["a", "b", "c"];
+            let feed = feed(&[0, 1], if seed % 2 == 0 { &[] } else { &["a", "c"] });
+            let mut view = std::collections::BTreeMap::<(&str, i64), i64>::new();
+            let mut known = std::collections::BTreeMap::<(String, i64), i64>::new();
+            let mut pending = Vec::new();
+            for epoch in 1..60 {
+                let (mut removed, mut added) = (Vec::new(), std::collections::BTreeMap::new());
+                for _ in 0..random.random_range(0..4) {
+                    let key = (symbols[random.random_range(0..3)], random.random_range(0..5));
+                    if added.contains_key(&key) || removed.iter().any(|row: &Row| (row.0, row.1) == key) {
+                        continue;
+                    }
+                    if let Some(price) = view.remove(&key) {
+                        removed.push((key.0, key.1, price));
+                    }
+                    if random.random_bool(0.7) {
+                        added.insert(key, epoch);
+                    }
+                }
+                view.extend(added.iter().map(|(key, price)| (*key, *price)));
+                let added: Vec<Row> = added.into_iter().map(|((symbol, at), price)| (symbol, at, price)).collect();
+                pending.push(change(epoch as u64, &removed, &added));
+                if random.random_bool(0.4) || epoch == 59 {
+                    let delta = feed.delta(&pending, Epoch(epoch as u64), Watermark::START).unwrap();
+                    pending.clear();
+                    let message = message(&feed.delta_message("c1", &delta));
+                    let row = |row: &Value| ((row[0].as_str().unwrap().to_owned(), row[1].as_i64().unwrap()), row[2].as_i64().unwrap());
+                    for (key, _) in message["delete"].as_array().unwrap().iter().map(row) {
+                        assert!(known.remove(&key).is_some(), "seed {seed}: deleted what was not there");
+                    }
+                    known.extend(message["upsert"].as_array().unwrap().iter().map(row));
+                }
+            }
+            let wanted = view.iter().filter(|((symbol, _), _)| seed % 2 == 0 || *symbol != "b");
+            let expected: std::collections::BTreeMap<_, _> =
+                wanted.map(|((symbol, at), price)| (((*symbol).to_owned(), *at), *price)).collect();
+            assert_eq!(known, expected, "seed {seed}");
+        }
+    }
+}

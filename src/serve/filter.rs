@@ -93,9 +93,7 @@ fn value(field: &Field, text: &str) -> Result<Scalar<ArrayRef>, Refusal> {
 #[cfg(test)]
 mod tests {
     use arrow::{
-        array::{
-            Decimal128Array, DictionaryArray, Float32Array, Int32Array, StringViewArray, TimestampNanosecondArray, types::Int32Type,
-        },
+        array::{Decimal128Array, DictionaryArray, Float32Array, Int32Array, StringViewArray, TimestampNanosecondArray, types::Int32Type},
         util::display::array_value_to_string,
     };
 
@@ -143,7 +141,8 @@ mod tests {
 
     #[test]
     fn a_value_that_is_not_one_is_the_askers_mistake() {
-        for (name, text) in [("row", "1.5"), ("row", "x"), ("at", "yesterday"), ("price", "cheap"), ("ok", "perhaps"), ("row", "9999999999")]
+        for (name, text) in
+            [("row", "1.5"), ("row", "x"), ("at", "yesterday"), ("price", "cheap"), ("ok", "perhaps"), ("row", "9999999999")]
         {
             let refusal = Filter::new(rows().schema_ref(), [(name, vec![text.to_owned()])]).unwrap_err();
             assert_eq!(refusal.status(), 400, "{name} = {text}");

@@ -469,3 +469,204 @@ fn padded(value: i64, width: usize, out: &mut Vec<u8>) {
     out.extend(std::iter::repeat_n(b'0', width.saturating_sub(digits.len())));
     out.extend_from_slice(digits);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::{
+        array::{
+            BinaryViewArray, BooleanArray, Date32Array, Date64Array, Decimal128Array, DictionaryArray, DurationSecondArray,
+            FixedSizeListArray, Float32Array, Float64Array, Int32Array, Int64Array, LargeListArray, ListArray, ListViewArray, MapBuilder,
+            NullArray, StringViewArray, StructArray, Time64NanosecondArray, TimestampMillisecondArray, TimestampNanosecondArray,
+            TimestampSecondArray, UInt64Array,
+        },
+        datatypes::Field,
+    };
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use crate::types::format_event_time;
+
+    use super::*;
+
+    fn text(array: impl Array + 'static, time: TimeFormat) -> String {
+        let array: ArrayRef = Arc::new(array);
+        let write = writer(&array, time).unwrap();
+        let mut out = Vec::new();
+        separated(&mut out, b'[', b']', 0..array.len(), |row, out| write(row, out));
+        String::from_utf8(out).unwrap()
+    }
+
+    fn json_of(array: impl Array + 'static) -> Value {
+        let text = text(array, TimeFormat::Rfc3339);
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    #[test]
+    fn numbers_that_a_double_cannot_hold_are_strings() {
+        let two_53 = 1i64 << 53;
+        assert_eq!(
+            json_of(Int64Array::from(vec![Some(two_53), Some(two_53 + 1), Some(-two_53 - 1), Some(i64::MIN), None, Some(0)])),
+            json!([9007199254740992i64, "9007199254740993", "-9007199254740993", "-9223372036854775808", null, 0])
+        );
+        assert_eq!(json_of(UInt64Array::from(vec![7, u64::MAX])), json!([7, "18446744073709551615"]));
+        let decimals = Decimal128Array::from(vec![Some(-150), None, Some(0)]).with_precision_and_scale(38, 2).unwrap();
+        assert_eq!(json_of(decimals), json!(["-1.50", null, "0.00"]));
+    }
+
+    #[test]
+    fn what_json_has_no_number_for_is_null() {
+        let values = vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0, 1e300, 5e-324, 0.1];
+        assert_eq!(json_of(Float64Array::from(values)), json!([null, null, null, -0.0, 1e300, 5e-324, 0.1]));
+        assert_eq!(text(Float32Array::from(vec![0.1, f32::NAN]), TimeFormat::Rfc3339), "[0.1,null]", "a REAL has its own digits");
+    }
+
+    #[test]
+    fn times_are_utc_with_as_many_digits_as_needed() {
+        let nanos = vec![Some(0), Some(1_500_000_000), Some(-1), None];
+        let expected = json!(["1970-01-01T00:00:00Z", "1970-01-01T00:00:01.5Z", "1969-12-31T23:59:59.999999999Z", null]);
+        assert_eq!(json_of(TimestampNanosecondArray::from(nanos.clone())), expected);
+        let zoned = TimestampNanosecondArray::from(nanos.clone()).with_timezone("+05:00");
+        assert_eq!(json_of(zoned), expected, "the instant, whatever zone its type shows it in");
+        assert_eq!(text(TimestampNanosecondArray::from(nanos), TimeFormat::Millis), "[0,1500,-1,null]", "rounded down");
+        let seconds = TimestampSecondArray::from(vec![253_402_300_800, -62_167_219_201, i64::MAX]);
+        let years = ["\"+10000-01-01T00:00:00Z\"", "\"-0001-12-31T23:59:59Z\"", "\"+292277026596-12-04T15:30:07Z\""];
+        assert_eq!(text(seconds, TimeFormat::Rfc3339), format!("[{}]", years.join(",")));
+        let far = TimestampSecondArray::from(vec![i64::MAX]);
+        assert_eq!(text(far, TimeFormat::Millis), "[\"9223372036854775807000\"]");
+    }
+
+    #[test]
+    fn days_and_hours_are_no_instants() {
+        assert_eq!(json_of(Date32Array::from(vec![0, 19_782, -1])), json!(["1970-01-01", "2024-02-29", "1969-12-31"]));
+        assert_eq!(json_of(Date64Array::from(vec![86_400_000])), json!(["1970-01-02"]));
+        assert_eq!(text(Date32Array::from(vec![0]), TimeFormat::Millis), "[\"1970-01-01\"]");
+        assert_eq!(json_of(Time64NanosecondArray::from(vec![0, 86_399_000_000_001])), json!(["00:00:00", "23:59:59.000000001"]));
+    }
+
+    #[test]
+    fn texts_and_bytes() {
+        assert_eq!(json_of(StringViewArray::from(vec![Some("a \"b\" \\ \n\u{1} é 🦀"), None])), json!(["a \"b\" \\ \n\u{1} é 🦀", null]));
+        assert_eq!(json_of(BinaryViewArray::from(vec![b"\x00\xff".as_slice(), b""])), json!(["AP8=", ""]));
+        assert_eq!(json_of(BooleanArray::from(vec![Some(true), None, Some(false)])), json!([true, null, false]));
+        assert_eq!(json_of(NullArray::new(2)), json!([null, null]));
+        assert_eq!(json_of(DurationSecondArray::from(vec![90])).as_array().unwrap().len(), 1, "what JSON has no form for is text");
+    }
+
+    #[test]
+    fn a_dictionary_is_what_it_stands_for() {
+        let words: DictionaryArray<arrow::datatypes::Int8Type> = [Some("b"), None, Some("a"), Some("b")].into_iter().collect();
+        assert_eq!(json_of(words), json!(["b", null, "a", "b"]));
+        let empty: DictionaryArray<arrow::datatypes::Int8Type> = [None::<&str>, None].into_iter().collect();
+        assert_eq!(json_of(empty), json!([null, null]));
+        let values: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), None]));
+        let null_value = DictionaryArray::new(arrow::array::Int8Array::from(vec![0, 1]), values);
+        assert_eq!(json_of(null_value), json!(["a", null]), "a null among the values");
+    }
+
+    #[test]
+    fn lists_and_structs_hold_any_value() {
+        let rows = || vec![Some(vec![Some(1), None]), None, Some(vec![]), Some(vec![Some(2)])];
+        let expected = json!([[1, null], null, [], [2]]);
+        assert_eq!(json_of(ListArray::from_iter_primitive::<Int32Type, _, _>(rows())), expected);
+        assert_eq!(json_of(ListArray::from_iter_primitive::<Int32Type, _, _>(rows()).slice(1, 3)), json!([null, [], [2]]), "a slice");
+        assert_eq!(json_of(LargeListArray::from_iter_primitive::<Int32Type, _, _>(rows())), expected);
+        assert_eq!(json_of(ListViewArray::from_iter_primitive::<Int32Type, _, _>(rows())), expected);
+        let pairs = vec![Some(vec![Some(1), Some(2)]), None, Some(vec![None, Some(4)])];
+        let pairs = FixedSizeListArray::from_iter_primitive::<Int32Type, _, _>(pairs, 2);
+        assert_eq!(json_of(pairs.slice(1, 2)), json!([null, [null, 4]]));
+
+        let inner: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(rows()));
+        let big: ArrayRef = Arc::new(Int64Array::from(vec![i64::MAX, 1, 2, 3]));
+        let fields = vec![
+            (Arc::new(Field::new("li\"st", inner.data_type().clone(), true)), inner),
+            (Arc::new(Field::new("big", DataType::Int64, true)), big),
+        ];
+        let first = json_of(StructArray::from(fields))[0].clone();
+        assert_eq!(first, json!({"li\"st": [1, null], "big": "9223372036854775807"}));
+    }
+
+    #[test]
+    fn a_map_is_an_object_whatever_its_keys() {
+        let mut maps = MapBuilder::new(None, arrow::array::Int32Builder::new(), StringBuilder::new());
+        maps.keys().append_value(7);
+        maps.values().append_value("seven");
+        maps.append(true).unwrap();
+        maps.append(false).unwrap();
+        assert_eq!(json_of(maps.finish()), json!([{"7": "seven"}, null]));
+    }
+
+    #[test]
+    fn rows_are_arrays_or_objects() {
+        let columns: Vec<(&str, ArrayRef)> =
+            vec![("a \"b\"", Arc::new(Int32Array::from(vec![1, 2]))), ("c", Arc::new(StringArray::from(vec![None, Some("x")])))];
+        let batch = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true))).unwrap();
+        let encoder = Encoder::new(&batch, TimeFormat::Rfc3339).unwrap();
+        let mut out = Vec::new();
+        encoder.object(0, &mut out);
+        assert_eq!(out, br#"{"a \"b\"":1,"c":null}"#);
+        out.clear();
+        rows_as_arrays(&batch, TimeFormat::Rfc3339, &mut out).unwrap();
+        assert_eq!(out, br#"[1,null],[2,"x"]"#);
+    }
+
+    #[test]
+    fn text_columns_carry_no_quotes() {
+        let times: ArrayRef = Arc::new(TimestampMillisecondArray::from(vec![Some(0), None]));
+        let texts = text_column(&times, TimeFormat::Rfc3339).unwrap();
+        assert_eq!((texts.value(0), texts.is_null(1)), ("1970-01-01T00:00:00Z", true));
+        let list: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1)])]));
+        assert_eq!(text_column(&list, TimeFormat::Rfc3339).unwrap().value(0), "[1]");
+    }
+
+    #[test]
+    fn a_watermark_is_a_time_or_null() {
+        let of = |mark, time| {
+            let mut out = Vec::new();
+            watermark(mark, time, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(of(Watermark::START, TimeFormat::Millis), "null");
+        assert_eq!(of(Watermark(1_000_000), TimeFormat::Millis), "1");
+        assert_eq!(of(Watermark::END, TimeFormat::Millis), "253402300799999");
+        assert_eq!(of(Watermark::END, TimeFormat::Rfc3339), "\"9999-12-31T23:59:59.999Z\"", "every window is closed");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_back(text: String) {
+            let mut out = Vec::new();
+            string(&text, &mut out);
+            prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
+        }
+
+        #[test]
+        fn any_integer_is_read_back(value: i64) {
+            let read = json_of(Int64Array::from(vec![value]))[0].clone();
+            let expected = if value.unsigned_abs() <= 1 << 53 { json!(value) } else { json!(value.to_string()) };
+            prop_assert_eq!(read, expected);
+        }
+
+        #[test]
+        fn any_finite_float_is_read_back(double in proptest::num::f64::NORMAL | proptest::num::f64::SUBNORMAL, real in proptest::num::f32::NORMAL) {
+            let written = text(Float64Array::from(vec![double]), TimeFormat::Rfc3339);
+            prop_assert!(serde_json::from_str::<Value>(&written).is_ok(), "{}", written);
+            prop_assert_eq!(written[1..written.len() - 1].parse::<f64>().unwrap().to_bits(), double.to_bits());
+            let written = text(Float32Array::from(vec![real]), TimeFormat::Rfc3339);
+            prop_assert_eq!(written[1..written.len() - 1].parse::<f32>().unwrap().to_bits(), real.to_bits());
+        }
+
+        #[test]
+        fn any_instant_is_written_as_elsewhere(nanos: i64) {
+            prop_assert_eq!(json_of(TimestampNanosecondArray::from(vec![nanos])), json!([format_event_time(nanos)]));
+        }
+
+        #[test]
+        fn any_instant_is_read_back(millis in -62_135_596_800_000i64..253_402_300_800_000) {
+            let written = json_of(TimestampMillisecondArray::from(vec![millis]));
+            let read = chrono::DateTime::parse_from_rfc3339(written[0].as_str().unwrap()).unwrap();
+            prop_assert_eq!(read.timestamp_millis(), millis);
+        }
+    }
+}

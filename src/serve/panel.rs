@@ -89,9 +89,7 @@ mod tests {
     fn the_panel_follows_from_the_columns() {
         use DataType::{Float32 as Real, Float64 as Double, Int64 as Bigint, Utf8 as Text};
         let time = || DataType::Timestamp(TimeUnit::Nanosecond, None);
-        let candle = |price: DataType| {
-            [("symbol", Text), ("t", time()), ("open", Real), ("high", Real), ("low", Real), ("close", price)]
-        };
+        let candle = |price: DataType| [("symbol", Text), ("t", time()), ("open", Real), ("high", Real), ("low", Real), ("close", price)];
         let view = RelationKind::MaterializedView;
         for (relation, expected, why) in [
             (relation(view, &candle(Real), &["symbol", "t"], Some("t"), 9), Panel::Candlestick, "a time and four prices"),

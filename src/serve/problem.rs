@@ -218,13 +218,7 @@ impl IntoResponse for Refusal {
 
 fn position(text: &SourceText, span: Span) -> dto::TextPosition {
     let (start, end) = (text.line_column(span.start), text.line_column(span.end));
-    dto::TextPosition {
-        line: start.line,
-        column: start.column,
-        offset: span.start,
-        end_line: end.line,
-        end_column: end.column,
-    }
+    dto::TextPosition { line: start.line, column: start.column, offset: span.start, end_line: end.line, end_column: end.column }
 }
 
 #[cfg(test)]

@@ -32,7 +32,9 @@ pub async fn file(method: Method, uri: Uri, headers: HeaderMap) -> Response {
     };
     match Dashboard::get(path) {
         Some(file) => found(path, file.metadata.sha256_hash(), file.data.into_owned().into(), &headers),
-        None if path == "index.html" => (StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, "text/html; charset=utf-8")], NOT_BUILT).into_response(),
+        None if path == "index.html" => {
+            (StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, "text/html; charset=utf-8")], NOT_BUILT).into_response()
+        }
         None => Refusal::not_found(format!("nothing is at /{path}")).into_response(),
     }
 }

@@ -11,6 +11,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use axum::{
@@ -48,6 +49,8 @@ use super::{
 const PROTOCOL: &str = "zeta.v1";
 /// Changed rows from which encoding leaves the thread to others.
 const ROWS_BESIDE: usize = 10_000;
+/// How long a client may take to close what we close; one that takes nothing does not take this either.
+const CLOSE_WAIT: Duration = Duration::from_millis(500);
 
 pub async fn upgrade(
     State(app): State<Arc<App>>,
@@ -164,9 +167,14 @@ impl Session {
         };
         debug!(code = close.map(|(code, _)| code), subscriptions = self.subscriptions.len(), "socket closed");
         if let Some((code, reason)) = close {
-            let close = self.socket.send(Message::Close(Some(CloseFrame { code, reason: reason.into() })));
-            // A client that takes nothing does not take this either.
-            if !matches!(timeout(limits::SOCKET_PROGRESS_INTERVAL, close).await, Ok(Ok(()))) {
+            let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
+            let taken = timeout(CLOSE_WAIT, async move {
+                self.socket.send(close).await?;
+                // Until the client has closed too: leaving earlier may cost it what it has not read yet.
+                while let Some(Ok(_)) = self.socket.recv().await {}
+                Ok::<_, axum::Error>(())
+            });
+            if !matches!(taken.await, Ok(Ok(()))) {
                 debug!(code, "close not taken");
             }
         }
@@ -237,7 +245,8 @@ impl Session {
             }
             Err(error) => {
                 let id = serde_json::from_str::<MessageId>(&text).ok().and_then(|message| message.id);
-                let refusal = Refusal::parameter(format!("the message cannot be read: {error}")).help("messages: subscribe, unsubscribe, ping");
+                let refusal =
+                    Refusal::parameter(format!("the message cannot be read: {error}")).help("messages: subscribe, unsubscribe, ping");
                 self.refuse(id.as_deref(), &refusal).await
             }
         }
@@ -348,7 +357,12 @@ impl Session {
         let Published { epoch, watermark, rows } = subscription.reader.published();
         let feed = Arc::clone(&subscription.feed);
         let rows_max = subscription.snapshot_rows;
-        let snapshot = match beside({ let feed = Arc::clone(&feed); move || feed.snapshot(&rows, rows_max) }).await {
+        let snapshot = match beside({
+            let feed = Arc::clone(&feed);
+            move || feed.snapshot(&rows, rows_max)
+        })
+        .await
+        {
             Ok(snapshot) => snapshot,
             Err(error) => return Ok(Err(error)),
         };
@@ -487,4 +501,56 @@ enum Resume {
 /// Runs what takes long beside the tasks that serve others.
 async fn beside<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(Error::bug(error.to_string())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<ClientMessage, String> {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn messages_are_read_as_the_manual_writes_them() {
+        let text = r#"{"op": "subscribe", "id": "c1", "view": "candles_5m", "where": {"symbol": ["ADA-USDT"], "n": 5, "ok": true},
+            "snapshot": 500, "resume": "t", "time": "ms"}"#;
+        let Ok(ClientMessage::Subscribe(request)) = read(text) else { panic!("{:?}", read(text)) };
+        assert_eq!((request.id.as_str(), request.view.as_str(), request.snapshot), ("c1", "candles_5m", Some(500)));
+        assert_eq!(request.filter["symbol"].texts(), ["ADA-USDT"]);
+        assert_eq!((request.filter["n"].texts(), request.filter["ok"].texts()), (vec!["5".to_owned()], vec!["true".to_owned()]));
+        assert!(matches!(read(r#"{"op": "unsubscribe", "id": "c1"}"#), Ok(ClientMessage::Unsubscribe { .. })));
+        assert!(matches!(read(r#"{"op": "ping"}"#), Ok(ClientMessage::Ping {})));
+    }
+
+    #[test]
+    fn a_message_that_says_too_much_or_too_little_is_refused() {
+        for (text, expected) in [
+            (r#"{"op": "subscribe", "id": "c1", "view": "v", "wher": {}}"#, "wher"),
+            (r#"{"op": "subscribe", "id": "c1"}"#, "view"),
+            (r#"{"op": "subscribe", "id": "c1", "view": "v", "time": "s"}"#, "rfc3339"),
+            (r#"{"op": "subscribe", "id": "c1", "view": "v", "snapshot": -1}"#, "-1"),
+            (r#"{"op": "subscribe", "id": "c1", "view": "v", "where": {"a": null}}"#, "match"),
+            (r#"{"op": "sing"}"#, "sing"),
+            ("[]", "op"),
+            ("", "EOF"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_the_server_says_is_what_the_manual_writes() {
+        let said = |message: &ServerMessage<'_>| serde_json::to_string(message).unwrap();
+        assert_eq!(
+            said(&ServerMessage::Ack { id: "c1", columns: vec![], key: vec!["symbol"], time: None }),
+            r#"{"op":"ack","id":"c1","columns":[],"key":["symbol"],"time":null}"#
+        );
+        assert_eq!(said(&ServerMessage::Merged { id: "c1", count: 312 }), r#"{"op":"merged","id":"c1","count":312}"#);
+        assert_eq!(said(&ServerMessage::Reset { id: "c1" }), r#"{"op":"reset","id":"c1"}"#);
+        assert_eq!(said(&ServerMessage::Complete { id: "c1" }), r#"{"op":"complete","id":"c1"}"#);
+        assert_eq!(said(&ServerMessage::Pong), r#"{"op":"pong"}"#);
+        assert_eq!(said(&ServerMessage::Shutdown { reconnect_after_ms: 1_500 }), r#"{"op":"shutdown","reconnect_after_ms":1500}"#);
+    }
 }

@@ -316,7 +316,8 @@ impl StreamEncoder {
 fn as_csv_columns(batch: &RecordBatch, time: TimeFormat) -> Result<RecordBatch> {
     let columns = batch.schema_ref().fields().iter().zip(batch.columns()).map(|(field, array)| {
         let data_type = array.data_type();
-        let needs_text = data_type.is_nested() || data_type.is_temporal() || data_type.is_binary() || matches!(data_type, DataType::FixedSizeBinary(_));
+        let needs_text =
+            data_type.is_nested() || data_type.is_temporal() || data_type.is_binary() || matches!(data_type, DataType::FixedSizeBinary(_));
         if !needs_text {
             return Ok((Arc::clone(field), Arc::clone(array)));
         }
@@ -330,4 +331,189 @@ fn as_csv_columns(batch: &RecordBatch, time: TimeFormat) -> Result<RecordBatch> 
 
 fn bug(error: arrow::error::ArrowError) -> Error {
     Error::bug(format!("rows cannot be written: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::{
+        array::{Float64Array, Int64Array, ListArray, StringArray, TimestampMillisecondArray},
+        datatypes::Int32Type,
+        error::ArrowError,
+        ipc::reader::StreamReader,
+    };
+    use axum::http::StatusCode;
+    use datafusion::{common::DataFusionError, physical_plan::stream::RecordBatchStreamAdapter};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn batch(numbers: &[i64]) -> RecordBatch {
+        let names = StringArray::from_iter_values(numbers.iter().map(|number| format!("n\"{number}")));
+        let times = TimestampMillisecondArray::from_iter_values(numbers.iter().copied());
+        let columns: Vec<(&str, ArrayRef)> =
+            vec![("number", Arc::new(Int64Array::from(numbers.to_vec()))), ("name", Arc::new(names)), ("at", Arc::new(times))];
+        RecordBatch::try_from_iter(columns).unwrap()
+    }
+
+    fn answer(rows: Vec<datafusion::common::Result<RecordBatch>>) -> Answer {
+        let schema = batch(&[]).schema();
+        let rows = RecordBatchStreamAdapter::new(Arc::clone(&schema), stream::iter(rows));
+        Answer { query_id: "q-000001".into(), schema, rows: Box::pin(rows) }
+    }
+
+    fn rendering(format: Format) -> Rendering {
+        Rendering { format, shape: Shape::Arrays, time: TimeFormat::Rfc3339 }
+    }
+
+    fn failure() -> DataFusionError {
+        DataFusionError::ArrowError(Box::new(ArrowError::DivideByZero), None)
+    }
+
+    async fn bytes(response: Response) -> Result<Vec<u8>, axum::Error> {
+        let mut all = Vec::new();
+        let mut chunks = response.into_body().into_data_stream();
+        while let Some(chunk) = chunks.next().await {
+            all.extend_from_slice(&chunk?);
+        }
+        Ok(all)
+    }
+
+    async fn json_of(rendering: Rendering, rows: &[&[i64]], limit: Option<usize>) -> (Value, String) {
+        let rows = rows.iter().map(|numbers| Ok(batch(numbers))).collect();
+        let response = rendering.respond(answer(rows), limit, Stopwatch::start()).await.unwrap();
+        let truncated = response.headers()["zeta-truncated"].to_str().unwrap().to_owned();
+        assert_eq!(response.headers()["zeta-query-id"], "q-000001");
+        assert_eq!(response.headers()[header::VARY], "Accept, Accept-Encoding");
+        let mut body: Value = serde_json::from_slice(&bytes(response).await.unwrap()).unwrap();
+        assert!(body.as_object_mut().unwrap().remove("elapsed_ms").unwrap().is_u64());
+        (body, truncated)
+    }
+
+    #[tokio::test]
+    async fn a_json_answer_has_the_shape_that_was_asked_for() {
+        let columns = json!([{"name": "number", "type": "BIGINT", "nullable": false}, {"name": "name", "type": "VARCHAR", "nullable": false},
+            {"name": "at", "type": "TIMESTAMP", "nullable": false}]);
+        let end = |rows: Value, name: &str, count: usize| {
+            let mut body = json!({"columns": columns, "row_count": count, "truncated": false, "query_id": "q-000001"});
+            body[name] = rows;
+            body
+        };
+        let arrays = json!([[1, "n\"1", "1970-01-01T00:00:00.001Z"], [2, "n\"2", "1970-01-01T00:00:00.002Z"]]);
+        let (body, _) = json_of(rendering(Format::Json), &[&[1], &[], &[2]], None).await;
+        assert_eq!(body, end(arrays, "rows", 2));
+        let objects = Rendering { shape: Shape::Objects, time: TimeFormat::Millis, ..rendering(Format::Json) };
+        let (body, _) = json_of(objects, &[&[1]], None).await;
+        assert_eq!(body, end(json!([{"number": 1, "name": "n\"1", "at": 1}]), "rows", 1));
+        let data = Rendering { shape: Shape::Columns, time: TimeFormat::Millis, ..rendering(Format::Json) };
+        let (body, _) = json_of(data, &[&[1], &[2]], None).await;
+        assert_eq!(body, end(json!([[1, 2], ["n\"1", "n\"2"], [1, 2]]), "data", 2));
+        let (body, _) = json_of(data, &[], None).await;
+        assert_eq!(body, end(json!([[], [], []]), "data", 0), "a column without rows is there too");
+    }
+
+    #[tokio::test]
+    async fn an_answer_says_whether_it_was_cut() {
+        for (rows, limit, count, truncated) in
+            [(&[&[1, 2][..], &[3]][..], 3, 3, "false"), (&[&[1, 2], &[3]], 2, 2, "true"), (&[&[1]], 0, 0, "true"), (&[], 0, 0, "false")]
+        {
+            let (body, header) = json_of(rendering(Format::Json), rows, Some(limit)).await;
+            assert_eq!((body["row_count"].as_u64(), header.as_str()), (Some(count), truncated), "{rows:?} {limit}");
+            assert_eq!(body["truncated"], json!(truncated == "true"));
+        }
+    }
+
+    #[test]
+    fn an_answer_is_bounded_in_bytes() {
+        let mut rows = JsonRows::new(&batch(&[]).schema(), Shape::Arrays, TimeFormat::Millis, usize::MAX, 20);
+        rows.push(&batch(&[1, 2, 3, 4, 5])).unwrap();
+        assert_eq!((rows.row_count, rows.is_truncated), (2, true));
+    }
+
+    #[tokio::test]
+    async fn streamed_formats_carry_all_rows() {
+        let many: Vec<i64> = (0..20_000).collect();
+        let rows = || answer(vec![Ok(batch(&many)), Ok(batch(&[])), Ok(batch(&[-1]))]);
+        let response = rendering(Format::Ndjson).respond(rows(), None, Stopwatch::start()).await.unwrap();
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/x-ndjson");
+        let text = String::from_utf8(bytes(response).await.unwrap()).unwrap();
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 20_001);
+        assert_eq!(lines[20_000], json!({"number": -1, "name": "n\"-1", "at": "1969-12-31T23:59:59.999Z"}));
+
+        let response = rendering(Format::Csv).respond(rows(), None, Stopwatch::start()).await.unwrap();
+        let text = String::from_utf8(bytes(response).await.unwrap()).unwrap();
+        assert_eq!(text.lines().next(), Some("number,name,at"));
+        assert_eq!(text.lines().last(), Some("-1,\"n\"\"-1\",1969-12-31T23:59:59.999Z"));
+        assert_eq!(text.lines().count(), 20_002, "one header");
+
+        let response = rendering(Format::Arrow).respond(rows(), None, Stopwatch::start()).await.unwrap();
+        let reader = StreamReader::try_new(std::io::Cursor::new(bytes(response).await.unwrap()), None).unwrap();
+        assert_eq!(reader.schema(), batch(&[]).schema());
+        let count: usize = reader.map(|batch| batch.unwrap().num_rows()).sum();
+        assert_eq!(count, 20_001);
+    }
+
+    #[tokio::test]
+    async fn an_empty_answer_still_says_its_columns() {
+        let response = rendering(Format::Csv).respond(answer(vec![]), None, Stopwatch::start()).await.unwrap();
+        assert_eq!(bytes(response).await.unwrap(), b"number,name,at\n");
+        let response = rendering(Format::Arrow).respond(answer(vec![]), None, Stopwatch::start()).await.unwrap();
+        let reader = StreamReader::try_new(std::io::Cursor::new(bytes(response).await.unwrap()), None).unwrap();
+        assert_eq!((reader.schema(), reader.count()), (batch(&[]).schema(), 0));
+    }
+
+    #[tokio::test]
+    async fn a_query_that_fails_at_once_fails_with_a_status() {
+        for format in [Format::Json, Format::Ndjson, Format::Csv, Format::Arrow] {
+            let refusal = rendering(format).respond(answer(vec![Err(failure())]), None, Stopwatch::start()).await.unwrap_err();
+            assert_eq!(refusal.into_response().status(), StatusCode::UNPROCESSABLE_ENTITY, "{format:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_query_that_fails_later_ends_ndjson_with_a_line_and_breaks_off_the_others() {
+        let failing = || answer(vec![Ok(batch(&[1])), Err(failure())]);
+        let response = rendering(Format::Ndjson).respond(failing(), None, Stopwatch::start()).await.unwrap();
+        let text = String::from_utf8(bytes(response).await.unwrap()).unwrap();
+        let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        assert_eq!((&last["error"]["status"], &last["error"]["query_id"]), (&json!(422), &json!("q-000001")));
+        for format in [Format::Csv, Format::Arrow] {
+            let response = rendering(format).respond(failing(), None, Stopwatch::start()).await.unwrap();
+            assert!(bytes(response).await.is_err(), "{format:?}");
+        }
+        let refusal = rendering(Format::Json).respond(failing(), None, Stopwatch::start()).await.unwrap_err();
+        assert_eq!(refusal.status(), 422, "nothing was sent yet");
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_leaves_ends_the_query() {
+        struct Dropped(Option<tokio::sync::oneshot::Sender<()>>);
+        impl Drop for Dropped {
+            fn drop(&mut self) {
+                self.0.take().expect("dropped once").send(()).expect("the test waits");
+            }
+        }
+        let (sender, dropped) = tokio::sync::oneshot::channel();
+        let guard = Dropped(Some(sender));
+        let endless = stream::unfold(guard, |guard| async move { Some((Ok(batch(&[1])), guard)) });
+        let schema = batch(&[]).schema();
+        let rows = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), endless));
+        let answer = Answer { query_id: "q-1".into(), schema, rows };
+        let response = rendering(Format::Ndjson).respond(answer, None, Stopwatch::start()).await.unwrap();
+        drop(response);
+        dropped.await.expect("the rows are dropped");
+    }
+
+    #[test]
+    fn csv_has_text_for_what_it_has_no_form_for() {
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("list", Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1), None]), None]))),
+            ("bytes", Arc::new(arrow::array::BinaryArray::from(vec![b"\xff".as_slice(), b""]))),
+            ("number", Arc::new(Float64Array::from(vec![0.5, 2.0]))),
+        ];
+        let batch = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true))).unwrap();
+        let mut encoder = StreamEncoder::new(Format::Csv, TimeFormat::Rfc3339, &batch.schema()).unwrap();
+        let text = String::from_utf8(encoder.rows(&batch).unwrap()).unwrap();
+        assert_eq!(text, "list,bytes,number\n\"[1,null]\",/w==,0.5\n,,2.0\n");
+    }
 }

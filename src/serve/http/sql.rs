@@ -72,7 +72,8 @@ fn statement(headers: &HeaderMap, body: &[u8]) -> Result<SqlBody, Refusal> {
     let essence = content_type.unwrap_or("application/sql").split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match essence.as_str() {
         "application/json" => serde_json::from_slice(body).map_err(|error| {
-            Refusal::parameter(format!("the body is not a request: {error}")).help(r#"{"sql": "SELECT …", "limit": 1000, "timeout_ms": 5000}"#)
+            Refusal::parameter(format!("the body is not a request: {error}"))
+                .help(r#"{"sql": "SELECT …", "limit": 1000, "timeout_ms": 5000}"#)
         }),
         "application/sql" | "text/plain" => {
             let sql = std::str::from_utf8(body).map_err(|_| Refusal::parameter("the statement is not UTF-8"))?;
