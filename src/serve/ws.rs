@@ -10,6 +10,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    convert::Infallible,
     sync::Arc,
     time::Duration,
 };
@@ -157,7 +158,7 @@ impl Session {
     }
 
     async fn run(mut self) {
-        let Err(end) = self.converse().await else { unreachable!("a conversation only ends by an end") };
+        let Err(end) = self.converse().await;
         let close = match end {
             End::Gone => None,
             End::Stalled => Some((close_code::AGAIN, "you take nothing")),
@@ -180,7 +181,7 @@ impl Session {
         }
     }
 
-    async fn converse(&mut self) -> Step {
+    async fn converse(&mut self) -> Result<Infallible, End> {
         let closing = self.app.closing.clone();
         let mut pings = interval(limits::SOCKET_PING_INTERVAL);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
