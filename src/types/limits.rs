@@ -74,3 +74,33 @@ pub const SUBSCRIPTIONS_PER_SOCKET_MAX: usize = 1_024;
 pub const SOCKET_MESSAGE_BYTES_MAX: usize = 64 << 10;
 /// How long a socket that takes nothing is kept.
 pub const SOCKET_STALL_MAX: Duration = Duration::from_secs(30);
+
+/// The longest head of a request: its line, with the query, and its headers.
+pub const HTTP_HEAD_BYTES_MAX: usize = 128 << 10;
+/// How long a client may take to send a head, and to stay silent between two requests.
+pub const HTTP_HEAD_READ_MAX: Duration = Duration::from_secs(15);
+/// How long a client may take to send a body.
+pub const HTTP_BODY_READ_MAX: Duration = Duration::from_secs(10);
+/// How long answers and sockets may go on after the shutdown began.
+pub const HTTP_DRAIN_MAX: Duration = Duration::from_secs(5);
+/// Bytes of rows in one JSON answer; a longer one is cut and says so. Streamed formats have no such bound.
+pub const JSON_BYTES_MAX: usize = 64 << 20;
+/// Values that one column of a filter may be compared with.
+pub const FILTER_VALUES_MAX: usize = 1_024;
+
+/// Rows in each message of a snapshot.
+pub const SNAPSHOT_MESSAGE_ROWS: usize = 1_000;
+/// Rows of the largest delta; beyond it a subscriber gets a snapshot instead.
+pub const SOCKET_DELTA_ROWS_MAX: usize = 2 * EPOCH_ROWS_MAX;
+/// How often a subscriber without changed rows hears how far its view has come, at most.
+pub const SOCKET_PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+/// How often the server asks whether a socket is alive, and how long it waits for any word.
+pub const SOCKET_PING_INTERVAL: Duration = Duration::from_secs(20);
+pub const SOCKET_SILENCE_MAX: Duration = Duration::from_secs(60);
+/// When a client should come back after a shutdown.
+pub const SOCKET_RECONNECT_AFTER: Duration = Duration::from_millis(1_500);
+/// Deltas kept encoded for the next subscriber with the same filter, and bytes of the largest such.
+pub const SHARED_DELTAS: usize = 256;
+pub const SHARED_DELTA_BYTES_MAX: usize = 256 << 10;
+/// The longest name that a client may give a subscription.
+pub const SUBSCRIPTION_ID_BYTES_MAX: usize = 128;

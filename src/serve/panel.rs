@@ -1,0 +1,131 @@
+//! How a relation is drawn, and what its types are called, both from its columns.
+
+use arrow::datatypes::DataType;
+
+use crate::runtime::{RelationInfo, RelationKind};
+
+use super::dto::Panel;
+
+/// A time and `open, high, low, close` make candles, a time and any measured number a series, one row a stat, all else a table.
+///
+/// Rows kept aside are a table whatever their columns: nobody wants candles of what came too late.
+pub fn panel(relation: &RelationInfo) -> Panel {
+    if relation.kind == RelationKind::SideOutput {
+        return Panel::Table;
+    }
+    let numeric = |name: &str| relation.schema.field_with_name(name).is_ok_and(|field| field.data_type().is_numeric());
+    if relation.time.is_some() {
+        if ["open", "high", "low", "close"].into_iter().all(numeric) {
+            return Panel::Candlestick;
+        }
+        // A number that names a row is not measured.
+        let mut names = relation.schema.fields().iter().map(|field| field.name());
+        if names.any(|name| numeric(name) && !relation.key.contains(name)) {
+            return Panel::Series;
+        }
+    }
+    let is_one_row = relation.kind == RelationKind::MaterializedView && relation.key.is_empty() && relation.rows == Some(1);
+    if relation.time.is_none() && is_one_row { Panel::Stat } else { Panel::Table }
+}
+
+/// The SQL name of a type, or Arrow's own where SQL has none.
+pub fn type_name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Boolean => "BOOLEAN".into(),
+        DataType::Int8 => "TINYINT".into(),
+        DataType::Int16 => "SMALLINT".into(),
+        DataType::Int32 => "INTEGER".into(),
+        DataType::Int64 => "BIGINT".into(),
+        DataType::UInt8 => "TINYINT UNSIGNED".into(),
+        DataType::UInt16 => "SMALLINT UNSIGNED".into(),
+        DataType::UInt32 => "INTEGER UNSIGNED".into(),
+        DataType::UInt64 => "BIGINT UNSIGNED".into(),
+        DataType::Float32 => "REAL".into(),
+        DataType::Float64 => "DOUBLE".into(),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "VARCHAR".into(),
+        // Times are UTC here, whether or not the type says so.
+        DataType::Timestamp(..) => "TIMESTAMP".into(),
+        DataType::Date32 | DataType::Date64 => "DATE".into(),
+        DataType::Decimal32(precision, scale)
+        | DataType::Decimal64(precision, scale)
+        | DataType::Decimal128(precision, scale)
+        | DataType::Decimal256(precision, scale) => format!("DECIMAL({precision},{scale})"),
+        DataType::Dictionary(_, values) => type_name(values),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::datatypes::{Field, Schema, TimeUnit};
+
+    use crate::types::{Epoch, Watermark};
+
+    use super::*;
+
+    fn relation(kind: RelationKind, columns: &[(&str, DataType)], key: &[&str], time: Option<&str>, rows: usize) -> RelationInfo {
+        let fields: Vec<_> = columns.iter().map(|(name, data_type)| Field::new(*name, data_type.clone(), true)).collect();
+        RelationInfo {
+            name: "v".into(),
+            kind,
+            source: None,
+            schema: Arc::new(Schema::new(fields)),
+            key: key.iter().map(|name| (*name).to_owned()).collect(),
+            time: time.map(str::to_owned),
+            window_end: None,
+            window_ns: None,
+            emit: None,
+            rows: Some(rows),
+            epoch: Epoch(0),
+            watermark: Watermark::START,
+            history: None,
+            sql: String::new(),
+        }
+    }
+
+    #[test]
+    fn the_panel_follows_from_the_columns() {
+        use DataType::{Float32 as Real, Float64 as Double, Int64 as Bigint, Utf8 as Text};
+        let time = || DataType::Timestamp(TimeUnit::Nanosecond, None);
+        let candle = |price: DataType| [("symbol", Text), ("t", time()), ("open", Real), ("high", Real), ("low", Real), ("close", price)];
+        let view = RelationKind::MaterializedView;
+        for (relation, expected, why) in [
+            (relation(view, &candle(Real), &["symbol", "t"], Some("t"), 9), Panel::Candlestick, "a time and four prices"),
+            (relation(RelationKind::Source, &candle(Real), &[], Some("t"), 9), Panel::Candlestick, "of a source too"),
+            (relation(view, &candle(Text), &["symbol", "t"], Some("t"), 9), Panel::Series, "a price that is text is none"),
+            (relation(view, &candle(Real), &[], None, 9), Panel::Table, "without a time nothing runs"),
+            (relation(RelationKind::SideOutput, &candle(Real), &[], Some("t"), 9), Panel::Table, "late candles are not candles"),
+            (relation(view, &[("t", time()), ("v", Double)], &["t"], Some("t"), 9), Panel::Series, "a time and a number"),
+            (relation(view, &[("t", time()), ("id", Bigint)], &["id"], Some("t"), 9), Panel::Table, "an id is not measured"),
+            (relation(view, &[("total", Bigint)], &[], None, 1), Panel::Stat, "one row without a key"),
+            (relation(view, &[("s", Text), ("total", Bigint)], &["s"], None, 1), Panel::Table, "one row so far, more to come"),
+            (relation(view, &[("s", Text)], &[], None, 2), Panel::Table, "two rows"),
+        ] {
+            assert_eq!(panel(&relation), expected, "{why}");
+        }
+    }
+
+    #[test]
+    fn types_have_the_names_that_sql_gives_them() {
+        let dictionary = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+        for (data_type, expected) in [
+            (DataType::Utf8View, "VARCHAR"),
+            (dictionary, "VARCHAR"),
+            (DataType::Int64, "BIGINT"),
+            (DataType::Int32, "INTEGER"),
+            (DataType::Int16, "SMALLINT"),
+            (DataType::UInt32, "INTEGER UNSIGNED"),
+            (DataType::Float32, "REAL"),
+            (DataType::Float64, "DOUBLE"),
+            (DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())), "TIMESTAMP"),
+            (DataType::Boolean, "BOOLEAN"),
+            (DataType::Decimal128(18, 4), "DECIMAL(18,4)"),
+            (DataType::Date32, "DATE"),
+            (DataType::Binary, "Binary"),
+        ] {
+            assert_eq!(type_name(&data_type), expected);
+        }
+    }
+}
