@@ -1,1 +1,73 @@
-fn main() {}
+//! Arguments to a verb, and its outcome to an exit code: 0 ok, 1 failure, 2 usage, 3 SQL invalid, 4 dependency unreachable.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+use zeta::{
+    cli::{check, demo, generate, replay, run, topics},
+    types::Error,
+};
+
+/// Streaming SQL: Kafka topics become continuously maintained views, beside Parquet history
+#[derive(Parser)]
+#[command(version, max_term_width = 110)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+    /// What to log: error, warn, info, debug, or a filter such as zeta=debug
+    #[arg(long, global = true, default_value = "info", env = "ZETA_LOG")]
+    log_level: String,
+    /// How to log
+    #[arg(long, global = true, default_value = "text", value_parser = ["text", "json"])]
+    log_format: String,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Run(run::RunArgs),
+    Demo(demo::DemoArgs),
+    Check(check::CheckArgs),
+    Generate(generate::GenerateArgs),
+    Replay(replay::ReplayArgs),
+    Topics(topics::TopicsArgs),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    start_log(&arguments);
+    let outcome = match &arguments.verb {
+        Verb::Run(args) => run::run(args).map(valid),
+        Verb::Demo(args) => demo::run(args).map(valid),
+        Verb::Check(args) => check::run(args).map(valid),
+        Verb::Generate(args) => generate::run(args).map(|()| ExitCode::SUCCESS),
+        Verb::Replay(args) => replay::run(args, replay::connect).map(|()| ExitCode::SUCCESS),
+        Verb::Topics(args) => topics::run(args).map(|()| ExitCode::SUCCESS),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        match error {
+            Error::External { .. } => ExitCode::from(4),
+            _ => ExitCode::from(1),
+        }
+    })
+}
+
+fn valid(is_valid: bool) -> ExitCode {
+    if is_valid { ExitCode::SUCCESS } else { ExitCode::from(3) }
+}
+
+/// Events go to standard error; standard output is for data.
+fn start_log(arguments: &Arguments) {
+    // Libraries speak up only when something is wrong; ours as asked.
+    let level = &arguments.log_level;
+    let filter = match ["error", "warn", "info", "debug", "trace"].contains(&level.as_str()) {
+        true => EnvFilter::new(format!("warn,zeta={level}")),
+        false => EnvFilter::new(level),
+    };
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    match arguments.log_format.as_str() {
+        "json" => log.json().init(),
+        _ => log.init(),
+    }
+}

@@ -10,5 +10,5 @@ pub mod replay;
 pub mod run;
 pub mod topics;
 
-pub use assemble::registry;
+pub use assemble::{MemoryTopics, registry};
 pub use pipeline::EMBEDDED;

@@ -17,6 +17,7 @@ use super::progress::Progress;
 use crate::{
     connector::{
         Options,
+        kafka::{KafkaProducer, admin},
         parquet::merged::{MergeOptions, MergedReader, MergedRows},
         replay::{EncodeRows, Pace, RecordSink, ReplaySource, Speed, SystemWall, Wall, parse_time},
     },
@@ -28,6 +29,8 @@ use crate::{
 const ROWS_READ: usize = 4_096;
 /// The longest wait without a look at the time.
 const WAIT_MAX: Duration = Duration::from_millis(100);
+/// How long the last records may take to arrive.
+const FLUSH_MAX: Duration = Duration::from_secs(60);
 /// Between two loops over history without two different event times.
 const LOOP_GAP_NS: i64 = 60_000_000_000;
 
@@ -92,6 +95,30 @@ pub fn run<S: RecordSink>(args: &ReplayArgs, connect: impl FnOnce(&ReplayArgs) -
     replay(args, reader, &mut sink, &SystemWall::default(), |rows, event_time| progress.advance(rows, Some(event_time)))?;
     progress.finish();
     Ok(())
+}
+
+/// A producer for the topic, which is made first where that is asked for.
+///
+/// # Errors
+/// Brokers that do not answer, or a topic that does not exist.
+pub fn connect(args: &ReplayArgs) -> Result<KafkaProducer> {
+    if let Some(partitions) = args.create_topic {
+        let exists = admin::list(&args.brokers)?.iter().any(|topic| topic.name == args.topic);
+        if !exists {
+            admin::create(&args.brokers, &admin::TopicPlan { name: &args.topic, partitions, replication: 1, settings: &[] })?;
+        }
+    }
+    KafkaProducer::connect(&args.brokers, &args.topic, &[])
+}
+
+impl RecordSink for KafkaProducer {
+    fn send(&mut self, key: Option<&[u8]>, value: &[u8], timestamp_ms: i64) -> Result<()> {
+        Self::send(self, key.unwrap_or_default(), value, timestamp_ms)
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        Self::flush(self, FLUSH_MAX)
+    }
 }
 
 /// A source for `connector = 'replay'` whose records are those that `zeta replay` sends.

@@ -9,7 +9,7 @@ use datafusion::{
 use crate::sql::{Diagnostic, Span, SqlState, suggest};
 
 /// Where a place of the syntax tree stands in the user's text.
-pub type Places<'a> = &'a dyn Fn(AstSpan) -> Option<Span>;
+pub type Places<'a> = &'a (dyn Fn(AstSpan) -> Option<Span> + Sync);
 
 /// Every mistake that an error stands for. `statement` is where to point when the error names no place.
 pub fn diagnostics_of(error: &DataFusionError, places: Places, statement: Span, text: &str, tables: &[&str]) -> Vec<Diagnostic> {

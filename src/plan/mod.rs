@@ -23,7 +23,7 @@ pub use catalog::{
 };
 pub use dataflow::explain;
 pub use mistakes::{diagnostics_of, type_name};
-pub use registry::{ConnectorSpec, FieldSpec, FormatSpec, MakeSource, OpenExternal, Registry, SOURCE_OPTIONS};
+pub use registry::{ConnectorSpec, ExternalFuture, FieldSpec, FormatSpec, MakeSource, OpenExternal, Registry, SOURCE_OPTIONS};
 pub use session::{StreamRelation, base_session, session_over};
 pub use stream::{StreamPlan, replace_scan};
 pub use window::LowerWindows;

@@ -21,4 +21,5 @@ mod timeline;
 pub use engine::{Engine, EngineOptions, Mode, SourceOverride, ViewReader};
 pub use face::*;
 pub use metrics::Metrics;
+pub use query::environment as query_environment;
 pub use statement::StepEnd;

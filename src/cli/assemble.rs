@@ -1,0 +1,140 @@
+//! The registry: the only place that names concrete connectors, formats and object stores.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use arrow::datatypes::{DataType, TimeUnit};
+use datafusion::{
+    catalog::TableProvider,
+    datasource::{listing::ListingTableUrl, object_store::ObjectStoreUrl},
+    execution::{context::SessionState, runtime_env::RuntimeEnv},
+};
+use hdfs_native_object_store::HdfsObjectStoreBuilder;
+use object_store::{ObjectStore, local::LocalFileSystem, path::Path};
+
+use crate::{
+    connector::{kafka, memory::MemoryTopic, parquet::ParquetTable, replay},
+    format::json,
+    plan::{ConnectorSpec, FieldSpec, FormatSpec, OpenExternal, Registry, base_session},
+    types::{Error, Result, SplitId},
+};
+
+/// Everything that this binary can read, with topics in memory by the name of their source.
+pub fn registry(topics: MemoryTopics, environment: Arc<RuntimeEnv>) -> Registry {
+    let time = DataType::Timestamp(TimeUnit::Nanosecond, None);
+    let kafka_fields = kafka::FIELDS
+        .iter()
+        .map(|field| FieldSpec { name: field.name, data_type: as_view(&field.data_type), is_nullable: field.is_nullable })
+        .collect::<Vec<_>>();
+    let replay_fields = vec![
+        FieldSpec { name: "timestamp", data_type: time, is_nullable: true },
+        FieldSpec { name: "partition", data_type: DataType::Int32, is_nullable: false },
+        FieldSpec { name: "offset", data_type: DataType::Int64, is_nullable: false },
+        FieldSpec { name: "key", data_type: DataType::Utf8View, is_nullable: true },
+    ];
+    let inserted = topics.clone();
+    let session = base_session(Arc::clone(&environment));
+    Registry {
+        connectors: vec![
+            ConnectorSpec {
+                name: "kafka",
+                options: kafka::OPTIONS,
+                open_prefixes: kafka::PROPERTY_PREFIXES,
+                fields: kafka_fields,
+                make: Arc::new(|_, options| Ok(Box::new(kafka::KafkaSource::new(options).map_err(Error::User)?))),
+            },
+            ConnectorSpec {
+                name: "replay",
+                options: replay::OPTIONS,
+                open_prefixes: &[],
+                fields: replay_fields,
+                make: Arc::new(|_, options| Ok(Box::new(super::replay::open_source(options)?))),
+            },
+            ConnectorSpec {
+                name: "memory",
+                options: &[],
+                open_prefixes: &[],
+                fields: vec![],
+                make: Arc::new(move |source, _| Ok(Box::new(topics.of(source).source()))),
+            },
+        ],
+        formats: vec![FormatSpec {
+            name: "json",
+            options: json::OPTIONS,
+            make: Arc::new(|schema, options| Ok(Box::new(json::JsonDecoder::new(schema, options)?))),
+        }],
+        insert: Arc::new(move |source, rows| {
+            inserted.of(source).append(&SplitId::from(0), rows);
+            Ok(())
+        }),
+        open_external: Arc::new(move |open| {
+            let (environment, session) = (Arc::clone(&environment), session.clone());
+            Box::pin(async move { open_external(open, &environment, &session).await })
+        }),
+    }
+}
+
+/// Strings are views everywhere: a little faster as keys, and slices of them share their bytes.
+fn as_view(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::Utf8 => DataType::Utf8View,
+        other => other.clone(),
+    }
+}
+
+/// Topics of sources with connector 'memory'; they stay when the engine over them is made anew.
+#[derive(Clone, Default)]
+pub struct MemoryTopics(Arc<Mutex<BTreeMap<String, MemoryTopic>>>);
+
+impl MemoryTopics {
+    pub fn of(&self, source: &str) -> MemoryTopic {
+        let mut topics = self.0.lock().expect("nobody panics while holding it");
+        topics.entry(source.to_owned()).or_insert_with(|| MemoryTopic::with_splits([SplitId::from(0)])).clone()
+    }
+}
+
+async fn open_external(open: OpenExternal, environment: &RuntimeEnv, session: &SessionState) -> Result<Arc<dyn TableProvider>> {
+    let (store, store_url, path) = resolve(&open.location, environment)?;
+    let table = ParquetTable::open(&open.location, store, store_url, path, open.file_name_column, session).await?;
+    Ok(Arc::new(table))
+}
+
+/// The store of a location, known to the environment by its URL, and the path in it.
+fn resolve(location: &str, environment: &RuntimeEnv) -> Result<(Arc<dyn ObjectStore>, ObjectStoreUrl, Path)> {
+    let bad = |reason: String| Error::user(format!("'{location}' is no location: {reason}"));
+    match location.split_once("://") {
+        Some(("hdfs", rest)) => {
+            let authority = rest.split('/').next().unwrap_or_default();
+            if authority.is_empty() {
+                return Err(bad("a name node is missing; write hdfs://host:port/folder".into()));
+            }
+            let url = ObjectStoreUrl::parse(format!("hdfs://{authority}")).map_err(|e| bad(e.strip_backtrace()))?;
+            let path = Path::parse(rest[authority.len()..].trim_matches('/')).map_err(|e| bad(e.to_string()))?;
+            let store = HdfsObjectStoreBuilder::new()
+                .with_url(format!("hdfs://{authority}"))
+                .build()
+                .map_err(|e| Error::external(format!("cannot reach {location}: {e}")))?;
+            let store: Arc<dyn ObjectStore> = Arc::new(store);
+            environment.register_object_store(url.as_ref(), Arc::clone(&store));
+            Ok((store, url, path))
+        }
+        Some(("file", _)) | None => {
+            let text = location.strip_prefix("file://").unwrap_or(location);
+            let absolute = std::path::absolute(text).map_err(|e| bad(e.to_string()))?;
+            if !absolute.exists() {
+                return Err(Error::user(format!(
+                    "there is no {}; make data with `zeta generate --pairs 3 --days 7 --seed 1 --out {}`, or see dataset/README.md",
+                    absolute.display(),
+                    text
+                )));
+            }
+            let url = ListingTableUrl::parse(absolute.to_string_lossy()).map_err(|e| bad(e.strip_backtrace()))?;
+            let path = Path::from_absolute_path(&absolute).map_err(|e| bad(e.to_string()))?;
+            let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new());
+            Ok((store, url.object_store(), path))
+        }
+        Some((scheme, _)) => Err(bad(format!("{scheme}:// is not supported; use a folder, file:// or hdfs://"))),
+    }
+}

@@ -1,0 +1,56 @@
+//! Pipeline files: those given, or those that the binary carries.
+
+use std::path::Path;
+
+use crate::{
+    sql::{self, Color, Diagnostic, ParsedFile, SourceText},
+    types::{Error, Result},
+};
+
+/// Carried by the binary, so that it runs from any folder: the same bytes that production uses.
+pub const EMBEDDED: &[(&str, &str)] = &[
+    ("sql/candles.sql", include_str!("../../sql/candles.sql")),
+    ("sql/trades_sum.sql", include_str!("../../sql/trades_sum.sql")),
+    ("sql/trades_sum_per_event.sql", include_str!("../../sql/trades_sum_per_event.sql")),
+];
+
+/// Reads a pipeline file; a name of [`EMBEDDED`] is found without a file.
+pub fn read(path: &Path) -> Result<SourceText> {
+    let name = path.to_string_lossy();
+    let text = match std::fs::read(path) {
+        Ok(bytes) => String::from_utf8(bytes).map_err(|e| {
+            let line = e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+            Error::user(format!("{name} is not UTF-8 text: see line {line}"))
+        })?,
+        Err(error) => match EMBEDDED.iter().find(|(embedded, _)| *embedded == name) {
+            Some((_, text)) => (*text).to_owned(),
+            None => {
+                let near = sql::suggest::nearest(&name, EMBEDDED.iter().map(|(embedded, _)| *embedded));
+                let hint = near.map_or(String::new(), |near| format!("; did you mean {near}?"));
+                return Err(Error::user(format!("cannot read {name}: {error}{hint}")));
+            }
+        },
+    };
+    Ok(SourceText::new(name, text))
+}
+
+/// Fills in the variables of the environment and parses.
+pub fn parse(text: &SourceText) -> ParsedFile {
+    let read_file = |path: &str| std::fs::read_to_string(path).map_err(|error| error.to_string());
+    sql::parse_file(text, &|name| std::env::var(name).ok(), &read_file)
+}
+
+/// Writes diagnostics to standard error, in colour where a person looks.
+pub fn show(text: &SourceText, diagnostics: &[Diagnostic]) {
+    use std::io::IsTerminal;
+    if diagnostics.is_empty() {
+        return;
+    }
+    let is_colourful = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let color = if is_colourful { Color::Always } else { Color::Never };
+    eprintln!("{}", sql::render(text, diagnostics, color).trim_end());
+    let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
+    if 0 < errors {
+        eprintln!("\n{errors} {}", if errors == 1 { "error" } else { "errors" });
+    }
+}

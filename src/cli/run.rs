@@ -1,0 +1,139 @@
+//! `zeta run FILE…`: pipelines, API and dashboard in one process, until it is told to stop.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    runtime::{Engine, EngineOptions, Mode, SourceOverride, clock::SystemClock, query_environment},
+    serve::{self, ServeOptions},
+    sql::SourceText,
+    types::{Error, Result},
+};
+
+use super::{assemble::{MemoryTopics, registry}, pipeline};
+
+/// Run pipelines, with their API and dashboard
+#[derive(clap::Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Pipeline files, or names of those that the binary carries, e.g. sql/candles.sql
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// Address of API and dashboard
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8088", env = "ZETA_LISTEN")]
+    pub listen: SocketAddr,
+    /// Folder for journals and checkpoints
+    #[arg(long, value_name = "DIR", default_value = ".zeta/state", env = "ZETA_STATE", conflicts_with = "no_state")]
+    pub state: PathBuf,
+    /// Keep nothing over a restart: read every source from its start
+    #[arg(long)]
+    pub no_state: bool,
+    /// Forget what was kept, and read every source from its start
+    #[arg(long)]
+    pub reset: bool,
+    /// Read a source from elsewhere: NAME=connector=replay,path=dataset/,speed=60x
+    #[arg(long = "source", value_name = "NAME=OPTIONS", value_parser = parse_override)]
+    pub sources: Vec<SourceOverride>,
+    /// Origin of pages that may use the API besides the dashboard, e.g. https://charts.example
+    #[arg(long = "allow-origin", value_name = "ORIGIN")]
+    pub allowed_origins: Vec<String>,
+}
+
+/// Whether the pipelines were right and ran. What is wrong with them is on standard error.
+pub fn run(args: &RunArgs) -> Result<bool> {
+    let texts = args.files.iter().map(|file| pipeline::read(file)).collect::<Result<Vec<_>>>()?;
+    run_texts(&texts, args)
+}
+
+/// Runs pipelines whose text is at hand.
+pub fn run_texts(texts: &[SourceText], args: &RunArgs) -> Result<bool> {
+    let runtime = runtime()?;
+    let options = EngineOptions {
+        state: (!args.no_state).then(|| args.state.clone()),
+        mode: Mode::Live,
+        overrides: args.sources.clone(),
+    };
+    let engine = Engine::new(registry(MemoryTopics::default(), query_environment()), options, Arc::new(SystemClock::default()));
+    for text in texts {
+        let parsed = pipeline::parse(text);
+        match runtime.block_on(engine.apply(text, parsed)) {
+            Ok(warnings) => pipeline::show(text, &warnings),
+            Err(diagnostics) => {
+                pipeline::show(text, &diagnostics);
+                return Ok(false);
+            }
+        }
+    }
+    for wanted in &args.sources {
+        if engine.catalog().source(&wanted.source).is_none() {
+            let catalog = engine.catalog();
+            let near = crate::sql::suggest::nearest(&wanted.source, catalog.names());
+            let hint = near.map_or(String::new(), |near| format!("; did you mean {near}?"));
+            return Err(Error::user(format!("--source {}: there is no such source{hint}", wanted.source)));
+        }
+    }
+    let serve_options = ServeOptions { listen: args.listen, allowed_origins: args.allowed_origins.clone() };
+    // The port first: nothing is read or written when it is taken.
+    let listener = runtime.block_on(serve::bind(&serve_options))?;
+    if args.reset {
+        engine.reset()?;
+    }
+    engine.start()?;
+    let address = listener.local_addr().map_err(|e| Error::caused("cannot read the address", e))?;
+    eprintln!("zeta: http://{address}");
+    let shutdown = CancellationToken::new();
+    let serving = runtime.spawn(serve::serve(engine.clone(), serve_options, listener, shutdown.clone()));
+    runtime.block_on(async {
+        wait_for_signal().await;
+        tracing::info!("stopping: the last epochs are finished and a checkpoint is written; once more to stop at once");
+        tokio::spawn(async {
+            wait_for_signal().await;
+            std::process::exit(130);
+        });
+    });
+    shutdown.cancel();
+    engine.stop();
+    match runtime.block_on(serving) {
+        Ok(outcome) => outcome?,
+        Err(panic) => return Err(Error::bug(panic.to_string())),
+    }
+    Ok(true)
+}
+
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        // Binding plans queries, and these nest.
+        .thread_stack_size(8 << 20)
+        .build()
+        .map_err(|e| Error::caused("cannot start threads", e))
+}
+
+async fn wait_for_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+        (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::error!(%error, "signals cannot be caught; stop it with kill -9, the state is safe");
+            return std::future::pending().await;
+        }
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+/// `candles=connector=replay,path=dataset/,speed=60x`
+fn parse_override(text: &str) -> Result<SourceOverride, String> {
+    let usage = "write NAME=connector=replay,path=dataset/,speed=60x";
+    let (source, options) = text.split_once('=').ok_or(usage)?;
+    let options: Vec<(String, String)> = options
+        .split(',')
+        .map(|option| option.split_once('=').map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned())).ok_or(usage))
+        .collect::<Result<_, _>>()?;
+    if source.is_empty() || !options.iter().any(|(key, _)| key == "connector") {
+        return Err(usage.into());
+    }
+    Ok(SourceOverride { source: source.to_owned(), options })
+}
