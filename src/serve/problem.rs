@@ -170,7 +170,8 @@ impl Refusal {
             DataFusionError::External(cause) => match cause.downcast_ref::<Error>() {
                 Some(Error::User(message)) => ProblemKind::Execution(message.clone()),
                 Some(Error::External { message, .. }) => ProblemKind::Unavailable(message.clone()),
-                _ => ProblemKind::Internal(Error::bug(error.to_string())),
+                Some(Error::State(_) | Error::Bug(_)) => ProblemKind::Internal(Error::bug(error.to_string())),
+                None => ProblemKind::Execution(cause.to_string()),
             },
             DataFusionError::ArrowError(cause, _) => ProblemKind::Execution(cause.to_string()),
             DataFusionError::Execution(message) => ProblemKind::Execution(message.clone()),

@@ -2,6 +2,12 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow, time::Duration};
 
+use rdkafka::{
+    ClientConfig, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions},
+    client::DefaultClientContext,
+    producer::{BaseProducer, BaseRecord, Producer},
+};
 use zeta::{
     connector::{
         Options, Source, SourceError, conformance,
@@ -246,33 +252,116 @@ pub fn a_position_behind_the_end_needs_a_person() {
 }
 
 #[test]
-pub fn rows_that_retention_took_need_a_person() {
+pub fn rows_that_are_gone_need_a_person() {
     let kafka = Kafka::shared();
-    create(kafka, "retained", 1, &[("segment.bytes", "1048576"), ("retention.bytes", "1"), ("file.delete.delay.ms", "0")]);
-    let mut producer = KafkaProducer::connect(&kafka.brokers, "retained", &[("compression.type".into(), "none".into())]).expect("the topic is there");
-    let value = vec![b'x'; 1000];
-    for number in 0..5000 {
-        producer.send(b"k", &value, timestamp_ms(number)).expect("send");
-    }
-    producer.flush(FLUSH).expect("flush");
-
-    // The broker looks at its segments on its own time (`log.retention.check.interval.ms`).
-    let low = (0..POLLS_MAX)
-        .find_map(|_| {
-            let mut source = source(&kafka.brokers, "retained", &[]);
-            let bounds = source.discover().expect("discover");
-            // Looks as often as a poll waits.
-            source.seek(&BTreeMap::from([(SplitId::from(0), bounds[0].end)])).expect("seek");
-            source.poll(1, 1, WAIT).expect("poll");
-            (0 < bounds[0].start.0).then_some(bounds[0].start.0)
-        })
-        .expect("retention takes old rows");
+    create(kafka, "retained", 2, &[]);
+    send(kafka, "retained", 0..1000);
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", &kafka.brokers).create().expect("a client");
+    let mut before = TopicPartitionList::new();
+    before.add_partition_offset("retained", 1, Offset::Offset(101)).expect("a position");
+    // What retention does in its own time.
+    futures::executor::block_on(admin.delete_records(&before, &AdminOptions::new())).expect("records are deleted");
 
     let mut source = source(&kafka.brokers, "retained", &[]);
-    source.seek(&BTreeMap::from([(SplitId::from(0), Position(1))])).expect("seek");
-    let failed = failure(&mut source);
-    assert!(failed.starts_with("rows 1 to ") && failed.contains("of partition 0 of topic `retained` are gone from Kafka (retention?)"), "{failed}");
-    assert!(0 < low);
+    assert_eq!(source.discover().expect("discover")[1].start, Position(101), "reading from nothing starts at what is left");
+    source.seek(&BTreeMap::from([(SplitId::from(1), Position(7))])).expect("seek");
+    let sentence = "rows 7 to 100 of partition 1 of topic `retained` are gone from Kafka (retention?); \
+                    drop the source and create it again to go on with what is left";
+    assert_eq!(failure(&mut source), sentence);
+}
+
+#[test]
+pub fn a_seek_drops_what_was_read_ahead() {
+    let kafka = Kafka::shared();
+    create(kafka, "ahead", 4, &[]);
+    send(kafka, "ahead", 0..200_000);
+    let mut source = source(&kafka.brokers, "ahead", &[]);
+    let bounds = source.discover().expect("discover");
+    for round in 0..40_u64 {
+        // Back and forth, with the queue of the client in any state.
+        let positions: BTreeMap<SplitId, Position> =
+            bounds.iter().map(|bounds| (bounds.split.clone(), Position(round * 7919 % (bounds.end.0 / 2)))).collect();
+        source.seek(&positions).expect("seek");
+        let mut read = Read { positions: positions.clone(), ..Read::default() };
+        read.until(&mut source, usize::try_from(1 + round * 100).expect("small"));
+        for (split, rows) in &read.rows {
+            assert_eq!(rows[0].0, positions[split].0, "round {round}: the first row is the one that was asked for");
+            assert!(rows.is_sorted_by(|a, b| a.0 + 1 == b.0), "round {round}: and no row of the seek before is among them");
+        }
+    }
+}
+
+#[test]
+pub fn markers_of_transactions_take_positions_but_are_no_rows() {
+    let kafka = Kafka::shared();
+    create(kafka, "transactions", 1, &[]);
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &kafka.brokers)
+        .set("transactional.id", "markers")
+        .create()
+        .expect("a producer");
+    producer.init_transactions(FLUSH).expect("transactions");
+    for (value, is_committed) in [(Some("kept"), true), (Some("aborted"), false), (None, true)] {
+        producer.begin_transaction().expect("begin");
+        let record: BaseRecord<'_, [u8], str> = BaseRecord::to("transactions");
+        producer.send(value.into_iter().fold(record, BaseRecord::payload)).map_err(|(error, _)| error).expect("send");
+        producer.flush(FLUSH).expect("flush");
+        if is_committed { producer.commit_transaction(FLUSH) } else { producer.abort_transaction(FLUSH) }.expect("end of the transaction");
+    }
+
+    let mut source = source(&kafka.brokers, "transactions", &[("bounded", "true")]);
+    from_start(&mut source);
+    let mut values = Vec::new();
+    for _ in 0..POLLS_MAX {
+        if source.is_finished() {
+            break;
+        }
+        for chunk in source.poll(100, usize::MAX, WAIT).expect("poll") {
+            let Payload::Records(records) = chunk.payload else { panic!("Kafka gives bytes") };
+            values.extend((0..records.len()).map(|index| records.value(index).map(<[u8]>::to_vec)));
+        }
+    }
+    assert!(source.is_finished(), "the last marker is passed, too");
+    assert_eq!(values, [Some(b"kept".to_vec()), None], "a tombstone is not an empty value");
+    assert_eq!(source.ends(), BTreeMap::from([(SplitId::from(0), Position(6))]));
+}
+
+#[test]
+pub fn a_topic_that_is_deleted_while_it_is_read_shows() {
+    let kafka = Kafka::shared();
+    create(kafka, "deleted", 1, &[]);
+    send(kafka, "deleted", 0..10);
+    let mut source = source(&kafka.brokers, "deleted", &[]);
+    from_start(&mut source);
+    Read::default().until(&mut source, 10);
+    admin::delete(&kafka.brokers, "deleted").expect("delete");
+    let said = (0..POLLS_MAX).find_map(|_| source.poll(100, usize::MAX, WAIT).err()).expect("it shows");
+    assert!(matches!(&said, SourceError::Unreachable(sentence) if sentence.starts_with("topic `deleted` does not exist")), "{said}");
+
+    // A new topic of the same name does not go on where the old one stood.
+    create(kafka, "deleted", 1, &[]);
+    send(kafka, "deleted", 0..5);
+    let failed = (0..POLLS_MAX).find_map(|_| match source.poll(100, usize::MAX, WAIT) {
+        Err(SourceError::Failed(sentence)) => Some(sentence),
+        Ok(chunks) => {
+            assert!(chunks.is_empty(), "no row of the new topic may come");
+            None
+        }
+        Err(SourceError::Unreachable(_)) => None,
+    });
+    assert!(failed.as_ref().is_some_and(|failed| failed.starts_with("partition 0 of topic `deleted` ends at row 5, but 10 rows of it were read before")), "{failed:?}");
+}
+
+#[test]
+pub fn a_name_that_nobody_has_and_a_login_that_nobody_asked_for_are_told_apart() {
+    let mut nowhere = source("nowhere.invalid:9092", "t", &[]);
+    let said = nowhere.discover().unwrap_err().to_string();
+    assert!(said.starts_with("Kafka at nowhere.invalid:9092 does not answer: failed to resolve 'nowhere.invalid:9092'"), "{said}");
+
+    let kafka = Kafka::shared();
+    let login = [("security.protocol", "sasl_plaintext"), ("sasl.mechanism", "PLAIN"), ("sasl.username", "u"), ("sasl.password", "hunter2")];
+    let said = source(&kafka.brokers, "t", &login).discover().unwrap_err().to_string();
+    assert!(said.starts_with(&format!("Kafka at {} does not ", kafka.brokers)) && said.len() > 50 && !said.contains("hunter2"), "{said}");
 }
 
 #[test]

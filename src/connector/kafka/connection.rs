@@ -27,7 +27,10 @@ pub(super) struct Connection {
 
 #[derive(Debug, Default)]
 struct State {
-    /// No broker answers, as far as we know.
+    /// Something failed since a broker last answered a question. librdkafka does not always say when the last broker goes,
+    /// so whoever depends on it must ask.
+    is_suspect: bool,
+    /// No broker answers, says librdkafka.
     is_down: bool,
     /// Why the last attempt failed.
     reason: Option<String>,
@@ -57,16 +60,17 @@ impl Connection {
     pub fn answered(&self) {
         let mut state = self.state();
         // One broker of several may go on failing, and was shown.
-        if state.is_down || state.refusal.is_some() {
-            *state = State::default();
-        }
+        let shown = if state.is_down { BTreeSet::new() } else { std::mem::take(&mut state.shown) };
+        *state = State { shown, ..State::default() };
     }
 
-    /// Until a broker answers again.
-    pub fn lost(&self, reason: Option<String>) {
-        let mut state = self.state();
-        state.is_down = true;
-        state.reason = reason.or(state.reason.take());
+    /// Whether to ask if the brokers are still there.
+    pub fn is_suspect(&self) -> bool {
+        self.state().is_suspect
+    }
+
+    pub fn suspect(&self) {
+        self.state().is_suspect = true;
     }
 
     pub fn is_down(&self) -> bool {
@@ -126,6 +130,7 @@ impl Connection {
 
     pub fn note_error(&self, code: RDKafkaErrorCode, detail: &str) {
         let mut state = self.state();
+        state.is_suspect = true;
         match code {
             RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => state.refusal = Some(plain(detail)),
             // It says how many brokers are down; the reason came before.
@@ -137,6 +142,10 @@ impl Connection {
     /// Shows one line of librdkafka's log. `kind` is its word for where the line comes from, e.g. `FAIL`.
     pub fn note_log(&self, level: RDKafkaLogLevel, kind: &str, line: &str) {
         let brokers = self.brokers.as_str();
+        if kind == "FAIL" {
+            // A connection that was cut is a line of the log, and only the next attempt may be an error.
+            self.suspect();
+        }
         match level {
             RDKafkaLogLevel::Debug | RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => tracing::debug!(brokers, kind, line, "kafka client"),
             // A broker that is down is reported again and again, in words that differ a little.
@@ -185,7 +194,10 @@ impl From<Failure> for Error {
 /// e.g. of `sasl_plaintext://a:9092/bootstrap: Connect to ipv4#127.0.0.1:9092 failed: Connection refused (after 0ms in state CONNECT)`.
 fn plain(detail: &str) -> String {
     let reason = detail.split_once(" (after ").map_or(detail, |(before, _)| before);
-    let reason = reason.split_once("/bootstrap: ").map_or(reason, |(_, after)| after);
+    let reason = match reason.split_once(": ") {
+        Some((connection, after)) if connection.contains('/') && !connection.contains(' ') => after,
+        _ => reason,
+    };
     if reason.ends_with("failed: Connection refused") {
         return "connection refused".to_owned();
     }
@@ -212,6 +224,7 @@ mod tests {
                 "nowhere:9092/bootstrap: Failed to resolve 'nowhere:9092': Name or service not known (after 3ms in state CONNECT)",
                 "failed to resolve 'nowhere:9092': Name or service not known",
             ),
+            ("127.0.0.1:9092/1: Disconnected: verify that security.protocol is correctly configured (after 3ms in state UP)", "disconnected: verify that security.protocol is correctly configured"),
             ("SASL authentication error: no", "SASL authentication error: no"),
             ("", ""),
         ] {
@@ -224,12 +237,13 @@ mod tests {
         let connection = Connection::new("k:9092");
         assert!(!connection.is_down());
         connection.note_error(RDKafkaErrorCode::BrokerTransportFailure, "k:9092/bootstrap: Connect to ipv4#1.2.3.4:9092 failed: Connection refused");
-        assert!(!connection.is_down(), "one broker of several");
+        assert!(!connection.is_down(), "it may be one broker of several");
+        assert!(connection.is_suspect(), "or the only one");
         connection.note_error(RDKafkaErrorCode::AllBrokersDown, "1/1 brokers are down");
         assert!(connection.is_down());
         assert_eq!(connection.failure(), Failure::Unreachable("Kafka at k:9092 does not answer: connection refused".into()));
         connection.answered();
-        assert!(!connection.is_down());
+        assert!(!connection.is_down() && !connection.is_suspect());
         assert_eq!(connection.failure(), Failure::Unreachable("Kafka at k:9092 does not answer".into()));
     }
 

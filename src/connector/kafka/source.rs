@@ -130,7 +130,7 @@ impl KafkaSource {
 
     /// What is wrong when nothing came; `None` where nothing is.
     fn trouble(&self) -> Option<SourceError> {
-        if !self.drain.connection().is_down() {
+        if !self.drain.connection().is_suspect() {
             return None;
         }
         // A refused password is asked again too: somebody may have set it right on the brokers.
@@ -238,7 +238,7 @@ impl Source for KafkaSource {
                 let failure = self.drain.connection().explain(&self.settings.topic, error, &detail);
                 if !matches!(failure, Failure::Failed(_)) {
                     // The next poll asks whether it is over.
-                    self.drain.connection().lost(None);
+                    self.drain.connection().suspect();
                 }
                 Some(failure.into())
             }
