@@ -32,20 +32,21 @@ pub fn base_session(environment: Arc<RuntimeEnv>) -> SessionState {
     // A pair of millions of rows is filtered by its pages, not read whole.
     options.execution.parquet.pushdown_filters = true;
     options.execution.parquet.reorder_filters = true;
-    let mut state = SessionStateBuilder::new()
+    SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(environment)
         .with_default_features()
         .with_analyzer_rule(Arc::new(LowerWindows))
-        .build();
-    state.register_relation_planner(Arc::new(WindowFunctions)).expect("a planner is always taken");
-    state
+        .build()
 }
 
 /// The same session over these tables.
 pub fn session_over(base: &SessionState, tables: BTreeMap<String, Arc<dyn TableProvider>>) -> SessionState {
+    let windows = WindowFunctions { tables: tables.clone() };
     let names = Names { schema: Arc::new(Tables(tables)) };
-    SessionStateBuilder::new_from_existing(base.clone()).with_catalog_list(Arc::new(names)).build()
+    let mut state = SessionStateBuilder::new_from_existing(base.clone()).with_catalog_list(Arc::new(names)).build();
+    state.register_relation_planner(Arc::new(windows)).expect("a planner is always taken");
+    state
 }
 
 #[derive(Debug)]

@@ -5,18 +5,20 @@
 //!                                           └─▶ batch: lowered to a projection with date_bin
 //! ```
 
-use std::{cmp::Ordering, fmt, sync::Arc};
+use std::{cmp::Ordering, collections::BTreeMap, fmt, sync::Arc};
 
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::{
+    catalog::TableProvider,
     common::{
         Column, DFSchema, DFSchemaRef, DataFusionError, Diagnostic, Result, ScalarValue, Span,
         config::ConfigOptions,
         tree_node::Transformed,
     },
+    datasource::provider_as_source,
     functions::datetime::expr_fn::date_bin,
     logical_expr::{
-        Expr, ExprSchemable, Extension, LogicalPlan, Projection, UserDefinedLogicalNodeCore, cast, lit,
+        Expr, ExprSchemable, Extension, LogicalPlan, LogicalPlanBuilder, Projection, UserDefinedLogicalNodeCore, cast, lit,
         planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning},
     },
     optimizer::AnalyzerRule,
@@ -129,7 +131,19 @@ impl AnalyzerRule for LowerWindows {
 
 /// Plans window functions in FROM.
 #[derive(Debug)]
-pub struct WindowFunctions;
+pub struct WindowFunctions {
+    /// DataFusion's planner looks up only what stands as a table in FROM, and the table of a window is an argument.
+    pub tables: BTreeMap<String, Arc<dyn TableProvider>>,
+}
+
+impl WindowFunctions {
+    fn scan(&self, name: &ast::ObjectName, context: &mut dyn RelationPlannerContext) -> Option<Result<LogicalPlan>> {
+        let reference = context.object_name_to_table_reference(name.clone()).ok()?;
+        let table = self.tables.get(reference.table())?;
+        let source = provider_as_source(Arc::clone(table));
+        Some(LogicalPlanBuilder::scan(reference, source, None).and_then(|builder| builder.build()))
+    }
+}
 
 impl RelationPlanner for WindowFunctions {
     fn plan_relation(&self, relation: TableFactor, context: &mut dyn RelationPlannerContext) -> Result<RelationPlanning> {
@@ -163,8 +177,9 @@ impl RelationPlanner for WindowFunctions {
             ast::Expr::CompoundIdentifier(idents) => ast::ObjectName::from(idents.clone()),
             other => return Err(mistake("the first argument of tumble is a table's name", Some(other.span()), usage)),
         };
-        let input = context.plan(TableFactor::Table {
-            name: table_name,
+        // A name that WITH gave comes first, as everywhere in FROM.
+        let planned = context.plan(TableFactor::Table {
+            name: table_name.clone(),
             alias: None,
             args: None,
             with_hints: vec![],
@@ -174,7 +189,11 @@ impl RelationPlanner for WindowFunctions {
             json_path: None,
             sample: None,
             index_hints: vec![],
-        })?;
+        });
+        let input = match planned {
+            Ok(input) => input,
+            Err(unknown) => self.scan(&table_name, context).unwrap_or(Err(unknown))?,
+        };
         let time_span = time.span();
         let Expr::Column(column) = context.sql_to_expr(time, input.schema())? else {
             return Err(mistake("the second argument of tumble is a column", Some(time_span), usage));
