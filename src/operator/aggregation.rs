@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arrow::{
     array::{ArrayRef, AsArray, BooleanArray, RecordBatch},
-    compute::{filter, take},
+    compute::take,
     datatypes::{FieldRef, Schema, SchemaRef},
 };
 use datafusion::{
@@ -127,10 +127,6 @@ impl Aggregation {
 }
 
 impl Evaluated {
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
     /// The rows at these places, in this order.
     pub fn take(&self, indices: &ArrayRef) -> Result<Self> {
         let pick = |array: &ArrayRef| take(array, indices, None).map_err(|e| Error::bug(e.to_string()));
@@ -148,21 +144,15 @@ impl Evaluated {
         })
     }
 
-    /// The rows where `mask` is true.
-    pub fn filter(&self, mask: &BooleanArray) -> Result<Self> {
-        let pick = |array: &ArrayRef| filter(array, mask).map_err(|e| Error::bug(e.to_string()));
-        Ok(Self {
-            groups: self.groups.iter().map(pick).collect::<Result<_>>()?,
-            arguments: self.arguments.iter().map(|columns| columns.iter().map(pick).collect()).collect::<Result<_>>()?,
-            filters: self
-                .filters
-                .iter()
-                .map(|filter| {
-                    filter.as_ref().map(|values| Ok(pick(&(Arc::new(values.clone()) as ArrayRef))?.as_boolean().clone())).transpose()
-                })
-                .collect::<Result<_>>()?,
-            rows: mask.true_count(),
-        })
+    /// `length` rows from `offset` on, without copying.
+    pub fn slice(&self, offset: usize, length: usize) -> Self {
+        let pick = |array: &ArrayRef| array.slice(offset, length);
+        Self {
+            groups: self.groups.iter().map(pick).collect(),
+            arguments: self.arguments.iter().map(|columns| columns.iter().map(pick).collect()).collect(),
+            filters: self.filters.iter().map(|filter| filter.as_ref().map(|mask| mask.slice(offset, length))).collect(),
+            rows: length,
+        }
     }
 }
 

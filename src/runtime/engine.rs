@@ -299,26 +299,19 @@ impl Engine {
             .collect()
     }
 
-    /// A materialized view to follow.
+    /// A materialized view or side output to follow.
     pub fn follow(&self, view: &str) -> Result<ViewReader, Problem> {
-        let catalog = self.catalog();
-        let definition = catalog.materialized(view);
-        let shared = definition.and_then(|definition| self.shared_of(&definition.source));
-        match shared {
-            Some(shared) => Ok(ViewReader { name: view.to_owned(), epochs: shared.epochs(), shared, stopping: self.0.stopping.clone() }),
-            None => {
-                let names: Vec<&str> = catalog
-                    .iter()
-                    .filter(|relation| matches!(relation, Relation::Materialized(_)))
-                    .map(Relation::name)
-                    .collect();
-                let help = match crate::sql::suggest::nearest(view, names.iter().copied()) {
-                    Some(near) => format!("did you mean {near}?"),
-                    None => format!("materialized views: {}", names.join(", ")),
-                };
-                Err(Problem::new(ProblemKind::NotFound { detail: format!("no materialized view named {view}"), help: vec![help] }))
-            }
+        let timelines = self.0.timelines.read().expect("nobody panics while holding it");
+        if let Some(shared) = timelines.values().find(|shared| shared.views.contains_key(view)) {
+            let shared = Arc::clone(shared);
+            return Ok(ViewReader { name: view.to_owned(), epochs: shared.epochs(), shared, stopping: self.0.stopping.clone() });
         }
+        let names: Vec<&str> = timelines.values().flat_map(|shared| shared.views.keys()).map(String::as_str).collect();
+        let help = match crate::sql::suggest::nearest(view, names.iter().copied()) {
+            Some(near) => format!("did you mean {near}?"),
+            None => format!("views to follow: {}", names.join(", ")),
+        };
+        Err(Problem::new(ProblemKind::NotFound { detail: format!("no materialized view named {view}"), help: vec![help] }))
     }
 }
 

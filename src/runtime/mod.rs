@@ -21,5 +21,5 @@ mod timeline;
 pub use engine::{Engine, EngineOptions, Mode, SourceOverride, ViewReader};
 pub use face::*;
 pub use metrics::Metrics;
-pub use query::environment as query_environment;
+pub use query::{environment as query_environment, problem_of};
 pub use statement::StepEnd;

@@ -83,7 +83,10 @@ impl Engine {
             rows = concat_batches(&info.schema, [&rows, &conform(&older, &info.schema)?]).map_err(internal)?;
         }
         let has_more = limit < rows.num_rows();
-        let rows = rows.slice(0, rows.num_rows().min(limit));
+        let rows = match (&info.time, has_more) {
+            (Some(time), true) => whole_times(&rows, time, limit)?,
+            _ => rows.slice(0, rows.num_rows().min(limit)),
+        };
         let rows = match info.time {
             Some(_) => reversed(&rows)?,
             None => rows,
@@ -224,22 +227,23 @@ fn scan(name: &str, rows: RowsSnapshot) -> Result<LogicalPlan, DataFusionError> 
     LogicalPlanBuilder::scan(reference, provider_as_source(Arc::new(SnapshotTable::new(rows))), None)?.build()
 }
 
-/// `column = value` for each parameter.
+/// `column = value` for each parameter; several values of one column mean any of them.
 fn conditions(request: &PageRequest, info: &RelationInfo) -> Result<Vec<Expr>, ProblemKind> {
-    request
-        .equals
-        .iter()
-        .map(|(column, text)| {
-            let field = info.schema.field_with_name(column).map_err(|_| {
-                let names: Vec<&str> = info.schema.fields().iter().map(|field| field.name().as_str()).collect();
-                let near = suggest::nearest(column, names.iter().copied()).map_or(String::new(), |near| format!("; did you mean {near}?"));
-                ProblemKind::Parameter(format!("{} has no column {column}{near}", info.name))
-            })?;
-            let value = ScalarValue::try_from_string(text.clone(), field.data_type())
-                .map_err(|_| ProblemKind::Parameter(format!("{column} is {}, and '{text}' is not", crate::plan::type_name(field.data_type()))))?;
-            Ok(ident(column).eq(lit(value)))
-        })
-        .collect()
+    let mut by_column: Vec<(&str, Vec<Expr>)> = Vec::new();
+    for (column, text) in &request.equals {
+        let field = info.schema.field_with_name(column).map_err(|_| {
+            let names: Vec<&str> = info.schema.fields().iter().map(|field| field.name().as_str()).collect();
+            let near = suggest::nearest(column, names.iter().copied()).map_or(String::new(), |near| format!("; did you mean {near}?"));
+            ProblemKind::Parameter(format!("{} has no column {column}{near}", info.name))
+        })?;
+        let value = ScalarValue::try_from_string(text.clone(), field.data_type())
+            .map_err(|_| ProblemKind::Parameter(format!("{column} is {}, and '{text}' is not", crate::plan::type_name(field.data_type()))))?;
+        match by_column.iter_mut().find(|(known, _)| known == column) {
+            Some((_, values)) => values.push(lit(value)),
+            None => by_column.push((column, vec![lit(value)])),
+        }
+    }
+    Ok(by_column.into_iter().map(|(column, values)| ident(column).in_list(values, false)).collect())
 }
 
 fn nanos(time: i64) -> Expr {
@@ -255,6 +259,18 @@ fn conform(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Proble
         .map(|(column, field)| arrow::compute::cast(column, field.data_type()).map_err(internal))
         .collect::<Result<_, _>>()?;
     RecordBatch::try_new(Arc::clone(schema), columns).map_err(internal)
+}
+
+/// The first rows (newest first), at most `limit`, without a time that goes on behind them: the next page begins before a time.
+/// A single time that fills the whole page is an error, as no page could hold it.
+fn whole_times(rows: &RecordBatch, time: &str, limit: usize) -> Result<RecordBatch, ProblemKind> {
+    let times = rows.column_by_name(time).and_then(|column| column.as_primitive_opt::<TimestampNanosecondType>().cloned());
+    let Some(times) = times else { return Ok(rows.slice(0, limit)) };
+    let cut = (0..=limit).rev().find(|row| *row == 0 || times.value(row - 1) != times.value(limit)).unwrap_or(0);
+    match cut {
+        0 => Err(ProblemKind::Parameter(format!("more than {limit} rows have the same {time}: filter by a key, or raise the limit"))),
+        cut => Ok(rows.slice(0, cut)),
+    }
 }
 
 fn reversed(rows: &RecordBatch) -> Result<RecordBatch, ProblemKind> {

@@ -37,7 +37,7 @@ impl Engine {
     pub async fn apply(&self, text: &SourceText, parsed: ParsedFile) -> std::result::Result<Vec<Diagnostic>, Vec<Diagnostic>> {
         let _defining = self.0.defining.lock().await;
         let mut catalog = self.catalog();
-        let mut diagnostics = parsed.diagnostics;
+        let mut diagnostics = parsed.diagnostics.clone();
         for statement in &parsed.statements {
             let statement = self.overridden(statement);
             match self.bind(&statement, text, &mut catalog, BTreeMap::new()).await {
@@ -49,6 +49,11 @@ impl Engine {
                 Err(mistakes) => diagnostics.extend(mistakes),
             }
         }
+        // What a broken statement would have made is not unknown: its own mistake is told already.
+        diagnostics.retain(|diagnostic| {
+            diagnostic.code != SqlState::UnknownTable
+                || !parsed.unfinished.iter().any(|name| diagnostic.message.contains(&format!("`{name}`")))
+        });
         diagnostics.sort_by_key(|diagnostic| diagnostic.span.map(|span| span.start));
         if diagnostics.iter().any(Diagnostic::is_error) {
             return Err(diagnostics);

@@ -247,7 +247,7 @@ impl Timeline {
             self.positions.entry(split.clone()).or_insert(*start);
             self.watermarks.add_split(split);
         }
-        let slices = self.prepare(plan, input)?;
+        let (slices, new_bad) = self.prepare(plan, input)?;
         let watermark = self.watermarks.end_epoch(&plan.idle_splits, plan.is_last);
         let end = EpochEnd { watermark, epoch_time: plan.epoch_time };
 
@@ -280,19 +280,33 @@ impl Timeline {
                 let (added, removed, _) = consolidate(&stream.schema, &stream.key, &applied)?;
                 changes.push((view.definition.name.clone(), Change { epoch: plan.number, watermark, added, removed }));
             }
+            let mut late_changes = Vec::new();
             for late in out.late {
                 let side = view.late.as_mut().expect("only a windowed view has late rows");
                 let count = late.rows.num_rows() as u64;
                 self.metrics.rows_late_total.with_label_values(&[&view.definition.name]).inc_by(count);
-                let evicted = side.push(late_rows(late, side.schema())?);
+                let rows = late_rows(late, side.schema())?;
+                late_changes.push(rows.clone());
+                let evicted = side.push(rows);
                 self.metrics.rows_evicted_total.with_label_values(&[&format!("{}$late", view.definition.name)]).inc_by(evicted as u64);
             }
+            if !late_changes.is_empty() {
+                let schema = late_changes[0].schema();
+                let added = concat_batches(&schema, &late_changes).map_err(bug)?;
+                let removed = RecordBatch::new_empty(schema);
+                changes.push((format!("{}$late", view.definition.name), Change { epoch: plan.number, watermark, added, removed }));
+            }
             outputs.push(out.flows);
+        }
+        if !new_bad.is_empty() {
+            let added = concat_batches(&bad_schema(), &new_bad).map_err(bug)?;
+            let removed = RecordBatch::new_empty(bad_schema());
+            changes.push((format!("{}$bad", self.source.name), Change { epoch: plan.number, watermark, added, removed }));
         }
         self.epoch = plan.number;
         self.epoch_time = plan.epoch_time;
         self.metrics.epoch_duration_seconds.with_label_values(&[&self.source.name]).observe(stopwatch.elapsed().as_secs_f64());
-        Ok(Ran { plan: plan.clone(), changes, watermark })
+        Ok(Ran { plan: plan.clone(), changes })
     }
 
     /// Makes the epoch survive a crash. After an error nothing was committed: try again, and do nothing else meanwhile.
@@ -421,20 +435,22 @@ impl Timeline {
             if let Some(late) = &mut view.late {
                 late.restore(part(format!("{name}/late"))?, header.late_totals.get(name).copied().unwrap_or_default());
             }
-            let face = self.shared.views.get(name).expect("a face for every view");
+        }
+        for face in self.shared.views.values() {
             *face.log.lock().expect("nobody panics while holding it") = ChangeLog::new(self.epoch);
         }
         Ok(())
     }
 
     /// Rows in canonical order, cut into slices of a fixed size, each row with the watermark that it met; bad ones set aside.
-    fn prepare(&mut self, plan: &EpochPlan, input: Vec<SplitRows>) -> Result<Vec<(RecordBatch, Option<Int64Array>)>> {
+    fn prepare(&mut self, plan: &EpochPlan, input: Vec<SplitRows>) -> Result<(Vec<Slice>, Vec<RecordBatch>)> {
         let mut by_split: BTreeMap<SplitId, Vec<SplitRows>> = BTreeMap::new();
         for part in input {
             by_split.entry(part.split.clone()).or_default().push(part);
         }
         assert!(by_split.keys().eq(plan.ranges.keys()), "an epoch gets the rows of its plan");
         let mut slices = Vec::new();
+        let mut new_bad = Vec::new();
         for (split, parts) in by_split {
             let range = plan.ranges[&split];
             let mut rows = join(parts)?;
@@ -443,7 +459,7 @@ impl Timeline {
             assert_eq!(position, Some(range.from), "no row is read twice, and none is left out");
             self.positions.insert(split.clone(), range.to);
             let watermarks = self.observe(plan, &split, &mut rows)?;
-            self.set_aside(&split, &rows)?;
+            new_bad.extend(self.set_aside(&split, &rows)?);
             let count = rows.rows.num_rows();
             self.rows += count as u64;
             self.rows_since_checkpoint += count as u64;
@@ -453,7 +469,7 @@ impl Timeline {
                 slices.push((rows.rows.slice(from, length), watermarks.as_ref().map(|watermarks| watermarks.slice(from, length))));
             }
         }
-        Ok(slices)
+        Ok((slices, new_bad))
     }
 
     /// What each row met, and rows from too far ahead refused.
@@ -482,9 +498,9 @@ impl Timeline {
         Ok(Some(Int64Array::from(met)))
     }
 
-    fn set_aside(&mut self, split: &SplitId, rows: &SplitRows) -> Result<()> {
+    fn set_aside(&mut self, split: &SplitId, rows: &SplitRows) -> Result<Option<RecordBatch>> {
         if rows.bad.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let bad = &rows.bad;
         let columns: Vec<ArrayRef> = vec![
@@ -495,16 +511,18 @@ impl Timeline {
         ];
         let batch = RecordBatch::try_new(Arc::clone(self.bad.schema()), columns).map_err(bug)?;
         self.metrics.bad_records_total.with_label_values(&[&self.source.name]).inc_by(bad.len() as u64);
-        let evicted = self.bad.push(batch);
+        let evicted = self.bad.push(batch.clone());
         self.metrics.rows_evicted_total.with_label_values(&[&format!("{}$bad", self.source.name)]).inc_by(evicted as u64);
-        Ok(())
+        Ok(Some(batch))
     }
 }
+
+/// Rows, and the watermark that each of them met.
+type Slice = (RecordBatch, Option<Int64Array>);
 
 /// An epoch that ran and is not committed yet.
 pub struct Ran {
     pub plan: EpochPlan,
-    pub watermark: Watermark,
     changes: Vec<(String, Change)>,
 }
 

@@ -166,23 +166,7 @@ impl Refusal {
 
     /// A query that failed while its rows were read.
     pub fn of_stream(error: DataFusionError, query_id: &str) -> Self {
-        let kind = match error.find_root() {
-            DataFusionError::External(cause) => match cause.downcast_ref::<Error>() {
-                Some(Error::User(message)) => ProblemKind::Execution(message.clone()),
-                Some(Error::External { message, .. }) => ProblemKind::Unavailable(message.clone()),
-                Some(Error::State(_) | Error::Bug(_)) => ProblemKind::Internal(Error::bug(error.to_string())),
-                None => ProblemKind::Execution(cause.to_string()),
-            },
-            DataFusionError::ArrowError(cause, _) => ProblemKind::Execution(cause.to_string()),
-            DataFusionError::Execution(message) => ProblemKind::Execution(message.clone()),
-            DataFusionError::ResourcesExhausted(message) => {
-                ProblemKind::Execution(format!("the query needs more memory than it may have: {message}"))
-            }
-            DataFusionError::IoError(cause) => ProblemKind::Unavailable(cause.to_string()),
-            DataFusionError::ObjectStore(cause) => ProblemKind::Unavailable(cause.to_string()),
-            _ => ProblemKind::Internal(Error::bug(error.to_string())),
-        };
-        Problem::of_query(kind, query_id).into()
+        Problem::of_query(crate::runtime::problem_of(error), query_id).into()
     }
 }
 
