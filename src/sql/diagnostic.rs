@@ -76,11 +76,21 @@ impl SqlState {
 
 impl Diagnostic {
     pub fn error(code: SqlState, message: impl Into<String>, span: impl Into<Option<Span>>) -> Self {
-        Self { severity: Severity::Error, code, message: message.into(), span: span.into(), label: None, help: Vec::new() }
+        Self {
+            severity: Severity::Error,
+            code,
+            message: message.into(),
+            span: span.into(),
+            label: None,
+            help: Vec::new(),
+        }
     }
 
     pub fn warning(code: SqlState, message: impl Into<String>, span: impl Into<Option<Span>>) -> Self {
-        Self { severity: Severity::Warning, ..Self::error(code, message, span) }
+        Self {
+            severity: Severity::Warning,
+            ..Self::error(code, message, span)
+        }
     }
 
     pub fn label(mut self, label: impl Into<String>) -> Self {

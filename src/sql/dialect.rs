@@ -24,13 +24,18 @@ pub(super) struct Zeta {
 impl Zeta {
     /// For a statement of so many tokens.
     pub fn new(tokens: usize) -> Self {
-        Self { generic: GenericDialect {}, expressions_left: Cell::new(1_000 + 20 * tokens) }
+        Self {
+            generic: GenericDialect {},
+            expressions_left: Cell::new(1_000 + 20 * tokens),
+        }
     }
 }
 
 /// Whether the parser's current token is an unquoted word that starts a clause or a statement of ours, and so is no alias.
 fn at_stop_word(parser: &Parser) -> bool {
-    let Token::Word(word) = &parser.get_current_token().token else { return false };
+    let Token::Word(word) = &parser.get_current_token().token else {
+        return false;
+    };
     if word.quote_style.is_some() {
         return false;
     }
@@ -39,9 +44,15 @@ fn at_stop_word(parser: &Parser) -> bool {
         _ => String::new(),
     };
     match word.value.to_ascii_uppercase().as_str() {
-        "EMIT" | "INCLUDE" | "WATERMARK" | "QUALIFY" => true,
-        "CREATE" => matches!(next.as_str(), "SOURCE" | "EXTERNAL" | "VIEW" | "MATERIALIZED" | "SINK" | "TABLE" | "OR" | "FUNCTION"),
-        "DROP" => matches!(next.as_str(), "SOURCE" | "EXTERNAL" | "VIEW" | "MATERIALIZED" | "SINK" | "TABLE"),
+        "EMIT" | "INCLUDE" | "QUALIFY" => true,
+        "CREATE" => matches!(
+            next.as_str(),
+            "SOURCE" | "EXTERNAL" | "VIEW" | "MATERIALIZED" | "SINK" | "TABLE" | "OR" | "FUNCTION"
+        ),
+        "DROP" => matches!(
+            next.as_str(),
+            "SOURCE" | "EXTERNAL" | "VIEW" | "MATERIALIZED" | "SINK" | "TABLE"
+        ),
         "INSERT" => next == "INTO",
         _ => false,
     }

@@ -13,6 +13,11 @@ mod statement;
 mod parser;
 mod variables;
 
+mod clauses;
+mod columns;
+mod create;
+mod cursor;
+
 mod dialect;
 mod flink;
 mod guard;

@@ -4,13 +4,17 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::{
     ast::{
-        self, CteAsMaterialized, Expr, GroupByExpr, Join, JoinOperator, LimitClause, OrderBy, OrderByExpr, OrderByKind, Query, Select,
-        SelectFlavor, SelectItem, SetExpr, Spanned as _, TableAlias, TableFactor, TableWithJoins, Visit, Visitor, WildcardAdditionalOptions,
+        self, CteAsMaterialized, Expr, GroupByExpr, Join, JoinOperator, LimitClause, OrderBy, OrderByExpr, OrderByKind,
+        Query, Select, SelectFlavor, SelectItem, SetExpr, Spanned as _, TableAlias, TableFactor, TableVersion,
+        TableWithJoins, Visit, Visitor, WildcardAdditionalOptions,
     },
     tokenizer::Span as AstSpan,
 };
 
 use super::{Diagnostic, SourceText, SqlState, byte_span};
+
+/// Clauses of one query that are reported.
+const FOUND_MAX: usize = 20;
 
 /// Everything in a query, and in the queries inside it, that is not supported; empty where all is.
 ///
@@ -19,7 +23,12 @@ use super::{Diagnostic, SourceText, SqlState, byte_span};
 pub fn check_query(text: &SourceText, query: &Query) -> Vec<Diagnostic> {
     let mut checker = Checker { found: Vec::new() };
     let ControlFlow::Continue(()) = query.visit(&mut checker);
-    checker.found.into_iter().map(|found| found.diagnostic(text)).collect()
+    checker
+        .found
+        .into_iter()
+        .take(FOUND_MAX)
+        .map(|found| found.diagnostic(text))
+        .collect()
 }
 
 struct Found {
@@ -40,8 +49,18 @@ impl Found {
             super::token::find_words(text, start, &words)
         };
         let span = if self.is_written { written().or(near) } else { near };
-        let mistake = Diagnostic::error(SqlState::Unsupported, format!("`{}` is not supported", self.clause), span);
-        if self.help.is_empty() { mistake } else { mistake.help(self.help) }
+        let is_description = self.clause.chars().any(char::is_lowercase);
+        let name = if is_description {
+            self.clause.to_owned()
+        } else {
+            format!("`{}`", self.clause)
+        };
+        let mistake = Diagnostic::error(SqlState::Unsupported, format!("{name} is not supported"), span);
+        if self.help.is_empty() {
+            mistake
+        } else {
+            mistake.help(self.help)
+        }
     }
 }
 
@@ -53,14 +72,24 @@ impl Checker {
     /// `clause` is what was written, word by word.
     fn refuse(&mut self, is_there: bool, clause: &'static str, near: AstSpan, help: &'static str) {
         if is_there {
-            self.found.push(Found { clause, near, help, is_written: true });
+            self.found.push(Found {
+                clause,
+                near,
+                help,
+                is_written: true,
+            });
         }
     }
 
     /// `name` describes what was written at `at`.
     fn refuse_at(&mut self, is_there: bool, name: &'static str, at: AstSpan, help: &'static str) {
         if is_there {
-            self.found.push(Found { clause: name, near: at, help, is_written: false });
+            self.found.push(Found {
+                clause: name,
+                near: at,
+                help,
+                is_written: false,
+            });
         }
     }
 
@@ -79,16 +108,34 @@ impl Checker {
     }
 
     fn alias(&mut self, alias: Option<&TableAlias>) {
-        let Some(TableAlias { explicit: _, name, columns, at }) = alias else { return };
+        let Some(TableAlias {
+            explicit: _,
+            name,
+            columns,
+            at,
+        }) = alias
+        else {
+            return;
+        };
         self.refuse(at.is_some(), "AT", name.span, "");
         let typed = columns.iter().find(|column| column.data_type.is_some());
-        self.refuse_at(typed.is_some(), "a type in a list of aliases", typed.map_or(name.span, |typed| typed.name.span), "cast in SELECT");
+        self.refuse_at(
+            typed.is_some(),
+            "a type in a list of aliases",
+            typed.map_or(name.span, |typed| typed.name.span),
+            "cast in SELECT",
+        );
     }
 
     fn tables(&mut self, tables: &TableWithJoins) {
-        for Join { relation, global, join_operator } in &tables.joins {
-            let near = relation.span();
-            self.refuse_at(*global, "GLOBAL JOIN", near, "leave GLOBAL out");
+        let mut near = tables.relation.span();
+        for Join {
+            relation,
+            global,
+            join_operator,
+        } in &tables.joins
+        {
+            self.refuse(*global, "GLOBAL", near, "leave it out");
             let refused = match join_operator {
                 JoinOperator::Join(_)
                 | JoinOperator::Inner(_)
@@ -113,14 +160,22 @@ impl Checker {
                 }
             };
             if let Some((name, help)) = refused {
-                self.refuse_at(true, name, near, help);
+                self.refuse(true, name, near, help);
             }
+            near = relation.span();
         }
     }
 
     fn wildcard(&mut self, options: &WildcardAdditionalOptions) {
-        let WildcardAdditionalOptions { wildcard_token, opt_ilike: _, opt_exclude: _, opt_except: _, opt_replace: _, opt_rename, opt_alias } =
-            options;
+        let WildcardAdditionalOptions {
+            wildcard_token,
+            opt_ilike: _,
+            opt_exclude: _,
+            opt_except: _,
+            opt_replace: _,
+            opt_rename,
+            opt_alias,
+        } = options;
         let near = wildcard_token.0.span;
         self.refuse(opt_rename.is_some(), "RENAME", near, "list the columns with AS");
         self.refuse_at(opt_alias.is_some(), "an alias of *", near, "");
@@ -132,33 +187,94 @@ impl Visitor for Checker {
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Self::Break> {
         // Named one by one, so that a clause that is new in sqlparser does not compile until someone has thought about it.
-        let Query { with, body, order_by, limit_clause, fetch, locks, for_clause, settings, format_clause, pipe_operators } = query;
+        let Query {
+            with,
+            body,
+            order_by,
+            limit_clause,
+            fetch,
+            locks,
+            for_clause,
+            settings,
+            format_clause,
+            pipe_operators,
+        } = query;
         let near = query.span();
         for cte in with.iter().flat_map(|with| &with.cte_tables) {
             self.alias(Some(&cte.alias));
-            let is_hinted = matches!(cte.materialized, Some(CteAsMaterialized::Materialized | CteAsMaterialized::NotMaterialized));
-            self.refuse_at(is_hinted, "MATERIALIZED", cte.alias.name.span, "leave it out, or create a MATERIALIZED VIEW");
-            self.refuse_at(cte.from.is_some(), "FROM after a common table expression", cte.alias.name.span, "");
+            let is_hinted = matches!(
+                cte.materialized,
+                Some(CteAsMaterialized::Materialized | CteAsMaterialized::NotMaterialized)
+            );
+            self.refuse_at(
+                is_hinted,
+                "MATERIALIZED",
+                cte.alias.name.span,
+                "leave it out, or create a MATERIALIZED VIEW",
+            );
+            self.refuse_at(
+                cte.from.is_some(),
+                "FROM after a common table expression",
+                cte.alias.name.span,
+                "",
+            );
         }
         match body.as_ref() {
             SetExpr::Select(_) | SetExpr::Query(_) | SetExpr::SetOperation { .. } | SetExpr::Values(_) => {}
-            SetExpr::Insert(_) => self.refuse_at(true, "INSERT inside a query", near, "write INSERT INTO … WITH … SELECT …"),
-            SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => self.refuse_at(true, "changing rows inside a query", near, ""),
+            SetExpr::Insert(_) => self.refuse_at(
+                true,
+                "INSERT inside a query",
+                near,
+                "write INSERT INTO … WITH … SELECT …",
+            ),
+            SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
+                self.refuse_at(true, "changing rows inside a query", near, "")
+            }
             SetExpr::Table(_) => self.refuse_at(true, "TABLE", near, "write SELECT * FROM …"),
         }
         if let Some(order_by) = order_by {
             self.order_by(order_by);
         }
-        if let Some(LimitClause::LimitOffset { limit, offset: _, limit_by }) = limit_clause {
+        if let Some(LimitClause::LimitOffset {
+            limit,
+            offset: _,
+            limit_by,
+        }) = limit_clause
+        {
             let near = limit.as_ref().map_or(near, |limit| limit.span());
-            self.refuse_at(!limit_by.is_empty(), "LIMIT … BY", near, "number the rows: QUALIFY row_number() OVER (PARTITION BY …) <= n");
+            self.refuse_at(
+                !limit_by.is_empty(),
+                "LIMIT … BY",
+                near,
+                "number the rows: QUALIFY row_number() OVER (PARTITION BY …) <= n",
+            );
         }
         self.refuse(fetch.is_some(), "FETCH", near, "write LIMIT n");
-        self.refuse(locks.iter().any(|lock| matches!(lock.lock_type, ast::LockType::Update)), "FOR UPDATE", near, "reading never waits here");
-        self.refuse(locks.iter().any(|lock| matches!(lock.lock_type, ast::LockType::Share)), "FOR SHARE", near, "reading never waits here");
-        self.refuse(for_clause.is_some(), "FOR", near, "the format of an answer is chosen by the request");
+        self.refuse(
+            locks.iter().any(|lock| matches!(lock.lock_type, ast::LockType::Update)),
+            "FOR UPDATE",
+            near,
+            "reading never waits here",
+        );
+        self.refuse(
+            locks.iter().any(|lock| matches!(lock.lock_type, ast::LockType::Share)),
+            "FOR SHARE",
+            near,
+            "reading never waits here",
+        );
+        self.refuse(
+            for_clause.is_some(),
+            "FOR",
+            near,
+            "the format of an answer is chosen by the request",
+        );
         self.refuse(settings.is_some(), "SETTINGS", near, "");
-        self.refuse(format_clause.is_some(), "FORMAT", near, "the format of an answer is chosen by the request");
+        self.refuse(
+            format_clause.is_some(),
+            "FORMAT",
+            near,
+            "the format of an answer is chosen by the request",
+        );
         self.refuse(!pipe_operators.is_empty(), "|>", near, "write SELECT … FROM (SELECT …)");
         ControlFlow::Continue(())
     }
@@ -194,7 +310,9 @@ impl Visitor for Checker {
         for item in projection {
             match item {
                 SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. } => {}
-                SelectItem::ExprWithAliases { expr, .. } => self.refuse_at(true, "several names for one column", expr.span(), ""),
+                SelectItem::ExprWithAliases { expr, .. } => {
+                    self.refuse_at(true, "several names for one column", expr.span(), "")
+                }
                 SelectItem::QualifiedWildcard(_, options) | SelectItem::Wildcard(options) => self.wildcard(options),
             }
         }
@@ -210,15 +328,30 @@ impl Visitor for Checker {
         self.refuse_at(select_modifiers.is_some(), "a modifier of SELECT", near, "");
         self.refuse(top.is_some(), "TOP", near, "write LIMIT n at the end");
         self.refuse(exclude.is_some(), "EXCLUDE", near, "write SELECT * EXCLUDE (…)");
-        self.refuse(into.is_some(), "INTO", near, "write CREATE MATERIALIZED VIEW name AS SELECT …");
-        self.refuse(!lateral_views.is_empty(), "LATERAL VIEW", near, "write CROSS JOIN UNNEST(…)");
+        self.refuse(
+            into.is_some(),
+            "INTO",
+            near,
+            "write CREATE MATERIALIZED VIEW name AS SELECT …",
+        );
+        self.refuse(
+            !lateral_views.is_empty(),
+            "LATERAL VIEW",
+            near,
+            "write CROSS JOIN UNNEST(…)",
+        );
         self.refuse(prewhere.is_some(), "PREWHERE", near, "write WHERE");
         self.refuse(!connect_by.is_empty(), "CONNECT BY", near, "write WITH RECURSIVE");
         self.refuse(!cluster_by.is_empty(), "CLUSTER BY", near, "write ORDER BY");
         self.refuse(!distribute_by.is_empty(), "DISTRIBUTE BY", near, "leave it out");
         self.refuse(!sort_by.is_empty(), "SORT BY", near, "write ORDER BY");
         self.refuse(value_table_mode.is_some(), "AS", near, "");
-        self.refuse_at(!matches!(flavor, SelectFlavor::Standard), "FROM before SELECT", near, "write SELECT … FROM …");
+        self.refuse_at(
+            !matches!(flavor, SelectFlavor::Standard),
+            "FROM before SELECT",
+            near,
+            "write SELECT … FROM …",
+        );
         ControlFlow::Continue(())
     }
 
@@ -239,35 +372,85 @@ impl Visitor for Checker {
             } => {
                 let near = name.span();
                 self.alias(alias.as_ref());
-                self.refuse(args.as_ref().is_some_and(|args| args.settings.is_some()), "SETTINGS", near, "");
-                self.refuse_at(!with_hints.is_empty(), "a table hint", near, "leave WITH (…) out");
-                let help = "a view always shows its last committed epoch";
-                self.refuse_at(version.is_some(), "a version of a table (AS OF)", near, help);
+                self.refuse(
+                    args.as_ref().is_some_and(|args| args.settings.is_some()),
+                    "SETTINGS",
+                    near,
+                    "",
+                );
+                let hint = with_hints.first().map_or(near, |hint| hint.span());
+                self.refuse_at(!with_hints.is_empty(), "a table hint", hint, "leave WITH (…) out");
+                let help = "a table is read as it is now, a view at its last committed epoch";
+                match version {
+                    None => {}
+                    Some(TableVersion::ForSystemTimeAsOf(_)) => self.refuse(true, "FOR SYSTEM_TIME AS OF", near, help),
+                    Some(_) => self.refuse_at(true, "a version of a table", near, help),
+                }
                 self.refuse(*with_ordinality, "WITH ORDINALITY", near, "use row_number() OVER ()");
                 self.refuse(!partitions.is_empty(), "PARTITION", near, "write WHERE");
                 self.refuse_at(json_path.is_some(), "a path into a table", near, "");
-                self.refuse_at(sample.is_some(), "TABLESAMPLE", near, "write WHERE random() < 0.1 in a query, or LIMIT");
+                self.refuse(
+                    sample.is_some(),
+                    "TABLESAMPLE",
+                    near,
+                    "write WHERE random() < 0.1, or LIMIT",
+                );
                 self.refuse_at(!index_hints.is_empty(), "an index hint", near, "leave it out");
             }
-            TableFactor::Derived { lateral: _, subquery: _, alias, sample } => {
+            TableFactor::Derived {
+                lateral: _,
+                subquery: _,
+                alias,
+                sample,
+            } => {
                 self.alias(alias.as_ref());
-                self.refuse_at(sample.is_some(), "TABLESAMPLE", near, "");
+                self.refuse(
+                    sample.is_some(),
+                    "TABLESAMPLE",
+                    near,
+                    "write WHERE random() < 0.1, or LIMIT",
+                );
             }
             TableFactor::TableFunction { expr, alias } => {
                 self.alias(alias.as_ref());
-                self.refuse_at(true, "TABLE(…) around this", expr.span(), "write the function without TABLE( )");
+                self.refuse_at(
+                    true,
+                    "TABLE(…) around a function",
+                    expr.span(),
+                    "write the function without TABLE( )",
+                );
             }
-            TableFactor::Function { lateral: _, name, args: _, with_ordinality, alias } => {
+            TableFactor::Function {
+                lateral: _,
+                name,
+                args: _,
+                with_ordinality,
+                alias,
+            } => {
                 self.alias(alias.as_ref());
-                self.refuse(*with_ordinality, "WITH ORDINALITY", name.span(), "use row_number() OVER ()");
+                self.refuse(
+                    *with_ordinality,
+                    "WITH ORDINALITY",
+                    name.span(),
+                    "use row_number() OVER ()",
+                );
             }
-            TableFactor::UNNEST { alias, array_exprs, with_offset, with_offset_alias: _, with_ordinality } => {
+            TableFactor::UNNEST {
+                alias,
+                array_exprs,
+                with_offset,
+                with_offset_alias: _,
+                with_ordinality,
+            } => {
                 let near = array_exprs.first().map_or(near, |array| array.span());
                 self.alias(alias.as_ref());
                 self.refuse(*with_offset, "WITH OFFSET", near, "");
                 self.refuse(*with_ordinality, "WITH ORDINALITY", near, "");
             }
-            TableFactor::NestedJoin { table_with_joins, alias } => {
+            TableFactor::NestedJoin {
+                table_with_joins,
+                alias,
+            } => {
                 self.tables(table_with_joins);
                 self.alias(alias.as_ref());
             }
@@ -276,26 +459,46 @@ impl Visitor for Checker {
             TableFactor::XmlTable { .. } => self.refuse_at(true, "XMLTABLE", near, ""),
             TableFactor::SemanticView { .. } => self.refuse_at(true, "SEMANTIC_VIEW", near, ""),
             TableFactor::Pivot { table, .. } => {
-                self.refuse_at(true, "PIVOT", table.span(), "write one aggregate with FILTER (WHERE …) for each column");
+                self.refuse(
+                    true,
+                    "PIVOT",
+                    table.span(),
+                    "write one aggregate with FILTER (WHERE …) for each column",
+                );
             }
-            TableFactor::Unpivot { table, .. } => self.refuse_at(true, "UNPIVOT", table.span(), "write UNION ALL"),
-            TableFactor::MatchRecognize { table, .. } => self.refuse_at(true, "MATCH_RECOGNIZE", table.span(), ""),
+            TableFactor::Unpivot { table, .. } => self.refuse(true, "UNPIVOT", table.span(), "write UNION ALL"),
+            TableFactor::MatchRecognize { table, .. } => self.refuse(true, "MATCH_RECOGNIZE", table.span(), ""),
         }
         ControlFlow::Continue(())
     }
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Self::Break> {
         match expr {
-            Expr::Cast { expr, format, array, .. } => {
-                self.refuse(format.is_some(), "FORMAT", expr.span(), "use to_timestamp(text, format)");
+            Expr::Cast {
+                expr, format, array, ..
+            } => {
+                self.refuse(
+                    format.is_some(),
+                    "FORMAT",
+                    expr.span(),
+                    "use to_timestamp(text, format)",
+                );
                 self.refuse(*array, "ARRAY", expr.span(), "");
             }
             Expr::Function(function) => {
                 let near = function.name.span();
                 let has_parameters = !matches!(function.parameters, ast::FunctionArguments::None);
                 self.refuse_at(has_parameters, "a second list of arguments", near, "");
-                self.refuse_at(function.uses_odbc_syntax, "{fn …}", near, "write the function without braces");
-                function.within_group.iter().for_each(|expression| self.order_by_expression(expression));
+                self.refuse_at(
+                    function.uses_odbc_syntax,
+                    "{fn …}",
+                    near,
+                    "write the function without braces",
+                );
+                function
+                    .within_group
+                    .iter()
+                    .for_each(|expression| self.order_by_expression(expression));
             }
             _ => {}
         }

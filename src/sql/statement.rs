@@ -21,6 +21,8 @@ pub struct Statement {
 }
 
 #[derive(Clone, Debug)]
+// There are a few of them at a time, and a box around one would stand in every match.
+#[allow(clippy::large_enum_variant)]
 pub enum StatementKind {
     CreateSource(CreateSource),
     CreateExternalTable(CreateExternalTable),

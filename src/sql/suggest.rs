@@ -46,7 +46,11 @@ mod tests {
             ("opne", Some("open"), "two letters swapped are one mistake"),
             ("OPEN", Some("open"), "case does not matter"),
             ("opentime", Some("open_time"), "a letter is missing"),
-            ("numer_of_trade", Some("number_of_trades"), "a long word may have more mistakes"),
+            (
+                "numer_of_trade",
+                Some("number_of_trades"),
+                "a long word may have more mistakes",
+            ),
             ("a2", None, "a short word has to be right"),
             ("cl", None, "too short to guess"),
             ("volume", None, "nothing is near"),

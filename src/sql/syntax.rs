@@ -9,10 +9,12 @@ use super::{
 };
 
 /// Words that are likely meant where something near them stands in a wrong place.
+#[rustfmt::skip] // one line each would fill the page
 const CLAUSE_WORDS: &[&str] = &[
-    "SELECT", "FROM", "WHERE", "GROUP", "HAVING", "ORDER", "LIMIT", "OFFSET", "UNION", "INTERSECT", "EXCEPT", "JOIN", "INNER", "LEFT", "RIGHT",
-    "CROSS", "USING", "BETWEEN", "INTERVAL", "PARTITION", "OVER", "VALUES", "WITH", "INCLUDE", "WATERMARK", "EMIT", "QUALIFY", "WINDOW",
-    "LIKE", "CASE", "WHEN", "THEN", "ELSE", "DISTINCT", "STORED", "LOCATION", "OPTIONS", "CHANGES", "CLOSE", "EVERY",
+    "SELECT", "FROM", "WHERE", "GROUP", "HAVING", "ORDER", "LIMIT", "OFFSET", "UNION", "INTERSECT", "EXCEPT", "JOIN",
+    "INNER", "LEFT", "RIGHT", "CROSS", "USING", "BETWEEN", "INTERVAL", "PARTITION", "OVER", "VALUES", "WITH",
+    "INCLUDE", "WATERMARK", "EMIT", "QUALIFY", "WINDOW", "LIKE", "CASE", "WHEN", "THEN", "ELSE", "DISTINCT", "STORED",
+    "LOCATION", "OPTIONS", "CHANGES", "CLOSE", "EVERY",
 ];
 
 /// The tokens of one statement, for messages about them.
@@ -27,14 +29,26 @@ impl<'a> Written<'a> {
     pub fn span(&self, index: usize) -> Span {
         match self.tokens.get(index) {
             Some(tok) => tok.span,
-            None => self.tokens.last().map_or_else(Span::default, |tok| Span::new(tok.span.end, tok.span.end)),
+            None => self
+                .tokens
+                .last()
+                .map_or_else(Span::default, |tok| Span::new(tok.span.end, tok.span.end)),
         }
+    }
+
+    /// Token `index` as it was written: a variable as its name, never its value.
+    pub fn raw(&self, index: usize) -> &'a str {
+        self.tokens
+            .get(index)
+            .map_or("", |tok| &self.original[tok.span.start..tok.span.end])
     }
 
     /// Token `index` as it was written, short enough for a sentence.
     pub fn found(&self, index: usize) -> String {
-        let Some(tok) = self.tokens.get(index) else { return "the end of the statement".into() };
-        let written = &self.original[tok.span.start..tok.span.end];
+        if self.tokens.len() <= index {
+            return "the end of the statement".into();
+        }
+        let written = self.raw(index);
         let mut first: String = written.lines().next().unwrap_or_default().chars().take(40).collect();
         if first.len() < written.len() {
             first.push('…');
@@ -53,8 +67,29 @@ impl<'a> Written<'a> {
                 .label(format!("closed here, right before {}", self.found(index + 1)))
                 .help("close the text with `'`; a quote inside is written twice: `''`");
         }
-        let mistake =
-            Diagnostic::error(SqlState::Syntax, format!("expected {expected}, found {}", self.found(index)), self.span(index));
+        // `SELECT a, FROM t`: FROM was taken for a column.
+        let is_comma = |at: usize| self.tokens[at].is(&Token::Comma);
+        if let Some(from) = [Some(index), index.checked_sub(1)]
+            .into_iter()
+            .flatten()
+            .find(|at| self.word_is(*at, "FROM"))
+            && let Some(comma) = from.checked_sub(1).filter(|before| is_comma(*before))
+        {
+            return Diagnostic::error(
+                SqlState::Syntax,
+                format!("expected an expression, found {}", self.found(from)),
+                self.span(from),
+            )
+            .help(format!(
+                "leave the comma in line {} out",
+                self.tokens[comma].token.span.start.line
+            ));
+        }
+        let mistake = Diagnostic::error(
+            SqlState::Syntax,
+            format!("expected {expected}, found {}", self.found(index)),
+            self.span(index),
+        );
         match self.misspelled(index, expected) {
             Some((_, meant)) => mistake.help(format!("did you mean `{meant}`?")),
             None => mistake,
@@ -68,18 +103,48 @@ impl<'a> Written<'a> {
             return Diagnostic::error(SqlState::Syntax, format!("unexpected {}", self.found(misspelled)), at)
                 .help(format!("did you mean `{meant}`?"));
         }
-        match self.expected(index, "the end of the statement") {
-            unclosed if unclosed.message.starts_with("unclosed") => unclosed,
-            mistake => Diagnostic { message: format!("unexpected {}", self.found(index)), ..mistake },
+        if ["GROUP", "ORDER", "PARTITION"]
+            .iter()
+            .any(|word| self.word_is(index, word))
+            && !self.word_is(index + 1, "BY")
+        {
+            return self.expected(index + 1, &format!("`BY` after {}", self.found(index)));
         }
+        match self.expected(index, "the end of the statement") {
+            mistake if !mistake.message.contains("the end of the statement") => mistake,
+            mistake => {
+                let mistake = Diagnostic {
+                    message: format!("unexpected {}", self.found(index)),
+                    ..mistake
+                };
+                let is_word = |at: usize| {
+                    self.tokens
+                        .get(at)
+                        .is_some_and(|tok| matches!(tok.token.token, Token::Word(_)))
+                };
+                if is_word(index) && index.checked_sub(1).is_some_and(is_word) {
+                    return mistake.help(format!("is a comma missing before {}?", self.found(index)));
+                }
+                mistake
+            }
+        }
+    }
+
+    fn word_is(&self, index: usize, word: &str) -> bool {
+        self.tokens.get(index).is_some_and(|tok| tok.is_word(word))
     }
 
     /// A word at token `index` or right before it that is nearly one that `expected` names, or the word of a clause.
     fn misspelled(&self, index: usize, expected: &str) -> Option<(usize, String)> {
-        let expected: Vec<String> =
-            expected.split(|c: char| !c.is_ascii_alphabetic()).filter(|word| 2 < word.len() && is_upper(word)).map(str::to_owned).collect();
+        let expected: Vec<String> = expected
+            .split(|c: char| !c.is_ascii_alphabetic())
+            .filter(|word| 2 < word.len() && is_upper(word))
+            .map(str::to_owned)
+            .collect();
         for at in [Some(index), index.checked_sub(1)].into_iter().flatten() {
-            let Some(word) = self.tokens.get(at).and_then(Tok::word) else { continue };
+            let Some(word) = self.tokens.get(at).and_then(Tok::word) else {
+                continue;
+            };
             if CLAUSE_WORDS.contains(&word.as_str()) || expected.contains(&word) {
                 continue;
             }
@@ -96,23 +161,37 @@ impl<'a> Written<'a> {
     pub fn translated(&self, error: ParserError, start: usize, end: usize) -> Diagnostic {
         let message = match error {
             ParserError::RecursionLimitExceeded => {
-                return Diagnostic::error(SqlState::TooComplex, "nested too deeply", self.span(start)).help("split the query, e.g. by a view");
+                return Diagnostic::error(SqlState::TooComplex, "nested too deeply", self.span(start))
+                    .help("split the query, e.g. by a view");
             }
             ParserError::ParserError(message) | ParserError::TokenizerError(message) => message,
         };
         let (message, place) = split_place(&message);
         let at = place.and_then(|(line, column)| {
-            let found = self.tokens[start..end].iter().position(|tok| (tok.token.span.start.line, tok.token.span.start.column) == (line, column));
+            let found = self.tokens[start..end]
+                .iter()
+                .position(|tok| (tok.token.span.start.line, tok.token.span.start.column) == (line, column));
             found.map(|index| start + index)
         });
         // Without a place the tokens came to an end.
-        let index = at.unwrap_or(if message.contains("found: EOF") || place.is_none() { end } else { start });
+        let index = at.unwrap_or(if message.contains("found: EOF") || place.is_none() {
+            end
+        } else {
+            start
+        });
         match message.split_once(", found: ") {
             Some((expected, _)) => {
-                let expected = expected.strip_prefix("Expected: ").or_else(|| expected.strip_prefix("Expected ")).unwrap_or(expected);
+                let expected = expected
+                    .strip_prefix("Expected: ")
+                    .or_else(|| expected.strip_prefix("Expected "))
+                    .unwrap_or(expected);
                 self.expected(index, &readable(expected))
             }
-            None => Diagnostic::error(SqlState::Syntax, lower_first(message.trim_end_matches('.')), self.span(index)),
+            None => Diagnostic::error(
+                SqlState::Syntax,
+                lower_first(message.trim_end_matches('.')),
+                self.span(index),
+            ),
         }
     }
 
@@ -142,13 +221,18 @@ impl<'a> Written<'a> {
                 Some((_, expected)) if expected == closes => {}
                 Some((opened, expected)) => {
                     return Some(
-                        Diagnostic::error(SqlState::Syntax, format!("{} is closed by `{closes}`", self.found(opened)), tok.span)
-                            .help(format!("write `{expected}`")),
+                        Diagnostic::error(
+                            SqlState::Syntax,
+                            format!("{} is closed by `{closes}`", self.found(opened)),
+                            tok.span,
+                        )
+                        .help(format!("write `{expected}`")),
                     );
                 }
                 None => {
                     return Some(
-                        Diagnostic::error(SqlState::Syntax, format!("`{closes}` closes nothing"), tok.span).help("leave it out"),
+                        Diagnostic::error(SqlState::Syntax, format!("`{closes}` closes nothing"), tok.span)
+                            .help("leave it out"),
                     );
                 }
             }
@@ -156,9 +240,13 @@ impl<'a> Written<'a> {
         // The outermost one: the others are likely closed by what was meant for it.
         let (opened, closes) = *open.first()?;
         Some(
-            Diagnostic::error(SqlState::Syntax, format!("unclosed {}", self.found(opened)), self.span(opened))
-                .label("opened here")
-                .help(format!("close it with `{closes}`")),
+            Diagnostic::error(
+                SqlState::Syntax,
+                format!("unclosed {}", self.found(opened)),
+                self.span(opened),
+            )
+            .label("opened here")
+            .help(format!("close it with `{closes}`")),
         )
     }
 }
@@ -171,7 +259,9 @@ fn is_upper(word: &str) -> bool {
 fn readable(expected: &str) -> String {
     match expected {
         "identifier" => "a name".into(),
-        "a SELECT, VALUES, or a query in parentheses" | "SELECT, VALUES, or a subquery in the query body" => "SELECT or VALUES".into(),
+        "a SELECT, VALUES, or a query in parentheses" | "SELECT, VALUES, or a subquery in the query body" => {
+            "SELECT or VALUES".into()
+        }
         "an expression" | "joined table" => expected.into(),
         _ if expected.chars().any(|c| c.is_ascii_lowercase()) || expected.contains('`') => expected.into(),
         _ => format!("`{expected}`"),

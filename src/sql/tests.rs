@@ -24,7 +24,11 @@ fn rendered(sql: &str) -> String {
 fn one(sql: &str) -> Statement {
     let text = text(sql);
     let parsed = parse(&text);
-    assert!(parsed.diagnostics.is_empty(), "{sql}\n{}", render(&text, &parsed.diagnostics, Color::Never));
+    assert!(
+        parsed.diagnostics.is_empty(),
+        "{sql}\n{}",
+        render(&text, &parsed.diagnostics, Color::Never)
+    );
     assert_eq!(parsed.statements.len(), 1, "{sql}");
     parsed.statements.into_iter().next().expect("there is one")
 }
@@ -36,7 +40,12 @@ fn parse_with(sql: &str, variables: &[(&str, &str)], files: &[(&str, &str)]) -> 
     let parsed = parse_file(
         &text,
         &|name| variables.get(name).map(|value| (*value).to_owned()),
-        &|path| files.get(path).map(|content| (*content).to_owned()).ok_or_else(|| "no such file".to_owned()),
+        &|path| {
+            files
+                .get(path)
+                .map(|content| (*content).to_owned())
+                .ok_or_else(|| "no such file".to_owned())
+        },
     );
     (text, parsed)
 }

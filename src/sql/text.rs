@@ -15,12 +15,18 @@ impl Span {
 
     /// The smallest span over both.
     pub fn to(self, other: Self) -> Self {
-        Self { start: self.start.min(other.start), end: self.end.max(other.end) }
+        Self {
+            start: self.start.min(other.start),
+            end: self.end.max(other.end),
+        }
     }
 
     /// The same place in a text that stands `offset` bytes further on.
     pub fn shifted(self, offset: usize) -> Self {
-        Self { start: self.start + offset, end: self.end + offset }
+        Self {
+            start: self.start + offset,
+            end: self.end + offset,
+        }
     }
 }
 
@@ -41,7 +47,10 @@ pub struct SourceText {
 
 impl SourceText {
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { name: name.into(), text: text.into() }
+        Self {
+            name: name.into(),
+            text: text.into(),
+        }
     }
 
     /// Where a byte offset stands; one past the end is the end.
@@ -68,6 +77,10 @@ impl SourceText {
             }
         }
         let line = self.text[start..].split('\n').next().unwrap_or_default();
-        start + line.char_indices().nth(place.column.saturating_sub(1)).map_or(line.len(), |(index, _)| index)
+        start
+            + line
+                .char_indices()
+                .nth(place.column.saturating_sub(1))
+                .map_or(line.len(), |(index, _)| index)
     }
 }

@@ -47,8 +47,16 @@ impl Substituted {
     /// `text` as it is: nothing stands for anything else.
     pub fn unchanged(text: &SourceText) -> Self {
         let all = Span::new(0, text.text.len());
-        let segments = vec![Segment { new: all, original: all, kind: SegmentKind::AsWritten }];
-        Self { text: text.text.clone(), segments, diagnostics: Vec::new() }
+        let segments = vec![Segment {
+            new: all,
+            original: all,
+            kind: SegmentKind::AsWritten,
+        }];
+        Self {
+            text: text.text.clone(),
+            segments,
+            diagnostics: Vec::new(),
+        }
     }
 
     pub fn new(text: &SourceText, lookup: Lookup, read_file: ReadFile) -> Self {
@@ -57,7 +65,11 @@ impl Substituted {
             lookup,
             read_file,
             written_from: 0,
-            out: Self { text: String::with_capacity(text.text.len()), segments: Vec::new(), diagnostics: Vec::new() },
+            out: Self {
+                text: String::with_capacity(text.text.len()),
+                segments: Vec::new(),
+                diagnostics: Vec::new(),
+            },
         };
         scan.run();
         scan.out
@@ -94,7 +106,10 @@ impl Substituted {
     pub fn text_without_secrets(&self, original: &str, span: Span, comments: &[Span]) -> String {
         let mut parts: Vec<(&str, bool)> = Vec::new();
         let first = self.segments.partition_point(|segment| segment.new.end <= span.start);
-        for segment in self.segments[first..].iter().take_while(|segment| segment.new.start < span.end) {
+        for segment in self.segments[first..]
+            .iter()
+            .take_while(|segment| segment.new.start < span.end)
+        {
             match segment.kind {
                 SegmentKind::Secret => parts.push((&original[segment.original.start..segment.original.end], false)),
                 _ => {
@@ -104,8 +119,10 @@ impl Substituted {
             }
         }
         let mut text = String::new();
-        let mut characters =
-            parts.iter().flat_map(|(part, escape)| part.chars().map(move |character| (character, *escape))).peekable();
+        let mut characters = parts
+            .iter()
+            .flat_map(|(part, escape)| part.chars().map(move |character| (character, *escape)))
+            .peekable();
         while let Some((character, escape)) = characters.next() {
             text.push(character);
             if character == '$' && escape && characters.peek().is_some_and(|(next, _)| matches!(next, '$' | '{')) {
@@ -138,9 +155,14 @@ impl Substituted {
 enum Context {
     Plain,
     /// Between quotes; in `E'…'` a backslash hides the next character.
-    Quoted { quote: char, backslash: bool },
+    Quoted {
+        quote: char,
+        backslash: bool,
+    },
     LineComment,
-    BlockComment { depth: usize },
+    BlockComment {
+        depth: usize,
+    },
 }
 
 struct Scan<'a> {
@@ -174,7 +196,11 @@ impl Scan<'_> {
                         context = Context::BlockComment { depth: depth + 1 };
                         at += 2;
                     } else if rest.starts_with(b"*/") {
-                        context = if depth == 1 { Context::Plain } else { Context::BlockComment { depth: depth - 1 } };
+                        context = if depth == 1 {
+                            Context::Plain
+                        } else {
+                            Context::BlockComment { depth: depth - 1 }
+                        };
                         at += 2;
                     } else {
                         at += 1;
@@ -202,7 +228,10 @@ impl Scan<'_> {
                     continue;
                 }
                 Context::Plain if matches!(rest[0], b'\'' | b'"' | b'`') => {
-                    context = Context::Quoted { quote: rest[0] as char, backslash: rest[0] == b'\'' && follows_a_lone_e(bytes, at) };
+                    context = Context::Quoted {
+                        quote: rest[0] as char,
+                        backslash: rest[0] == b'\'' && follows_a_lone_e(bytes, at),
+                    };
                     at += 1;
                     continue;
                 }
@@ -220,7 +249,11 @@ impl Scan<'_> {
         self.write_up_to(source.len());
         if self.out.segments.is_empty() {
             let nothing = Span::new(0, 0);
-            self.out.segments.push(Segment { new: nothing, original: nothing, kind: SegmentKind::AsWritten });
+            self.out.segments.push(Segment {
+                new: nothing,
+                original: nothing,
+                kind: SegmentKind::AsWritten,
+            });
         }
     }
 
@@ -231,7 +264,10 @@ impl Scan<'_> {
             Context::Quoted { quote, .. } => c == '}' || c == '\n' || c == quote,
             _ => c == '}' || c == '\n',
         });
-        let Some(body_end) = body_end.map(|length| body_start + length).filter(|end| self.source[*end..].starts_with('}')) else {
+        let Some(body_end) = body_end
+            .map(|length| body_start + length)
+            .filter(|end| self.source[*end..].starts_with('}'))
+        else {
             self.out.diagnostics.push(
                 Diagnostic::error(SqlState::Syntax, "unclosed `${`", Span::new(start, body_start))
                     .help("close it with `}`, or write `$${` for a dollar and a brace"),
@@ -242,13 +278,19 @@ impl Scan<'_> {
         if let Some(path) = body.strip_prefix("file:") {
             match (self.read_file)(path) {
                 Ok(secret) => {
-                    let secret = secret.strip_suffix('\n').map_or(secret.as_str(), |cut| cut.strip_suffix('\r').unwrap_or(cut));
+                    let secret = secret
+                        .strip_suffix('\n')
+                        .map_or(secret.as_str(), |cut| cut.strip_suffix('\r').unwrap_or(cut));
                     self.replace(whole, &quoted(secret, context), SegmentKind::Secret);
                 }
                 Err(reason) => {
                     self.out.diagnostics.push(
-                        Diagnostic::error(SqlState::Invalid, format!("cannot read the secret `{path}`: {reason}"), whole)
-                            .help("the file must exist and be readable by this process"),
+                        Diagnostic::error(
+                            SqlState::Invalid,
+                            format!("cannot read the secret `{path}`: {reason}"),
+                            whole,
+                        )
+                        .help("the file must exist and be readable by this process"),
                     );
                     self.replace(whole, "secret", SegmentKind::Secret);
                 }
@@ -260,9 +302,16 @@ impl Scan<'_> {
             None => (body, None),
         };
         if !is_variable_name(name) {
-            let mut mistake = Diagnostic::error(SqlState::Syntax, format!("`{name}` is not the name of a variable"), whole)
-                .help("write `${NAME}`, `${NAME:-default}` or `${file:PATH}`; `$$` is a dollar");
-            if let Some((kind, _)) = name.split_once(':').filter(|(kind, _)| nearest(kind, ["file"]).is_some()) {
+            let mut mistake = Diagnostic::error(
+                SqlState::Syntax,
+                format!("`{name}` is not the name of a variable"),
+                whole,
+            )
+            .help("write `${NAME}`, `${NAME:-default}` or `${file:PATH}`; `$$` is a dollar");
+            if let Some((kind, _)) = name
+                .split_once(':')
+                .filter(|(kind, _)| nearest(kind, ["file"]).is_some())
+            {
                 mistake = mistake.help(format!("did you mean `file` instead of `{kind}`?"));
             }
             self.out.diagnostics.push(mistake);
@@ -271,8 +320,12 @@ impl Scan<'_> {
         }
         if let Some(default) = default.filter(|default| default.contains("${")) {
             self.out.diagnostics.push(
-                Diagnostic::error(SqlState::Unsupported, format!("the default of `{name}` holds another variable"), whole)
-                    .help(format!("a default is plain text; it reads `{default}`")),
+                Diagnostic::error(
+                    SqlState::Unsupported,
+                    format!("the default of `{name}` holds another variable"),
+                    whole,
+                )
+                .help(format!("a default is plain text; it reads `{default}`")),
             );
         }
         match ((self.lookup)(name), default) {
@@ -294,7 +347,11 @@ impl Scan<'_> {
         self.write_up_to(original.start);
         let start = self.out.text.len();
         self.out.text.push_str(value);
-        self.push_segment(Segment { new: Span::new(start, start + value.len()), original, kind });
+        self.push_segment(Segment {
+            new: Span::new(start, start + value.len()),
+            original,
+            kind,
+        });
         self.written_from = original.end;
     }
 
@@ -302,7 +359,11 @@ impl Scan<'_> {
         let start = self.out.text.len();
         self.out.text.push_str(&self.source[self.written_from..end]);
         let (new, original) = (Span::new(start, self.out.text.len()), Span::new(self.written_from, end));
-        self.push_segment(Segment { new, original, kind: SegmentKind::AsWritten });
+        self.push_segment(Segment {
+            new,
+            original,
+            kind: SegmentKind::AsWritten,
+        });
         self.written_from = end;
     }
 
@@ -317,18 +378,25 @@ impl Scan<'_> {
 /// Whether the quote at `at` opens an `E'…'` string.
 fn follows_a_lone_e(bytes: &[u8], at: usize) -> bool {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || !byte.is_ascii();
-    at.checked_sub(1).is_some_and(|e| matches!(bytes[e], b'e' | b'E') && !e.checked_sub(1).is_some_and(|before| is_word(bytes[before])))
+    at.checked_sub(1).is_some_and(|e| {
+        matches!(bytes[e], b'e' | b'E') && !e.checked_sub(1).is_some_and(|before| is_word(bytes[before]))
+    })
 }
 
 fn is_variable_name(name: &str) -> bool {
-    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 /// `value` as it has to be written between the quotes of `context`.
 fn quoted(value: &str, context: Context) -> String {
     match context {
         Context::Quoted { quote, backslash } => {
-            let value = if backslash { value.replace('\\', "\\\\") } else { value.to_owned() };
+            let value = if backslash {
+                value.replace('\\', "\\\\")
+            } else {
+                value.to_owned()
+            };
             value.replace(quote, &format!("{quote}{quote}"))
         }
         _ => value.to_owned(),

@@ -50,6 +50,8 @@ pub const SQL_TOKENS_MAX: usize = 10_000;
 pub const SQL_OPERATORS_MAX: usize = 300;
 /// Parentheses inside each other.
 pub const SQL_NESTING_MAX: usize = 50;
+/// Mistakes that are reported for one text; more are not read by anyone.
+pub const DIAGNOSTICS_MAX: usize = 100;
 /// How long an ad-hoc query may run.
 pub const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Memory that ad-hoc queries share.

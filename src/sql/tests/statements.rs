@@ -14,15 +14,30 @@ fn source(sql: &str) -> CreateSource {
 }
 
 fn options(options: &[SqlOption]) -> String {
-    options.iter().map(|option| format!("{}={}", option.key.value, option.value.value)).collect::<Vec<_>>().join(" ")
+    options
+        .iter()
+        .map(|option| format!("{}={}", option.key.value, option.value.value))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn includes(includes: &[Include]) -> String {
-    includes.iter().map(|include| format!("{}>{}", include.field.value, include.name.value)).collect::<Vec<_>>().join(" ")
+    includes
+        .iter()
+        .map(|include| format!("{}>{}", include.field.value, include.name.value))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn columns(columns: &[Column]) -> String {
-    let column = |column: &Column| format!("{} {}{}", column.name.value, column.data_type.value, if column.is_nullable { "" } else { " !" });
+    let column = |column: &Column| {
+        format!(
+            "{} {}{}",
+            column.name.value,
+            column.data_type.value,
+            if column.is_nullable { "" } else { " !" }
+        )
+    };
     columns.iter().map(column).collect::<Vec<_>>().join(", ")
 }
 
@@ -38,10 +53,16 @@ fn a_source_has_columns_a_watermark_included_fields_and_options() {
     let source = source(CANDLES);
     assert_eq!(source.name.value, "candles");
     assert!(!source.if_not_exists);
-    assert_eq!(columns(&source.columns), "symbol VARCHAR !, open_time TIMESTAMP !, open REAL, high REAL, number_of_trades INT");
+    assert_eq!(
+        columns(&source.columns),
+        "symbol VARCHAR !, open_time TIMESTAMP !, open REAL, high REAL, number_of_trades INT"
+    );
     let watermark = source.watermark.unwrap();
     assert_eq!(watermark.column.value, "open_time");
-    assert_eq!(watermark.expression.unwrap().value.to_string(), "open_time - INTERVAL '5 seconds'");
+    assert_eq!(
+        watermark.expression.unwrap().value.to_string(),
+        "open_time - INTERVAL '5 seconds'"
+    );
     assert_eq!(includes(&source.includes), "timestamp>kafka_time");
     assert_eq!(
         options(&source.options),
@@ -59,7 +80,10 @@ fn every_word_of_a_source_knows_its_place() {
     assert_eq!(at(source.columns[1].data_type.span), "TIMESTAMP");
     let watermark = source.watermark.unwrap();
     assert_eq!(at(watermark.column.span), "open_time");
-    assert_eq!(at(watermark.expression.unwrap().span), "open_time - INTERVAL '5 seconds'");
+    assert_eq!(
+        at(watermark.expression.unwrap().span),
+        "open_time - INTERVAL '5 seconds'"
+    );
     assert_eq!(at(source.includes[0].field.span), "timestamp");
     assert_eq!(at(source.includes[0].name.span), "kafka_time");
     assert_eq!(at(source.options[2].key.span), "'bootstrap.servers'");
@@ -70,16 +94,44 @@ fn every_word_of_a_source_knows_its_place() {
 fn columns_are_read_as_they_are_written_elsewhere() {
     for (written, expected, why) in [
         ("a INT", "a INT", "the shortest"),
-        ("A INT, \"B c\" INT", "a INT, B c INT", "names are lower case unless quoted"),
-        ("a DOUBLE PRECISION NOT NULL", "a DOUBLE PRECISION !", "a type of two words"),
-        ("a TIMESTAMP(3) WITH TIME ZONE", "a TIMESTAMP(3) WITH TIME ZONE", "Flink's times"),
-        ("a DECIMAL(10, 2), b VARCHAR(5)", "a DECIMAL(10,2), b VARCHAR(5)", "commas inside of a type"),
-        ("a STRUCT<x INT, y INT>, b ARRAY<INT>", "a STRUCT<x INT, y INT>, b ARRAY<INT>", "and in angle brackets"),
+        (
+            "A INT, \"B c\" INT",
+            "a INT, B c INT",
+            "names are lower case unless quoted",
+        ),
+        (
+            "a DOUBLE PRECISION NOT NULL",
+            "a DOUBLE PRECISION !",
+            "a type of two words",
+        ),
+        (
+            "a TIMESTAMP(3) WITH TIME ZONE",
+            "a TIMESTAMP(3) WITH TIME ZONE",
+            "Flink's times",
+        ),
+        (
+            "a DECIMAL(10, 2), b VARCHAR(5)",
+            "a DECIMAL(10,2), b VARCHAR(5)",
+            "commas inside of a type",
+        ),
+        (
+            "a STRUCT<x INT, y INT>, b ARRAY<INT>",
+            "a STRUCT<x INT, y INT>, b ARRAY<INT>",
+            "and in angle brackets",
+        ),
         ("a INT[] NULL", "a INT[]", "NULL is what a column is anyway"),
-        ("timestamp TIMESTAMP, open REAL, watermark INT", "timestamp TIMESTAMP, open REAL, watermark INT", "words of the language are names"),
+        (
+            "timestamp TIMESTAMP, open REAL, watermark INT",
+            "timestamp TIMESTAMP, open REAL, watermark INT",
+            "words of the language are names",
+        ),
         ("größe REAL", "größe REAL", "letters of any language"),
     ] {
-        assert_eq!(columns(&source(&format!("CREATE SOURCE s ({written}) WITH (a = 1)")).columns), expected, "{why}");
+        assert_eq!(
+            columns(&source(&format!("CREATE SOURCE s ({written}) WITH (a = 1)")).columns),
+            expected,
+            "{why}"
+        );
     }
 }
 
@@ -88,24 +140,66 @@ fn a_watermark_may_be_the_column_itself() {
     for (written, expected) in [
         ("WATERMARK FOR t", None),
         ("WATERMARK FOR T AS t", Some("t")),
-        ("WATERMARK FOR t AS t - INTERVAL '5' SECOND", Some("t - INTERVAL '5' SECOND")),
+        (
+            "WATERMARK FOR t AS t - INTERVAL '5' SECOND",
+            Some("t - INTERVAL '5' SECOND"),
+        ),
     ] {
-        let watermark = source(&format!("CREATE SOURCE s (t TIMESTAMP, {written})")).watermark.unwrap();
+        let watermark = source(&format!("CREATE SOURCE s (t TIMESTAMP, {written})"))
+            .watermark
+            .unwrap();
         assert_eq!(watermark.column.value, "t");
-        assert_eq!(watermark.expression.map(|expression| expression.value.to_string()).as_deref(), expected, "{written}");
+        assert_eq!(
+            watermark
+                .expression
+                .map(|expression| expression.value.to_string())
+                .as_deref(),
+            expected,
+            "{written}"
+        );
     }
 }
 
 #[test]
 fn clauses_of_a_source_stand_in_any_order() {
     for (written, expected_includes, expected_options, why) in [
-        ("INCLUDE offset WITH (a = 'b')", "offset>offset", "a=b", "INCLUDE before WITH; the field is the name"),
-        ("WITH (a = 'b') INCLUDE key AS k INCLUDE partition", "key>k partition>partition", "a=b", "INCLUDE after WITH"),
-        ("WITH (a = 'b') INCLUDE key, headers AS h", "key>key headers>h", "a=b", "a list"),
-        ("WITH (properties.bootstrap.server = 'x') FORMAT PLAIN ENCODE JSON", "", "properties.bootstrap.server=x format=json", "RisingWave's"),
-        ("APPEND ONLY WITH (a = -1.5, B = FALSE, \"C\" = 'it''s')", "", "a=-1.5 b=false C=it's", "values of all kinds"),
+        (
+            "INCLUDE offset WITH (a = 'b')",
+            "offset>offset",
+            "a=b",
+            "INCLUDE before WITH; the field is the name",
+        ),
+        (
+            "WITH (a = 'b') INCLUDE key AS k INCLUDE partition",
+            "key>k partition>partition",
+            "a=b",
+            "INCLUDE after WITH",
+        ),
+        (
+            "WITH (a = 'b') INCLUDE key, headers AS h",
+            "key>key headers>h",
+            "a=b",
+            "a list",
+        ),
+        (
+            "WITH (properties.bootstrap.server = 'x') FORMAT PLAIN ENCODE JSON",
+            "",
+            "properties.bootstrap.server=x format=json",
+            "RisingWave's",
+        ),
+        (
+            "APPEND ONLY WITH (a = -1.5, B = FALSE, \"C\" = 'it''s')",
+            "",
+            "a=-1.5 b=false C=it's",
+            "values of all kinds",
+        ),
         ("WITH ()", "", "", "no options"),
-        ("FORMAT PLAIN ENCODE JSON (x = 'y')", "", "format=json x=y", "options of the format"),
+        (
+            "FORMAT PLAIN ENCODE JSON (x = 'y')",
+            "",
+            "format=json x=y",
+            "options of the format",
+        ),
     ] {
         let source = source(&format!("CREATE SOURCE IF NOT EXISTS s (a INT) {written}"));
         assert!(source.if_not_exists);
@@ -117,7 +211,11 @@ fn clauses_of_a_source_stand_in_any_order() {
 #[test]
 fn an_external_table_says_where_its_files_are() {
     for (sql, expected, why) in [
-        ("CREATE EXTERNAL TABLE h STORED AS PARQUET LOCATION 'hdfs://n:8020/d/'", "h [] parquet hdfs://n:8020/d/ [] []", "the files say the rest"),
+        (
+            "CREATE EXTERNAL TABLE h STORED AS PARQUET LOCATION 'hdfs://n:8020/d/'",
+            "h [] parquet hdfs://n:8020/d/ [] []",
+            "the files say the rest",
+        ),
         (
             "CREATE EXTERNAL TABLE h (a INT NOT NULL) INCLUDE file_name AS symbol STORED AS parquet LOCATION 'd'",
             "h [a INT !] parquet d [file_name>symbol] []",
@@ -128,9 +226,15 @@ fn an_external_table_says_where_its_files_are() {
             "h [] parquet d [file_name>file_name] [a=b]",
             "any order",
         ),
-        ("CREATE EXTERNAL TABLE h STORED AS PARQUET LOCATION 'd' OPTIONS ('a' 'b', c = 1)", "h [] parquet d [] [a=b c=1]", "DataFusion's"),
+        (
+            "CREATE EXTERNAL TABLE h STORED AS PARQUET LOCATION 'd' OPTIONS ('a' 'b', c = 1)",
+            "h [] parquet d [] [a=b c=1]",
+            "DataFusion's",
+        ),
     ] {
-        let StatementKind::CreateExternalTable(table) = one(sql).kind else { panic!("{sql}") };
+        let StatementKind::CreateExternalTable(table) = one(sql).kind else {
+            panic!("{sql}")
+        };
         let got = format!(
             "{} [{}] {} {} [{}] [{}]",
             table.name.value,
@@ -150,15 +254,44 @@ fn a_materialized_view_says_when_its_rows_appear() {
         ("", None, "nothing is EMIT CHANGES"),
         ("EMIT CHANGES", Some(Emit::Changes), "ksqlDB's words"),
         ("emit on window close", Some(Emit::OnWindowClose), "RisingWave's"),
-        ("EMIT EVERY INTERVAL '1 second'", Some(Emit::Every(Duration::from_secs(1))), "an interval"),
-        ("EMIT EVERY '100 ms'", Some(Emit::Every(Duration::from_millis(100))), "its text"),
-        ("EMIT EVERY INTERVAL '2' MINUTE", Some(Emit::Every(Duration::from_secs(120))), "the standard's interval"),
+        (
+            "EMIT EVERY INTERVAL '1 second'",
+            Some(Emit::Every(Duration::from_secs(1))),
+            "an interval",
+        ),
+        (
+            "EMIT EVERY '100 ms'",
+            Some(Emit::Every(Duration::from_millis(100))),
+            "its text",
+        ),
+        (
+            "EMIT EVERY INTERVAL '2' MINUTE",
+            Some(Emit::Every(Duration::from_secs(120))),
+            "the standard's interval",
+        ),
     ] {
-        for query in ["SELECT a FROM t", "SELECT a", "SELECT a b FROM t GROUP BY a", "SELECT * FROM t JOIN u", "(SELECT a FROM t u)", "VALUES (1)"] {
+        for query in [
+            "SELECT a FROM t",
+            "SELECT a",
+            "SELECT a b FROM t GROUP BY a",
+            "SELECT * FROM t JOIN u",
+            "(SELECT a FROM t u)",
+            "VALUES (1)",
+        ] {
             let sql = format!("CREATE MATERIALIZED VIEW v AS {query} {written}");
-            let StatementKind::CreateMaterializedView(view) = one(&sql).kind else { panic!("{sql}") };
-            assert_eq!(view.emit.as_ref().map(|emit| emit.value.clone()), expected, "{sql}: {why}");
-            assert_eq!(&sql[view.query_span.start..view.query_span.end], query, "EMIT is not part of the query");
+            let StatementKind::CreateMaterializedView(view) = one(&sql).kind else {
+                panic!("{sql}")
+            };
+            assert_eq!(
+                view.emit.as_ref().map(|emit| emit.value.clone()),
+                expected,
+                "{sql}: {why}"
+            );
+            assert_eq!(
+                &sql[view.query_span.start..view.query_span.end],
+                query,
+                "EMIT is not part of the query"
+            );
             if let Some(emit) = view.emit {
                 assert_eq!(&sql[emit.span.start..emit.span.end], written);
             }
@@ -169,14 +302,25 @@ fn a_materialized_view_says_when_its_rows_appear() {
 #[test]
 fn a_materialized_view_takes_options_before_its_query() {
     let sql = "CREATE MATERIALIZED VIEW IF NOT EXISTS V WITH (history = 'h') AS SELECT 1 AS emit";
-    let StatementKind::CreateMaterializedView(view) = one(sql).kind else { panic!() };
-    assert_eq!((view.name.value.as_str(), view.if_not_exists, options(&view.options).as_str()), ("v", true, "history=h"));
+    let StatementKind::CreateMaterializedView(view) = one(sql).kind else {
+        panic!()
+    };
+    assert_eq!(
+        (
+            view.name.value.as_str(),
+            view.if_not_exists,
+            options(&view.options).as_str()
+        ),
+        ("v", true, "history=h")
+    );
     assert_eq!(view.query.to_string(), "SELECT 1 AS emit", "with AS any word is a name");
 }
 
 #[test]
 fn a_view_is_a_name_for_a_query() {
-    let StatementKind::CreateView(view) = one("CREATE VIEW v AS WITH a AS (SELECT 1) SELECT * FROM a").kind else { panic!() };
+    let StatementKind::CreateView(view) = one("CREATE VIEW v AS WITH a AS (SELECT 1) SELECT * FROM a").kind else {
+        panic!()
+    };
     assert_eq!((view.name.value.as_str(), view.if_not_exists), ("v", false));
     assert_eq!(view.query.to_string(), "WITH a AS (SELECT 1) SELECT * FROM a");
 }
@@ -188,10 +332,21 @@ fn what_is_dropped_has_a_kind_and_a_name() {
         ("DROP TABLE IF EXISTS t", DropKind::Table, "t", true),
         ("DROP EXTERNAL TABLE T", DropKind::Table, "t", false),
         ("DROP VIEW \"V\"", DropKind::View, "V", false),
-        ("drop materialized view if exists v", DropKind::MaterializedView, "v", true),
+        (
+            "drop materialized view if exists v",
+            DropKind::MaterializedView,
+            "v",
+            true,
+        ),
     ] {
-        let StatementKind::Drop(drop) = one(sql).kind else { panic!("{sql}") };
-        assert_eq!((drop.kind, drop.name.value.as_str(), drop.if_exists), (kind, name, if_exists), "{sql}");
+        let StatementKind::Drop(drop) = one(sql).kind else {
+            panic!("{sql}")
+        };
+        assert_eq!(
+            (drop.kind, drop.name.value.as_str(), drop.if_exists),
+            (kind, name, if_exists),
+            "{sql}"
+        );
     }
 }
 
@@ -204,11 +359,15 @@ fn what_is_shown_is_in_upper_case() {
         ("SHOW materialized  views", "MATERIALIZED VIEWS"),
         ("SHOW ALL", "ALL"),
     ] {
-        let StatementKind::Show(what) = one(sql).kind else { panic!("{sql}") };
+        let StatementKind::Show(what) = one(sql).kind else {
+            panic!("{sql}")
+        };
         assert_eq!(what.value, expected);
     }
     for sql in ["DESCRIBE candles$bad", "DESC candles$bad"] {
-        let StatementKind::Describe(name) = one(sql).kind else { panic!("{sql}") };
+        let StatementKind::Describe(name) = one(sql).kind else {
+            panic!("{sql}")
+        };
         assert_eq!(name.value, "candles$bad", "side outputs have names like any other");
     }
 }
@@ -223,7 +382,9 @@ fn a_name_a_query_or_a_create_is_explained() {
         ("EXPLAIN VERBOSE (SELECT 1)", true, "(SELECT 1)"),
         ("EXPLAIN CREATE VIEW v AS SELECT 1", false, "CREATE VIEW v AS SELECT 1"),
     ] {
-        let StatementKind::Explain(explain) = one(sql).kind else { panic!("{sql}") };
+        let StatementKind::Explain(explain) = one(sql).kind else {
+            panic!("{sql}")
+        };
         assert_eq!(explain.is_verbose, is_verbose, "{sql}");
         let target = match explain.target {
             ExplainTarget::Name(name) => format!("name {}", name.value),
@@ -236,15 +397,30 @@ fn a_name_a_query_or_a_create_is_explained() {
 #[test]
 fn rows_are_inserted_from_values_or_a_query() {
     for (sql, columns, source) in [
-        ("INSERT INTO t VALUES (1, 'a'), (2, 'b')", "", "VALUES (1, 'a'), (2, 'b')"),
+        (
+            "INSERT INTO t VALUES (1, 'a'), (2, 'b')",
+            "",
+            "VALUES (1, 'a'), (2, 'b')",
+        ),
         ("INSERT INTO t (a, B) VALUES (1, 2)", "a b", "VALUES (1, 2)"),
         ("INSERT INTO t SELECT * FROM u", "", "SELECT * FROM u"),
         ("INSERT INTO t (SELECT 1)", "", "(SELECT 1)"),
         ("INSERT INTO t (a) (SELECT 1)", "a", "(SELECT 1)"),
     ] {
-        let StatementKind::Insert(insert) = one(sql).kind else { panic!("{sql}") };
+        let StatementKind::Insert(insert) = one(sql).kind else {
+            panic!("{sql}")
+        };
         assert_eq!(insert.table.value, "t");
-        assert_eq!(insert.columns.iter().map(|column| column.value.as_str()).collect::<Vec<_>>().join(" "), columns, "{sql}");
+        assert_eq!(
+            insert
+                .columns
+                .iter()
+                .map(|column| column.value.as_str())
+                .collect::<Vec<_>>()
+                .join(" "),
+            columns,
+            "{sql}"
+        );
         assert_eq!(insert.source.to_string(), source, "{sql}");
     }
 }
@@ -283,15 +459,36 @@ fn queries_may_say_what_the_planner_understands() {
 #[test]
 fn flinks_spelling_of_windows_means_the_same() {
     for (written, expected) in [
-        ("TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '5' MINUTES))", "TUMBLE(t, ts, INTERVAL '5' MINUTES)"),
-        ("TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '5' MINUTES) AS w", "TUMBLE(t, ts, INTERVAL '5' MINUTES) AS w"),
-        ("table(hop(table t, descriptor(ts), INTERVAL '1' MINUTE, INTERVAL '5' MINUTE)) w", "hop(t, ts, INTERVAL '1' MINUTE, INTERVAL '5' MINUTE) w"),
-        ("TABLE(CUMULATE(DATA => TABLE t, TIMECOL => DESCRIPTOR(ts)))", "CUMULATE(DATA => t, TIMECOL => ts)"),
+        (
+            "TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '5' MINUTES))",
+            "TUMBLE(t, ts, INTERVAL '5' MINUTES)",
+        ),
+        (
+            "TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '5' MINUTES) AS w",
+            "TUMBLE(t, ts, INTERVAL '5' MINUTES) AS w",
+        ),
+        (
+            "table(hop(table t, descriptor(ts), INTERVAL '1' MINUTE, INTERVAL '5' MINUTE)) w",
+            "hop(t, ts, INTERVAL '1' MINUTE, INTERVAL '5' MINUTE) w",
+        ),
+        (
+            "TABLE(CUMULATE(DATA => TABLE t, TIMECOL => DESCRIPTOR(ts)))",
+            "CUMULATE(DATA => t, TIMECOL => ts)",
+        ),
     ] {
-        assert_eq!(query(&format!("SELECT * FROM {written} WHERE a")).to_string(), format!("SELECT * FROM {expected} WHERE a"), "{written}");
+        assert_eq!(
+            query(&format!("SELECT * FROM {written} WHERE a")).to_string(),
+            format!("SELECT * FROM {expected} WHERE a"),
+            "{written}"
+        );
     }
+    let written = "SELECT * FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts)))";
+    assert_eq!(one(written).text, written, "the text stays as it was written");
     for (written, why) in [
-        ("SELECT descriptor(a) FROM t", "outside of a window function it is a function like any other"),
+        (
+            "SELECT descriptor(a) FROM t",
+            "outside of a window function it is a function like any other",
+        ),
         ("SELECT tumble FROM t", "a column may have the name"),
     ] {
         assert_eq!(query(written).to_string(), written, "{why}");
@@ -320,7 +517,11 @@ fn places_in_the_tree_are_places_in_the_whole_file() {
     }
     let same = |name: &str| (name.to_owned(), name.to_owned());
     assert_eq!(seen, [same("größe"), same("t"), same("öffnung"), same("nope")]);
-    assert_eq!(byte_span(&text, datafusion::sql::sqlparser::tokenizer::Span::empty()), None, "a place that is none");
+    assert_eq!(
+        byte_span(&text, datafusion::sql::sqlparser::tokenizer::Span::empty()),
+        None,
+        "a place that is none"
+    );
 }
 
 #[test]
@@ -329,13 +530,29 @@ fn a_file_is_cut_at_semicolons() {
         ("", &[][..], "an empty file has no statements"),
         (" ; ;; -- only a comment\n", &[], "nor has one of comments"),
         ("SELECT 1", &["SELECT 1"], "the last semicolon may be missing"),
-        ("SELECT ';'; SELECT \";\"", &["SELECT ';'", "SELECT \";\""], "quotes hide them"),
-        ("SELECT 1; -- SELECT 2;\n SELECT 3;", &["SELECT 1", "SELECT 3"], "comments hide them"),
-        ("SELECT 1\r\n;\r\nSELECT\t2\r\n", &["SELECT 1", "SELECT\t2"], "line breaks of any system"),
+        (
+            "SELECT ';'; SELECT \";\"",
+            &["SELECT ';'", "SELECT \";\""],
+            "quotes hide them",
+        ),
+        (
+            "SELECT 1; -- SELECT 2;\n SELECT 3;",
+            &["SELECT 1", "SELECT 3"],
+            "comments hide them",
+        ),
+        (
+            "SELECT 1\r\n;\r\nSELECT\t2\r\n",
+            &["SELECT 1", "SELECT\t2"],
+            "line breaks of any system",
+        ),
     ] {
         let parsed = parse(&text(sql));
         assert!(parsed.diagnostics.is_empty(), "{why}: {:?}", parsed.diagnostics);
-        let texts: Vec<&str> = parsed.statements.iter().map(|statement| statement.text.as_str()).collect();
+        let texts: Vec<&str> = parsed
+            .statements
+            .iter()
+            .map(|statement| statement.text.as_str())
+            .collect();
         assert_eq!(texts, expected, "{why}");
         for statement in &parsed.statements {
             assert_eq!(&sql[statement.span.start..statement.span.end], statement.text);
