@@ -26,6 +26,9 @@ use datafusion::{
 
 use crate::types::{Error, Result};
 
+/// A function and the condition under which a row counts for it.
+pub type FilteredFunction = (Arc<AggregateFunctionExpr>, Option<Arc<dyn PhysicalExpr>>);
+
 /// What to compute per group; compiled once, without state.
 pub struct Aggregation {
     input_schema: SchemaRef,
@@ -53,7 +56,7 @@ impl Aggregation {
     pub fn new(
         input_schema: SchemaRef,
         groups: Vec<(Arc<dyn PhysicalExpr>, FieldRef)>,
-        functions: Vec<(Arc<AggregateFunctionExpr>, Option<Arc<dyn PhysicalExpr>>)>,
+        functions: Vec<FilteredFunction>,
     ) -> Result<Self> {
         let (groups, group_fields): (Vec<_>, Vec<_>) = groups.into_iter().unzip();
         let (functions, filters): (Vec<_>, Vec<_>) = functions.into_iter().unzip();

@@ -32,7 +32,7 @@ use super::{
     mistakes::{Places, diagnostics_of, type_name},
     registry::{ConnectorSpec, OpenExternal, Registry, SOURCE_OPTIONS},
     session::{StreamRelation, session_over},
-    stream::StreamPlan,
+    stream::{Scope, StreamPlan},
 };
 
 /// Options of a materialized view: how the dashboard draws it.
@@ -396,7 +396,8 @@ impl Binder<'_> {
         };
         let emit = create.emit.as_ref().map_or(Emit::Changes, |emit| emit.value.clone());
         let emit_span = create.emit.as_ref().map_or(create.query_span, |emit| emit.span);
-        let stream = StreamPlan::of(&plan, &emit, emit_span, &session, catalog, self.places, create.query_span, self.text);
+        let scope = Scope { session: &session, catalog, places: self.places, text: self.text, statement: create.query_span, emit_span };
+        let stream = StreamPlan::of(&plan, &emit, &scope);
         let stream = match stream {
             Ok(stream) => stream,
             Err(more) => {

@@ -42,6 +42,7 @@ pub struct FieldSpec {
 
 pub type MakeSource = Arc<dyn Fn(&str, &Options) -> Result<Box<dyn Source>> + Send + Sync>;
 pub type MakeDecoder = Arc<dyn Fn(SchemaRef, &Options) -> Result<Box<dyn Decoder>> + Send + Sync>;
+pub type InsertRows = Arc<dyn Fn(&str, RecordBatch) -> Result<()> + Send + Sync>;
 pub type ExternalFuture = Pin<Box<dyn Future<Output = Result<Arc<dyn TableProvider>>> + Send>>;
 
 #[derive(Clone)]
@@ -78,7 +79,7 @@ pub struct Registry {
     pub connectors: Vec<ConnectorSpec>,
     pub formats: Vec<FormatSpec>,
     /// Appends rows to a source with connector 'memory', by its name.
-    pub insert: Arc<dyn Fn(&str, RecordBatch) -> Result<()> + Send + Sync>,
+    pub insert: InsertRows,
     /// Reads the schema of a Parquet table; the only thing in binding that may ask the world.
     pub open_external: Arc<dyn Fn(OpenExternal) -> ExternalFuture + Send + Sync>,
 }

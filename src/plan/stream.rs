@@ -35,6 +35,18 @@ use super::{
     window::Tumble,
 };
 
+/// Where a query stands, and what it can name.
+#[derive(Clone, Copy)]
+pub(super) struct Scope<'a> {
+    pub session: &'a SessionState,
+    pub catalog: &'a Catalog,
+    pub places: Places<'a>,
+    pub text: &'a str,
+    pub statement: Span,
+    /// Of the EMIT clause, or of the query where there is none.
+    pub emit_span: Span,
+}
+
 /// How one materialized view is kept up to date.
 #[derive(Clone)]
 pub struct StreamPlan {
@@ -104,16 +116,8 @@ impl StreamPlan {
     }
 
     /// Turns the query of a materialized view into a dataflow.
-    pub(super) fn of(
-        plan: &LogicalPlan,
-        emit: &Emit,
-        emit_span: Span,
-        session: &SessionState,
-        catalog: &Catalog,
-        places: Places,
-        statement: Span,
-        text: &str,
-    ) -> Result<Self, Vec<Diagnostic>> {
+    pub(super) fn of(plan: &LogicalPlan, emit: &Emit, scope: &Scope<'_>) -> Result<Self, Vec<Diagnostic>> {
+        let Scope { session, catalog, places, text, statement, emit_span } = *scope;
         let mistakes = |error: DataFusionError| diagnostics_of(&error, places, statement, text, &[]);
         refuse_expressions(plan, statement)?;
         let config = session.config_options();

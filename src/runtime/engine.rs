@@ -77,6 +77,14 @@ pub(super) struct Inner {
     next_query: AtomicU64,
 }
 
+/// What a query reads.
+pub(super) struct Pinned {
+    /// By source.
+    pub sources: BTreeMap<String, Arc<Snapshot>>,
+    /// Views and side outputs by name.
+    pub tables: BTreeMap<String, Arc<dyn TableProvider>>,
+}
+
 impl Engine {
     pub fn new(registry: Registry, options: EngineOptions, clock: Arc<dyn Clock>) -> Self {
         let metrics = Arc::new(Metrics::default());
@@ -173,16 +181,16 @@ impl Engine {
     }
 
     /// One epoch of every timeline, and all their views as tables.
-    pub(super) fn pin(&self) -> (BTreeMap<String, Arc<Snapshot>>, BTreeMap<String, Arc<dyn TableProvider>>) {
+    pub(super) fn pin(&self) -> Pinned {
         let timelines = self.0.timelines.read().expect("nobody panics while holding it");
-        let pinned: BTreeMap<String, Arc<Snapshot>> =
+        let sources: BTreeMap<String, Arc<Snapshot>> =
             timelines.iter().map(|(source, shared)| (source.clone(), shared.snapshot())).collect();
-        let tables = pinned
+        let tables = sources
             .values()
             .flat_map(|snapshot| &snapshot.views)
             .map(|(name, rows)| (name.clone(), Arc::new(SnapshotTable::new(rows.clone())) as Arc<dyn TableProvider>))
             .collect();
-        (pinned, tables)
+        Pinned { sources, tables }
     }
 
     fn shared_of(&self, source: &str) -> Option<Arc<Shared>> {

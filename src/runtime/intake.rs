@@ -142,9 +142,6 @@ impl Intake {
         self.schema.fields().iter().filter(|field| !field.is_nullable()).map(|field| field.name().as_str()).collect::<Vec<_>>().join("\u{1f}")
     }
 
-    pub fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
 }
 
 fn strict(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {

@@ -51,7 +51,7 @@ impl Engine {
             let help = suggest::nearest(&request.view, names).map(|near| format!("did you mean {near}?"));
             ProblemKind::NotFound { detail: format!("no view named {}", request.view), help: help.into_iter().collect() }
         })?;
-        let (pinned, _) = self.pin();
+        let pinned = self.pin().sources;
         let snapshot = info.source.as_ref().and_then(|source| pinned.get(source));
         let (epoch, watermark) = snapshot.map_or((Epoch(0), Watermark::START), |snapshot| (snapshot.epoch, snapshot.watermark));
         let base = match (catalog.get(&info.name), snapshot.and_then(|snapshot| snapshot.views.get(&info.name))) {
@@ -93,7 +93,7 @@ impl Engine {
         };
         let next_before = info.time.as_ref().and_then(|time| {
             let times = rows.column_by_name(time)?.as_primitive_opt::<TimestampNanosecondType>()?;
-            (0 < times.len() && times.is_valid(0)).then(|| times.value(0))
+            (!times.is_empty() && times.is_valid(0)).then(|| times.value(0))
         });
         Ok(Page {
             query_id: query_id.to_owned(),
@@ -134,7 +134,7 @@ impl Engine {
         let batches = self.collect(plan).await?;
         Ok(batches.first().and_then(|batch| {
             let times = batch.column(0).as_primitive_opt::<TimestampNanosecondType>()?;
-            (0 < times.len() && times.is_valid(0)).then(|| times.value(0))
+            (!times.is_empty() && times.is_valid(0)).then(|| times.value(0))
         }))
     }
 

@@ -104,11 +104,11 @@ impl Engine {
         );
         // Definitions follow each other; queries run beside them on the catalog as it is.
         let _defining = if is_definition { Some(self.0.defining.lock().await) } else { None };
-        let (_, snapshots) = self.pin();
+        let snapshots = self.pin().tables;
         let mut catalog = self.catalog();
         let before = catalog.clone();
         let statement = self.overridden(statement);
-        let bound = self.bind(&statement, &text, &mut catalog, snapshots.clone()).await.map_err(&wrong)?;
+        let bound = self.bind(&statement, &text, &mut catalog, snapshots).await.map_err(&wrong)?;
         if let Some(refused) = self.allowed(&bound, &statement) {
             return Err(wrong(vec![refused]));
         }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringViewArray, TimestampNanosecondArray, UInt64Array},
+    array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringViewArray, UInt64Array},
     compute::concat_batches,
     datatypes::{SchemaRef, TimestampNanosecondType},
 };
@@ -23,7 +23,7 @@ use crate::{
     operator::{Chain, EpochEnd, Flow, LateRows, Output, SplitWatermarks},
     plan::{Catalog, MaterializedDefinition, SourceDefinition, bad_schema, late_schema},
     state::{Checkpoint, CheckpointWriter, Part, Store},
-    types::{Delta, Epoch, EpochPlan, Error, EventTime, Position, Result, SplitId, Watermark, limits},
+    types::{Delta, Epoch, EpochPlan, Error, EventTime, Position, Result, SplitId, limits},
     view::{Change, ChangeLog, Rows, SideRows, consolidate},
 };
 
@@ -185,10 +185,6 @@ impl Timeline {
 
     pub fn epoch_time(&self) -> EventTime {
         self.epoch_time
-    }
-
-    pub fn watermark(&self) -> Watermark {
-        self.watermarks.combined()
     }
 
     pub fn has_watermark(&self) -> bool {

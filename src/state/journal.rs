@@ -136,11 +136,6 @@ pub fn remove_before(folder: &Path, covered: Epoch) -> Result<()> {
     Ok(())
 }
 
-/// Whether there is any journal at all.
-pub fn exists(folder: &Path) -> Result<bool> {
-    Ok(!files(folder)?.is_empty())
-}
-
 /// First epoch and path of each file, in order.
 fn files(folder: &Path) -> Result<Vec<(Epoch, PathBuf)>> {
     let mut files = Vec::new();

@@ -60,11 +60,14 @@ pub struct Applied {
     pub removed: RecordBatch,
 }
 
+/// A run as a snapshot shares it: its rows, and which of them are live where not all are.
+type SharedRun = (RecordBatch, Option<Arc<Vec<bool>>>);
+
 /// The rows of a view at one epoch.
 #[derive(Clone)]
 pub struct RowsSnapshot {
     schema: SchemaRef,
-    runs: Arc<[(RecordBatch, Option<Arc<Vec<bool>>>)]>,
+    runs: Arc<[SharedRun]>,
     len: usize,
 }
 
@@ -219,7 +222,8 @@ impl Rows {
             let parts = merged.iter().map(Run::live_rows).collect::<Result<Vec<_>>>()?;
             let batch = compact(&concat_batches(&self.schema, &parts).map_err(bug)?)?;
             let id = merged[0].id;
-            if self.places.is_some() {
+            let keys = self.encode(&batch)?;
+            if let Some(places) = &mut self.places {
                 let mut renamed: HashMap<(u64, u32), u32> = HashMap::default();
                 let mut next = 0;
                 for run in &merged {
@@ -228,8 +232,6 @@ impl Rows {
                         next += 1;
                     }
                 }
-                let keys = self.encode(&batch)?;
-                let places = self.places.as_mut().expect("checked above");
                 for key in &keys {
                     for place in places.get_mut(key.as_ref()).expect("a live row has a place") {
                         // A multiset visits a key as often as it has rows: what is renamed already stays.

@@ -15,6 +15,9 @@ JAVA_MIN=17
 packages=()
 need() { PATH=$PATH:/usr/sbin command -v "$1" >/dev/null || packages+=("$2"); }
 
+# header FILE PACKAGE: the same for a header of C.
+header() { echo "#include <$1>" | cc -E - >/dev/null 2>&1 || packages+=("$2"); }
+
 problems=()
 problem() { problems+=("$*"); }
 
@@ -26,6 +29,8 @@ find_missing() { # demo|test
     need c++ build-essential
     need make build-essential
     need cmake cmake
+    # librdkafka includes its header even where it is built without it.
+    header curl/curl.h libcurl4-openssl-dev
     need node nodejs
     need npm npm
     [[ $1 == test ]] || return 0
