@@ -63,7 +63,10 @@ pub fn registry(topics: MemoryTopics, environment: Arc<RuntimeEnv>) -> Registry 
         formats: vec![FormatSpec {
             name: "json",
             options: json::OPTIONS,
-            make: Arc::new(|schema, options| Ok(Box::new(json::JsonDecoder::new(schema, options)?))),
+            make: Arc::new(|schema, declared, options| {
+                // `42` is a record of a source with one column, whichever columns a view needs.
+                Ok(Box::new(json::JsonDecoder::new(schema, options)?.accept_bare(declared == 1)))
+            }),
         }],
         insert: Arc::new(move |source, rows| {
             inserted.of(source).append(&SplitId::from(0), rows);

@@ -41,7 +41,7 @@ pub struct FieldSpec {
 }
 
 pub type MakeSource = Arc<dyn Fn(&str, &Options) -> Result<Box<dyn Source>> + Send + Sync>;
-pub type MakeDecoder = Arc<dyn Fn(SchemaRef, &Options) -> Result<Box<dyn Decoder>> + Send + Sync>;
+pub type MakeDecoder = Arc<dyn Fn(SchemaRef, usize, &Options) -> Result<Box<dyn Decoder>> + Send + Sync>;
 pub type InsertRows = Arc<dyn Fn(&str, RecordBatch) -> Result<()> + Send + Sync>;
 pub type ExternalFuture = Pin<Box<dyn Future<Output = Result<Arc<dyn TableProvider>>> + Send>>;
 
@@ -60,7 +60,7 @@ pub struct ConnectorSpec {
 pub struct FormatSpec {
     pub name: &'static str,
     pub options: &'static [OptionSpec],
-    /// Takes the needed columns and checked options.
+    /// Takes the needed columns, how many columns the source declares, and checked options.
     pub make: MakeDecoder,
 }
 

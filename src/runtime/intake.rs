@@ -60,7 +60,7 @@ impl Intake {
                 Some(include) => Origin::Field(source.includes[include].clone()),
             })
             .collect();
-        Ok(Self { schema, decoder: (format.make)(decoded, &source.format_options)?, columns })
+        Ok(Self { schema, decoder: (format.make)(decoded, source.declared, &source.format_options)?, columns })
     }
 
     pub fn take(&mut self, chunk: Chunk) -> Result<SplitRows> {

@@ -17,7 +17,15 @@ use arrow::{
     compute::concat_batches,
     datatypes::{SchemaRef, TimestampNanosecondType},
 };
-use datafusion::physical_expr::{PhysicalExpr, utils::reassign_expr_columns};
+use datafusion::{
+    common::ScalarValue,
+    logical_expr::Operator,
+    physical_expr::{
+        PhysicalExpr,
+        expressions::{BinaryExpr, Column, Literal},
+        utils::reassign_expr_columns,
+    },
+};
 
 use crate::{
     operator::{Chain, EpochEnd, Flow, LateRows, Output, SplitWatermarks},
@@ -39,7 +47,7 @@ pub struct Timeline {
     source: Arc<SourceDefinition>,
     /// The columns that are decoded, in the order of the source's schema.
     needed: Vec<usize>,
-    watermark_expression: Option<(usize, Arc<dyn PhysicalExpr>)>,
+    watermark_rule: Option<WatermarkRule>,
     views: Vec<View>,
     watermarks: SplitWatermarks,
     /// First unread row of each known split.
@@ -94,12 +102,13 @@ impl Timeline {
         }
         let needed: Vec<usize> = needed.into_iter().collect();
         let needed_schema = Arc::new(source.schema.project(&needed).map_err(bug)?);
-        let watermark_expression = match &source.watermark {
+        let watermark_rule = match &source.watermark {
             None => None,
             Some(watermark) => {
                 let column = needed.iter().position(|column| *column == watermark.column).expect("needed above");
                 let expression = reassign_expr_columns(Arc::clone(&watermark.expression), &needed_schema).map_err(|e| Error::bug(e.to_string()))?;
-                Some((column, expression))
+                let delay_ns = constant_delay(expression.as_ref(), column);
+                Some(WatermarkRule { column, expression, delay_ns })
             }
         };
 
@@ -135,7 +144,7 @@ impl Timeline {
         let mut timeline = Self {
             definition: fingerprint(&source, &views),
             needed,
-            watermark_expression,
+            watermark_rule,
             shared: Arc::new(Shared::new(&source.name, &source.connector, generation, faces(&source, &views))),
             source,
             views,
@@ -188,7 +197,7 @@ impl Timeline {
     }
 
     pub fn has_watermark(&self) -> bool {
-        self.watermark_expression.is_some()
+        self.watermark_rule.is_some()
     }
 
     /// Where reading has to start so that the committed plans can run again, and goes on behind them.
@@ -470,12 +479,12 @@ impl Timeline {
 
     /// What each row met, and rows from too far ahead refused.
     fn observe(&mut self, plan: &EpochPlan, split: &SplitId, rows: &mut SplitRows) -> Result<Option<Int64Array>> {
-        let Some((column, expression)) = &self.watermark_expression else {
+        let Some(rule) = &self.watermark_rule else {
             self.watermarks.add_split(split);
             return Ok(None);
         };
         let latest = plan.epoch_time.plus(self.source.event_time_ahead_max).0;
-        let times = rows.rows.column(*column).as_primitive::<TimestampNanosecondType>().clone();
+        let times = rows.rows.column(rule.column).as_primitive::<TimestampNanosecondType>().clone();
         if arrow::compute::max(&times).is_some_and(|max| latest < max) {
             let is_good: BooleanArray = times.values().iter().map(|time| Some(*time <= latest)).collect();
             rows.refuse(&is_good, |row| {
@@ -483,7 +492,14 @@ impl Timeline {
             })?;
         }
         let count = rows.rows.num_rows();
-        let complete = expression
+        if let Some(delay_ns) = rule.delay_ns {
+            let times = rows.rows.column(rule.column).as_primitive::<TimestampNanosecondType>();
+            let mut met: Vec<i64> = times.values().iter().map(|time| time.saturating_sub(delay_ns)).collect();
+            self.watermarks.observe(split, &mut met);
+            return Ok(Some(Int64Array::from(met)));
+        }
+        let complete = rule
+            .expression
             .evaluate(&rows.rows)
             .and_then(|value| value.into_array(count))
             .map_err(|e| Error::user(format!("the watermark of {} cannot be computed: {}", self.source.name, e.strip_backtrace())))?;
@@ -510,6 +526,32 @@ impl Timeline {
         let evicted = self.bad.push(batch.clone());
         self.metrics.rows_evicted_total.with_label_values(&[&format!("{}$bad", self.source.name)]).inc_by(evicted as u64);
         Ok(Some(batch))
+    }
+}
+
+/// Up to where a split is complete once a row is in.
+struct WatermarkRule {
+    /// The event time, among the needed columns. Never null.
+    column: usize,
+    expression: Arc<dyn PhysicalExpr>,
+    /// The expression is the event time less so many nanoseconds: then it is a subtraction, not calendar arithmetic per row.
+    delay_ns: Option<i64>,
+}
+
+fn constant_delay(expression: &dyn PhysicalExpr, event_time: usize) -> Option<i64> {
+    let is_event_time = |expr: &Arc<dyn PhysicalExpr>| expr.downcast_ref::<Column>().is_some_and(|column| column.index() == event_time);
+    if expression.downcast_ref::<Column>().is_some_and(|column| column.index() == event_time) {
+        return Some(0);
+    }
+    let difference = expression.downcast_ref::<BinaryExpr>()?;
+    if *difference.op() != Operator::Minus || !is_event_time(difference.left()) {
+        return None;
+    }
+    match difference.right().downcast_ref::<Literal>()?.value() {
+        ScalarValue::IntervalMonthDayNano(Some(interval)) if interval.months == 0 => {
+            i64::from(interval.days).checked_mul(86_400_000_000_000)?.checked_add(interval.nanoseconds)
+        }
+        _ => None,
     }
 }
 
