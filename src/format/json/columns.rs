@@ -106,8 +106,8 @@ pub struct Columns {
 struct Column {
     cells: Cells,
     is_nullable: bool,
-    /// Whether the row that is being read has its value already.
-    is_filled: bool,
+    /// Rows that have their value: one more than are committed, once the row that is being read has its.
+    filled: usize,
     /// Rows without a value, ascending; their cells hold some value that does not count.
     null_rows: Vec<usize>,
 }
@@ -220,7 +220,7 @@ impl Columns {
             if matches!(cells, Cells::Text { .. }) {
                 columns.text_columns.push(columns.columns.len());
             }
-            columns.columns.push(Column { cells, is_nullable: field.is_nullable(), is_filled: false, null_rows: Vec::new() });
+            columns.columns.push(Column { cells, is_nullable: field.is_nullable(), filled: 0, null_rows: Vec::new() });
         }
         columns
     }
@@ -229,20 +229,20 @@ impl Columns {
         self.columns.len()
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn is_filled(&self, column: usize) -> bool {
-        self.columns[column].is_filled
+        self.rows < self.columns[column].filled
     }
 
     /// Reads the value that stands at the scanner into the row. The column must not have one yet.
-    #[inline]
+    #[inline(always)]
     pub fn read<'a>(&mut self, column: usize, scanner: &mut Scanner<'a>) -> Result<(), Refusal<'a>> {
         let (rows, format) = (self.rows, self.timestamp_format);
         let target = &mut self.columns[column];
-        debug_assert!(!target.is_filled);
+        debug_assert_eq!(target.filled, rows, "the row has its value already");
         let misfit = |misfit| Refusal::Misfit { column, misfit };
         // Marked first: a roll-back then also takes back what a failed read may have left.
-        target.is_filled = true;
+        target.filled = rows + 1;
         match scanner.peek() {
             Some(b'-' | b'0'..=b'9') => target.cells.push_number(&scanner.number()?, format).map_err(misfit),
             Some(b'"') => target.cells.push_string(&scanner.string()?, format).map_err(misfit),
@@ -269,19 +269,19 @@ impl Columns {
     }
 
     /// Fills a column that the record does not name.
-    #[inline]
+    #[inline(always)]
     pub fn read_missing(&mut self, column: usize) -> Result<(), Refusal<'static>> {
         let target = &mut self.columns[column];
         if !target.is_nullable {
             return Err(Refusal::Misfit { column, misfit: Misfit::Missing });
         }
-        target.is_filled = true;
+        target.filled = self.rows + 1;
         target.push_null(self.rows);
         Ok(())
     }
 
     /// The row stays. Every column has its value; `record` is the text that was scanned.
-    #[inline]
+    #[inline(always)]
     pub fn commit(&mut self, record: &str) {
         for &column in &self.text_columns {
             let Cells::Text { texts, pending, unescaped } = &mut self.columns[column].cells else {
@@ -293,18 +293,15 @@ impl Columns {
                 Pending::Unescaped => texts.push(unescaped),
             }
         }
-        for column in &mut self.columns {
-            debug_assert!(column.is_filled, "a committed row is complete");
-            column.is_filled = false;
-        }
         self.rows += 1;
+        debug_assert!(self.columns.iter().all(|column| column.filled == self.rows), "a committed row is complete");
     }
 
     /// The row is forgotten.
     pub fn roll_back(&mut self) {
         let rows = self.rows;
         for column in &mut self.columns {
-            column.is_filled = false;
+            column.filled = rows;
             if column.null_rows.last() == Some(&rows) {
                 column.null_rows.pop();
             }
@@ -339,7 +336,7 @@ impl Columns {
 }
 
 impl Texts {
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, text: &str) {
         match self {
             Self::View(texts) => texts.append_value(text),
@@ -425,7 +422,7 @@ impl Column {
 }
 
 impl Cells {
-    #[inline]
+    #[inline(always)]
     fn push_number<'a>(&mut self, number: &Number<'a>, format: TimestampFormat) -> Result<(), Misfit<'a>> {
         match self {
             Self::Int8(values) => values.push(whole(number)?),
@@ -455,7 +452,7 @@ impl Cells {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn push_string<'a>(&mut self, string: &Quoted<'a>, format: TimestampFormat) -> Result<(), Misfit<'a>> {
         match self {
             Self::Text { pending, unescaped, .. } => {
@@ -496,7 +493,7 @@ impl Cells {
 }
 
 /// The number as an integer type; `1.0` and `1e2` are not integers.
-#[inline]
+#[inline(always)]
 fn whole<'a, T: TryFrom<i128>>(number: &Number<'a>) -> Result<T, Misfit<'a>> {
     if !number.is_whole {
         return Err(Misfit::NotWhole(number.text));
@@ -510,7 +507,7 @@ fn whole<'a, T: TryFrom<i128>>(number: &Number<'a>) -> Result<T, Misfit<'a>> {
 }
 
 /// Nanoseconds in a coarser unit; `None` where something would be lost.
-#[inline]
+#[inline(always)]
 fn in_unit(nanos: i64, unit: TimeUnit) -> Option<i64> {
     let unit_ns = match unit {
         TimeUnit::Nanosecond => return Some(nanos),

@@ -14,7 +14,6 @@ use arrow::{
         UInt32Type, UInt64Type,
     },
 };
-use lexical_core::FormattedSize;
 
 use super::{
     scan::plain_length,
@@ -176,12 +175,10 @@ fn writer(array: &dyn Array) -> Cell<'_> {
     }
 }
 
-#[inline]
-fn write_number<T: lexical_core::ToLexical + FormattedSize>(value: T, out: &mut Vec<u8>) {
-    let start = out.len();
-    out.resize(start + T::FORMATTED_SIZE_DECIMAL, 0);
-    let written = lexical_core::write(value, &mut out[start..]).len();
-    out.truncate(start + written);
+#[inline(always)]
+fn write_number<T: lexical_core::ToLexical>(value: T, out: &mut Vec<u8>) {
+    let mut text = [0; lexical_core::BUFFER_SIZE];
+    out.extend_from_slice(lexical_core::write(value, &mut text));
 }
 
 fn write_quoted(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {

@@ -84,3 +84,54 @@ impl Layout {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+    use crate::format::json::{columns::TimestampFormat, general::General};
+
+    #[test]
+    fn only_a_record_laid_out_alike_is_read() {
+        let fields = vec![
+            Field::new("s", DataType::Utf8View, false),
+            Field::new("n", DataType::Int32, true),
+            Field::new("z", DataType::Int8, true),
+        ];
+        let schema = Arc::new(Schema::new(fields));
+        let mut columns = Columns::new(schema.clone(), TimestampFormat::Rfc3339, 0);
+        let mut layout = Layout::default();
+        assert!(layout.read("{}", &mut columns).is_err(), "nothing is learned yet");
+
+        let first = r#"{"s": "a","n":1,"x":[1]}"#;
+        General::new(&schema)
+            .read(first, &mut columns, &mut layout)
+            .expect("a good record");
+        columns.commit(first);
+        for (record, is_read, why) in [
+            (first, true, "the record itself"),
+            (
+                r#"{"s": "longer","n":null,"x":{"s":2}}"#,
+                true,
+                "other values of any length",
+            ),
+            (r#"{"s": "\n","n":-7,"x":"}"}"#, true, "escapes"),
+            (r#"{"s":"a","n":1,"x":[1]}"#, false, "other whitespace"),
+            (r#"{"n":1,"s": "a","x":[1]}"#, false, "another order"),
+            (r#"{"s": "a","n":1}"#, false, "a key less"),
+            (r#"{"s": "a","n":1,"x":[1],"z":1}"#, false, "a key more"),
+            (r#"{"s": "a","n":1,"x":[1]} "#, false, "something behind"),
+            (r#"{"s": "a","n":1.0,"x":[1]}"#, false, "a value that does not fit"),
+            (r#"{"s": "a","n":1,"x":[1}"#, false, "a skipped value that is no JSON"),
+            (r#"{"s": "a","n""#, false, "the end in the middle"),
+            ("", false, "nothing"),
+        ] {
+            assert_eq!(layout.read(record, &mut columns).is_ok(), is_read, "{why}");
+            columns.roll_back();
+        }
+        assert_eq!(columns.finish().num_rows(), 1);
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! Accepts what RFC 8259 accepts, less what no value stands for: lone surrogates, numbers beyond every double, and
 //! nesting below [`JSON_DEPTH_MAX`]. Nothing in here allocates; what is wrong is a small [`Flaw`], put into words only
-//! where somebody reads it.
+//! where somebody reads it. What runs per value is inlined by hand: the profile of tests and demos does so by itself only rarely.
 
 use crate::types::limits::JSON_DEPTH_MAX;
 
@@ -112,20 +112,20 @@ impl<'a> Scanner<'a> {
         Self { text, bytes: text.as_bytes(), at: 0 }
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn position(&self) -> usize {
         self.at
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }
 
     /// Steps over `expected` if it stands here, byte for byte.
-    #[inline]
+    #[inline(always)]
     pub fn take(&mut self, expected: &[u8]) -> bool {
-        let is_there = self.bytes[self.at..].starts_with(expected);
+        let is_there = self.bytes.get(self.at..self.at + expected.len()) == Some(expected);
         if is_there {
             self.at += expected.len();
         }
@@ -133,19 +133,19 @@ impl<'a> Scanner<'a> {
     }
 
     /// Steps over `byte` if it stands here.
-    #[inline]
+    #[inline(always)]
     pub fn take_byte(&mut self, byte: u8) -> bool {
         let is_there = self.peek() == Some(byte);
         self.at += usize::from(is_there);
         is_there
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn at_end(&self) -> bool {
         self.at == self.bytes.len()
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn skip_whitespace(&mut self) {
         while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
             self.at += 1;
@@ -164,13 +164,13 @@ impl<'a> Scanner<'a> {
     }
 
     /// Steps over `true`, `false` or `null`.
-    #[inline]
+    #[inline(always)]
     pub fn literal(&mut self, word: &'static str) -> Result<(), Flaw> {
         if self.take(word.as_bytes()) { Ok(()) } else { Err(self.expected(word)) }
     }
 
     /// A string; the opening quote stands here.
-    #[inline]
+    #[inline(always)]
     pub fn string(&mut self) -> Result<Quoted<'a>, Flaw> {
         debug_assert_eq!(self.peek(), Some(b'"'));
         self.at += 1;
@@ -218,56 +218,45 @@ impl<'a> Scanner<'a> {
     }
 
     /// A number; a minus sign or a digit stands here.
-    #[inline]
+    #[inline(always)]
     pub fn number(&mut self) -> Result<Number<'a>, Flaw> {
         let (bytes, start) = (self.bytes, self.at);
         let mut at = start;
         let is_negative = bytes[at] == b'-';
         at += usize::from(is_negative);
 
-        // Digits from the first that is not 0 on; beyond 19 of them the mantissa is left as it is.
-        let (mut mantissa, mut digits) = (0u64, 0i64);
-        let mut digit_run = |at: &mut usize| {
-            let from = *at;
-            while let Some(digit) = bytes.get(*at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10) {
-                if digits < 19 {
-                    mantissa = mantissa * 10 + u64::from(digit);
-                    digits += i64::from(mantissa != 0);
-                } else {
-                    digits += 1;
-                }
-                *at += 1;
-            }
-            *at - from
-        };
-
-        let whole_digits = digit_run(&mut at);
+        // Wraps beyond 19 digits, where it does not count.
+        let mut mantissa = 0u64;
+        let from = at;
+        at = digit_run(bytes, at, &mut mantissa);
+        let whole_digits = at - from;
         if whole_digits == 0 {
             self.at = at;
             return Err(self.expected_digit());
         }
-        if 1 < whole_digits && bytes[at - whole_digits] == b'0' {
+        if 1 < whole_digits && bytes[from] == b'0' {
             return Err(self.flaw(FlawKind::LeadingZero));
         }
         let mut is_whole = true;
-        let mut exponent = 0i64;
-        if bytes.get(at) == Some(&b'.') {
+        let mut fraction_digits = 0;
+        if at < bytes.len() && bytes[at] == b'.' {
             is_whole = false;
             at += 1;
-            let fraction_digits = digit_run(&mut at);
+            let from = at;
+            at = digit_run(bytes, at, &mut mantissa);
+            fraction_digits = at - from;
             if fraction_digits == 0 {
                 self.at = at;
                 return Err(self.expected_digit());
             }
-            exponent = -(fraction_digits as i64);
         }
-        if let Some(b'e' | b'E') = bytes.get(at) {
+        let mut written = 0i64;
+        if at < bytes.len() && matches!(bytes[at], b'e' | b'E') {
             is_whole = false;
             at += 1;
             let sign = bytes.get(at).copied();
             at += usize::from(matches!(sign, Some(b'+' | b'-')));
             let from = at;
-            let mut written = 0i64;
             while let Some(digit @ b'0'..=b'9') = bytes.get(at) {
                 written = written.saturating_mul(10).saturating_add(i64::from(digit - b'0'));
                 at += 1;
@@ -276,12 +265,20 @@ impl<'a> Scanner<'a> {
                 self.at = at;
                 return Err(self.expected_digit());
             }
-            exponent = exponent.saturating_add(if sign == Some(b'-') { -written } else { written });
+            if sign == Some(b'-') {
+                written = -written;
+            }
         }
-        let number =
-            Number { text: &self.text[start..at], is_negative, is_whole, mantissa, exponent, is_exact: digits <= 19 };
-        // Below 10^308 in any case; above it, asking is rare enough to parse once more.
-        if 0 < digits && 308 < exponent.saturating_add(digits) && number.double().is_infinite() {
+        let number = Number {
+            text: &self.text[start..at],
+            is_negative,
+            is_whole,
+            mantissa,
+            exponent: written.saturating_sub(fraction_digits as i64),
+            is_exact: whole_digits + fraction_digits <= 19,
+        };
+        // Below 10^308 for sure, or so large that parsing it once more to see does not matter.
+        if 308 < written.saturating_add(whole_digits as i64) && number.double().is_infinite() {
             return Err(self.flaw(FlawKind::NoDouble));
         }
         self.at = at;
@@ -355,7 +352,7 @@ impl<'a> Scanner<'a> {
 
 impl Number<'_> {
     /// The nearest double; infinite beyond the largest one.
-    #[inline]
+    #[inline(always)]
     pub fn double(&self) -> f64 {
         match self.short_double() {
             Some(double) => double,
@@ -364,7 +361,7 @@ impl Number<'_> {
     }
 
     /// The float nearest to the decimal text (not to its double); infinite beyond the largest one.
-    #[inline]
+    #[inline(always)]
     pub fn float(&self) -> f32 {
         /// Bits that a double has below the last bit of a float, and their value half-way between two floats.
         const BELOW: u64 = (1 << 29) - 1;
@@ -383,7 +380,7 @@ impl Number<'_> {
 
     /// The nearest double where mantissa and power of ten are doubles themselves: then one division or
     /// multiplication rounds correctly (Clinger, "How to read floating point numbers accurately", 1990).
-    #[inline]
+    #[inline(always)]
     fn short_double(&self) -> Option<f64> {
         const POWERS: [f64; 23] = [
             1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
@@ -399,12 +396,26 @@ impl Number<'_> {
     }
 }
 
+/// Steps over digits, putting them behind the mantissa.
+#[inline(always)]
+fn digit_run(bytes: &[u8], mut at: usize, mantissa: &mut u64) -> usize {
+    while at < bytes.len() {
+        let digit = bytes[at].wrapping_sub(b'0');
+        if 9 < digit {
+            break;
+        }
+        *mantissa = mantissa.wrapping_mul(10).wrapping_add(u64::from(digit));
+        at += 1;
+    }
+    at
+}
+
 fn hex4(bytes: &[u8]) -> Option<u32> {
     bytes.get(..4)?.iter().try_fold(0, |unit, byte| Some(unit << 4 | char::from(*byte).to_digit(16)?))
 }
 
 /// How many bytes stand before the first quote, backslash or control character; eight at a time.
-#[inline]
+#[inline(always)]
 pub fn plain_length(bytes: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const TOPS: u64 = 0x8080_8080_8080_8080;
@@ -420,7 +431,10 @@ pub fn plain_length(bytes: &[u8]) -> usize {
         }
         at += 8;
     }
-    at + bytes[at..].iter().take_while(|byte| !matches!(byte, b'"' | b'\\' | 0..0x20)).count()
+    while at < bytes.len() && !matches!(bytes[at], b'"' | b'\\' | 0..0x20) {
+        at += 1;
+    }
+    at
 }
 
 #[cfg(test)]

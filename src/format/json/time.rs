@@ -16,10 +16,10 @@ pub enum NoTime {
 ///
 /// # Errors
 /// Another form, a date that does not exist, or a time beyond what nanoseconds in 64 bits reach (1677 to 2262).
-#[inline]
+#[inline(always)]
 pub fn parse_timestamp(text: &[u8]) -> Result<i64, NoTime> {
     // 2024-01-02T03:04:05
-    let Some((fixed, mut rest)) = text.split_at_checked(19) else { return Err(NoTime::Form) };
+    let Some((fixed, mut rest)) = text.split_first_chunk::<19>() else { return Err(NoTime::Form) };
     if !matches!(fixed[10], b'T' | b't' | b' ') || fixed[13] != b':' || fixed[16] != b':' {
         return Err(NoTime::Form);
     }
@@ -60,7 +60,7 @@ pub fn parse_timestamp(text: &[u8]) -> Result<i64, NoTime> {
 ///
 /// # Errors
 /// Another form, or a day that does not exist.
-#[inline]
+#[inline(always)]
 pub fn parse_days(text: &[u8]) -> Result<i64, NoTime> {
     if text.len() != 10 || text[4] != b'-' || text[7] != b'-' {
         return Err(NoTime::Form);
@@ -86,7 +86,7 @@ pub fn parse_days(text: &[u8]) -> Result<i64, NoTime> {
     Ok(era * 146_097 + day_of_era - 719_468)
 }
 
-#[inline]
+#[inline(always)]
 fn two_digits(text: &[u8], at: usize) -> Result<i64, NoTime> {
     let (tens, ones) = (text[at].wrapping_sub(b'0'), text[at + 1].wrapping_sub(b'0'));
     if 9 < tens || 9 < ones {
@@ -100,12 +100,8 @@ pub fn write_timestamp(ticks: i64, per_second: i64, out: &mut Vec<u8>) {
     let (seconds, fraction) = (ticks.div_euclid(per_second), ticks.rem_euclid(per_second));
     write_days(seconds.div_euclid(86_400), out);
     let second = seconds.rem_euclid(86_400);
-    out.push(b'T');
-    write_two(second / 3_600, out);
-    out.push(b':');
-    write_two(second / 60 % 60, out);
-    out.push(b':');
-    write_two(second % 60, out);
+    let ([h, hh], [m, mm], [s, ss]) = (two(second / 3_600), two(second / 60 % 60), two(second % 60));
+    out.extend_from_slice(&[b'T', h, hh, b':', m, mm, b':', s, ss]);
     if fraction != 0 {
         out.push(b'.');
         let mut unit = per_second;
@@ -130,22 +126,20 @@ pub fn write_days(days: i64, out: &mut Vec<u8>) {
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
-    match year {
-        0..=9999 => {
-            write_two(year / 100, out);
-            write_two(year % 100, out);
-        }
-        _ => out.extend_from_slice(format!("{year:+06}").as_bytes()),
+    let ([m, mm], [d, dd]) = (two(month), two(day));
+    if let 0..=9999 = year {
+        let ([y, yy], [yyy, yyyy]) = (two(year / 100), two(year % 100));
+        out.extend_from_slice(&[y, yy, yyy, yyyy, b'-', m, mm, b'-', d, dd]);
+    } else {
+        out.extend_from_slice(format!("{year:+06}").as_bytes());
+        out.extend_from_slice(&[b'-', m, mm, b'-', d, dd]);
     }
-    out.push(b'-');
-    write_two(month, out);
-    out.push(b'-');
-    write_two(day, out);
 }
 
-#[inline]
-fn write_two(number: i64, out: &mut Vec<u8>) {
-    out.extend_from_slice(&[b'0' + (number / 10) as u8, b'0' + (number % 10) as u8]);
+/// A number below 100 in two digits.
+#[inline(always)]
+fn two(number: i64) -> [u8; 2] {
+    [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8]
 }
 
 #[cfg(test)]
