@@ -1,4 +1,8 @@
-//! Tests against real services.
+//! One binary of all tests from outside: the wall, scripts, the engine, real services.
+
+mod architecture;
+mod engine;
+mod slt;
 
 mod services;
 
