@@ -184,7 +184,7 @@ fn a_mistake_in_sql_is_shown_at_its_place() {
     assert_eq!((&found["position"]["column"], &found["sqlstate"]), (&json!(15), &json!("42P01")));
     assert!(found["help"].to_string().contains("candles_5m"), "{found}");
 
-    for (text, column) in [("SELEC 1", 1), ("SELECT 1 FRM candles_5m", 14), ("SELECT (1", 10), ("SELECT 'open", 8), ("SELECT * FROM", 14)] {
+    for (text, column) in [("SELEC 1", 1), ("SELECT 1 FRM candles_5m", 10), ("SELECT (1", 10), ("SELECT 'open", 8), ("SELECT * FROM", 14)] {
         let found = problem(&sql(text), 400, "syntax");
         assert_eq!((&found["position"]["line"], &found["position"]["column"]), (&json!(1), &json!(column)), "{text}: {found}");
         assert_eq!(found["sqlstate"], "42601");
