@@ -6,7 +6,7 @@ use arrow::{
     array::RecordBatch,
     datatypes::{DataType, SchemaRef},
 };
-use datafusion::{catalog::TableProvider, execution::runtime_env::RuntimeEnv};
+use datafusion::catalog::TableProvider;
 
 use crate::{
     connector::{OptionKind, OptionSpec, Options, Source},
@@ -77,8 +77,6 @@ pub struct OpenExternal {
 pub struct Registry {
     pub connectors: Vec<ConnectorSpec>,
     pub formats: Vec<FormatSpec>,
-    /// Where queries run: opening a table tells it of the table's object store.
-    pub environment: Arc<RuntimeEnv>,
     /// Appends rows to a source with connector 'memory', by its name.
     pub insert: Arc<dyn Fn(&str, RecordBatch) -> Result<()> + Send + Sync>,
     /// Reads the schema of a Parquet table; the only thing in binding that may ask the world.
