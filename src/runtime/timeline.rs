@@ -13,7 +13,7 @@ use std::{
 };
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringViewArray, TimestampNanosecondArray, UInt64Array},
+    array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringViewArray, UInt64Array},
     compute::concat_batches,
     datatypes::{SchemaRef, TimestampNanosecondType},
 };
@@ -252,9 +252,14 @@ impl Timeline {
         let end = EpochEnd { watermark, epoch_time: plan.epoch_time };
 
         let mut changes = Vec::new();
-        let mut outputs: Vec<Vec<Flow>> = Vec::new();
+        let mut outputs: Vec<(Vec<Flow>, Watermark)> = Vec::new();
         for view in &mut self.views {
             let mut out = Output::default();
+            // A view that holds changes back holds the watermark of those who read it back too.
+            let watermark = match &view.upstream {
+                Upstream::Source(_) => end.watermark,
+                Upstream::View { index, .. } => outputs[*index].1,
+            };
             match &view.upstream {
                 Upstream::Source(columns) => {
                     for (rows, row_watermarks) in &slices {
@@ -263,13 +268,13 @@ impl Timeline {
                     }
                 }
                 Upstream::View { index, columns } => {
-                    for flow in &outputs[*index] {
+                    for flow in &outputs[*index].0 {
                         let rows = flow.delta.rows.project(columns).map_err(bug)?;
                         view.chain.on_delta(Flow::of(Delta { rows, weights: flow.delta.weights.clone() }), &mut out)?;
                     }
                 }
             }
-            view.chain.on_epoch_end(end, &mut out)?;
+            let handed_on = view.chain.on_epoch_end(EpochEnd { watermark, ..end }, &mut out)?;
             let mut applied = Vec::new();
             for flow in &out.flows {
                 let change = view.rows.apply(&flow.delta)?;
@@ -287,7 +292,7 @@ impl Timeline {
                 let evicted = side.push(late_rows(late, side.schema())?);
                 self.metrics.rows_evicted_total.with_label_values(&[&format!("{}$late", view.definition.name)]).inc_by(evicted as u64);
             }
-            outputs.push(out.flows);
+            outputs.push((out.flows, handed_on));
         }
         self.epoch = plan.number;
         self.epoch_time = plan.epoch_time;
