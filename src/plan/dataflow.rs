@@ -43,7 +43,11 @@ fn view_text(catalog: &Catalog, view: &MaterializedDefinition, is_verbose: bool)
         Emit::OnWindowClose => "emit: each window once, when it is closed".into(),
         Emit::Every(interval) => format!("emit: changes, at most every {interval:?}"),
     });
-    lines.push(format!("key: {}", if stream.key.is_empty() { "none, rows are only appended".into() } else { names(&stream.key) }));
+    lines.push(match (stream.key.is_empty(), stream.is_append_only) {
+        (false, _) => format!("key: {}", names(&stream.key)),
+        (true, true) => "key: none, rows are only appended".into(),
+        (true, false) => "key: none, a row is named by all its columns".into(),
+    });
     if let Some(history) = catalog.history_of(view) {
         lines.push(format!("history: {}", history.name));
     }

@@ -96,6 +96,12 @@ fn plain_mistake(message: &str, full: &str, tables: &[&str]) -> Diagnostic {
             None => diagnostic,
         };
     }
+    if lower.starts_with("projections require unique expression names") {
+        // `… the expression "count(Int64(1)) AS n" at position 0 and …`
+        let name = quoted(message).and_then(|expression| expression.rsplit(" AS ").next()).unwrap_or_default();
+        return Diagnostic::error(SqlState::Duplicate, format!("two columns are named `{name}`"), None)
+            .help("give one another name with AS");
+    }
     let state = if lower.contains("coerc") || lower.contains("type") || lower.contains("cast") {
         SqlState::TypeMismatch
     } else if lower.contains("not implemented") || lower.contains("unsupported") || lower.contains("not supported") {

@@ -19,7 +19,7 @@ use arrow::{
     datatypes::{DataType, Field, Float64Type, Int64Type, Schema, TimeUnit, TimestampNanosecondType},
 };
 use futures::TryStreamExt;
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::RngSeed};
 use zeta::{
     cli::{MemoryTopics, registry},
     connector::memory::MemoryTopic,
@@ -424,11 +424,16 @@ fn shown(engine: &Engine, query: &str) -> String {
     arrow::util::pretty::pretty_format_batches(&rows).unwrap().to_string()
 }
 
+/// `ZETA_SEED=…` repeats a run.
 fn cases(count: u32) -> ProptestConfig {
+    let given = std::env::var("ZETA_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(rand::random::<u64>);
+    println!("ZETA_SEED={seed}");
     ProptestConfig {
         cases: count,
         failure_persistence: None,
         max_shrink_iters: 400,
+        rng_seed: RngSeed::Fixed(seed),
         ..ProptestConfig::default()
     }
 }
