@@ -7,10 +7,9 @@
 pub mod conformance;
 pub mod kafka;
 pub mod memory;
-pub mod options;
 pub mod parquet;
 pub mod replay;
 mod source;
 
-pub use options::{OptionKind, OptionSpec, Options};
+pub use crate::types::{OptionKind, OptionSpec, Options};
 pub use source::{Source, SourceError, SplitBounds};

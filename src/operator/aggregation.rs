@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, AsArray, BooleanArray, RecordBatch},
+    array::{ArrayRef, AsArray, BooleanArray, RecordBatch, new_null_array},
     compute::take,
     datatypes::{FieldRef, Schema, SchemaRef},
 };
@@ -179,8 +179,14 @@ impl GroupTable {
         let accumulators = aggregation.accumulators()?;
         let mut table = Self { aggregation, groups, accumulators, indices: Vec::new(), keys: None };
         if table.groups.is_none() {
-            // The one group exists before any row.
-            let none = table.aggregation.evaluate(&RecordBatch::new_empty(Arc::clone(&table.aggregation.input_schema)))?;
+            // The one group exists before any row. Accumulators learn of it by a row that their filter leaves out: without any
+            // row some of them would give 0 or the lowest number in place of null.
+            let mut none = table.aggregation.evaluate(&RecordBatch::new_empty(Arc::clone(&table.aggregation.input_schema)))?;
+            none.rows = 1;
+            for array in none.arguments.iter_mut().flatten() {
+                *array = new_null_array(array.data_type(), 1);
+            }
+            none.filters.fill(Some(BooleanArray::from(vec![false])));
             table.update(&none)?;
         }
         Ok(table)
@@ -268,7 +274,12 @@ impl GroupTable {
     /// Group columns in the order of group indices; the group values are empty after it.
     fn take_keys(&mut self) -> Result<Vec<ArrayRef>> {
         match &mut self.groups {
-            Some(groups) => groups.emit(EmitTo::All).map_err(failed),
+            Some(groups) => {
+                let keys = groups.emit(EmitTo::All).map_err(failed)?;
+                // Keys of several columns stay in its hash table after `emit`, and would be looked up where no group is.
+                groups.clear_shrink(keys.first().map_or(0, |column| column.len()));
+                Ok(keys)
+            }
             None => Ok(Vec::new()),
         }
     }

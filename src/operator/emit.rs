@@ -26,12 +26,14 @@ pub struct EmitEvery {
     pending: Vec<Delta>,
     /// The multiple at which what is pending goes on.
     due: Option<EventTime>,
+    /// What was handed on is complete up to here: it waits with what is pending.
+    watermark: Watermark,
 }
 
 impl EmitEvery {
     pub fn new(interval: Duration) -> Self {
         let interval_ns = i64::try_from(interval.as_nanos()).unwrap_or(i64::MAX).max(1);
-        Self { interval_ns, pending: Vec::new(), due: None }
+        Self { interval_ns, pending: Vec::new(), due: None, watermark: Watermark::START }
     }
 
     fn next_multiple(&self, time: EventTime) -> EventTime {
@@ -55,7 +57,10 @@ impl Operator for EmitEvery {
         } else if self.due.is_none() && !self.pending.is_empty() {
             self.due = Some(self.next_multiple(end.epoch_time));
         }
-        Ok(end.watermark)
+        if self.pending.is_empty() {
+            self.watermark = end.watermark;
+        }
+        Ok(self.watermark)
     }
 
     fn wakes_at(&self) -> Option<EventTime> {
@@ -63,16 +68,19 @@ impl Operator for EmitEvery {
     }
 
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
-        let due = Schema::new(vec![Field::new("due", DataType::Int64, true)]);
-        let due = RecordBatch::try_new(Arc::new(due), vec![Arc::new(Int64Array::from(vec![self.due.map(|due| due.0)]))]);
-        std::iter::once(due.map_err(bug)).chain(self.pending.iter().map(with_weights)).collect()
+        let head = Schema::new(vec![Field::new("due", DataType::Int64, true), Field::new("watermark", DataType::Int64, false)]);
+        let due = Int64Array::from(vec![self.due.map(|due| due.0)]);
+        let watermark = Int64Array::from(vec![self.watermark.0]);
+        let head = RecordBatch::try_new(Arc::new(head), vec![Arc::new(due), Arc::new(watermark)]);
+        std::iter::once(head.map_err(bug)).chain(self.pending.iter().map(with_weights)).collect()
     }
 
     fn restore(&mut self, state: Vec<RecordBatch>) -> Result<()> {
         let mut state = state.into_iter();
-        let due = state.next().ok_or_else(|| Error::state("the checkpoint of an interval is empty"))?;
-        let due = due.column(0).as_primitive::<Int64Type>();
+        let head = state.next().ok_or_else(|| Error::state("the checkpoint of an interval is empty"))?;
+        let due = head.column(0).as_primitive::<Int64Type>();
         self.due = due.is_valid(0).then(|| EventTime(due.value(0)));
+        self.watermark = Watermark(head.column(1).as_primitive::<Int64Type>().value(0));
         self.pending = state.map(without_weights).collect::<Result<_>>()?;
         Ok(())
     }

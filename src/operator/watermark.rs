@@ -59,7 +59,8 @@ impl SplitWatermarks {
         };
         assert!(before <= combined, "the watermark never goes back");
         self.combined = Some(combined);
-        for state in self.splits.values_mut().filter(|state| state.is_idle) {
+        // A row that comes behind the end of its source is late for every window.
+        for state in self.splits.values_mut().filter(|state| state.is_idle || is_last) {
             state.watermark = state.watermark.max(combined);
         }
         combined
@@ -119,5 +120,6 @@ mod tests {
         assert_eq!(watermarks.end_epoch(&BTreeSet::new(), false), Watermark(7));
         assert_eq!(watermarks.end_epoch(&BTreeSet::from([split("0")]), false), Watermark(7));
         assert_eq!(watermarks.end_epoch(&BTreeSet::new(), true), Watermark::END);
+        assert_eq!(observe(&mut watermarks, "0", &[8]), [i64::MAX], "and what comes behind it meets the end");
     }
 }

@@ -7,9 +7,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::{
     catalog::{TableProvider, view::ViewTable},
-    common::{DFSchema, tree_node::TreeNodeRecursion},
+    common::{DFSchema, tree_node::{Transformed, TreeNodeRecursion}},
+    datasource::provider_as_source,
     execution::context::SessionState,
-    logical_expr::{ExprSchemable, LogicalPlan, cast},
+    logical_expr::{ExprSchemable, LogicalPlan, TableScan, cast},
     sql::{
         parser::Statement as PlannerStatement,
         sqlparser::ast::{self, ExactNumberInfo},
@@ -17,17 +18,17 @@ use datafusion::{
 };
 
 use crate::{
-    connector::{OptionSpec, Options, options::one_of},
     sql::{
         Column, CreateExternalTable, CreateMaterializedView, CreateSource, CreateView, Diagnostic, Drop, DropKind, Emit, Include, Span,
         Spanned, SqlOption, SqlState, Statement, StatementKind, suggest,
     },
-    types::parse_duration,
+    types::{OptionKind, OptionSpec, Options, one_of, parse_duration},
 };
 
 use super::{
     catalog::{
         Catalog, ExternalDefinition, MaterializedDefinition, Relation, SourceDefinition, Trigger, ViewDefinition, WatermarkDefinition,
+        bad_schema, late_schema,
     },
     mistakes::{Places, diagnostics_of, type_name},
     registry::{ConnectorSpec, OpenExternal, Registry, SOURCE_OPTIONS},
@@ -38,7 +39,7 @@ use super::{
 /// Options of a materialized view: how the dashboard draws it.
 const VIEW_OPTIONS: &[OptionSpec] = &[
     OptionSpec::text("panel", "how the dashboard draws it")
-        .kind(crate::connector::OptionKind::Choice(&["candlestick", "series", "stat", "table"])),
+        .kind(OptionKind::Choice(&["candlestick", "series", "stat", "table"])),
     OptionSpec::text("panel.title", "what stands above it"),
     OptionSpec::text("panel.unit", "the unit of its numbers"),
 ];
@@ -73,6 +74,13 @@ pub struct Binder<'a> {
 }
 
 type Mistakes = Vec<Diagnostic>;
+
+/// What plain views are computed over.
+#[derive(Clone, Copy)]
+enum Rows {
+    None,
+    Snapshots,
+}
 
 impl Binder<'_> {
     /// Binds one statement. On mistakes, `catalog` may hold what the statement declared as far as it was understood, so that those
@@ -369,7 +377,11 @@ impl Binder<'_> {
         if let Some(done) = self.taken(&create.name, create.if_not_exists, catalog, &mut mistakes) {
             return done;
         }
-        let plan = self.query(&create.query, create.query_span, catalog).await?;
+        // Bound to names, not to rows: the view is computed anew over what they hold when it is read.
+        let mut tables = self.definitions(catalog, Rows::None);
+        tables.extend(side_outputs(catalog));
+        let session = session_over(self.base, tables);
+        let plan = self.plan(&session, &create.query, create.query_span, catalog).await?;
         let definition = ViewDefinition { name: create.name.value.clone(), reads: scanned(&plan), plan, sql: statement.text.clone() };
         self.created(Relation::View(Arc::new(definition)), mistakes, catalog)
     }
@@ -386,7 +398,7 @@ impl Binder<'_> {
         }
         let known: Vec<&OptionSpec> = VIEW_OPTIONS.iter().collect();
         check_options(&create.options, &known, true, &|_| false, &mut mistakes);
-        let session = session_over(self.base, self.definitions(catalog));
+        let session = session_over(self.base, self.definitions(catalog, Rows::None));
         let plan = match self.plan(&session, &create.query, create.query_span, catalog).await {
             Ok(plan) => plan,
             Err(more) => {
@@ -458,7 +470,7 @@ impl Binder<'_> {
     }
 
     async fn query(&self, query: &ast::Query, span: Span, catalog: &Catalog) -> Result<LogicalPlan, Mistakes> {
-        let mut tables = self.definitions(catalog);
+        let mut tables = self.definitions(catalog, Rows::Snapshots);
         tables.extend(self.snapshots.iter().map(|(name, table)| (name.clone(), Arc::clone(table))));
         let session = session_over(self.base, tables);
         self.plan(&session, query, span, catalog).await
@@ -474,8 +486,8 @@ impl Binder<'_> {
         Ok(plan)
     }
 
-    /// Every relation as queries see it by definition: sources and materialized views without rows.
-    fn definitions(&self, catalog: &Catalog) -> BTreeMap<String, Arc<dyn TableProvider>> {
+    /// Every relation by its definition: sources and materialized views without rows, plain views over what `rows` says.
+    fn definitions(&self, catalog: &Catalog, rows: Rows) -> BTreeMap<String, Arc<dyn TableProvider>> {
         catalog
             .iter()
             .map(|relation| {
@@ -493,11 +505,28 @@ impl Binder<'_> {
                         Arc::new(StreamRelation::new(&view.name, Arc::clone(&view.stream.schema), refusal))
                     }
                     Relation::External(table) => Arc::clone(&table.table),
-                    Relation::View(view) => Arc::new(ViewTable::new(view.plan.clone(), Some(view.sql.clone()))),
+                    Relation::View(view) => {
+                        let plan = match rows {
+                            Rows::None => view.plan.clone(),
+                            Rows::Snapshots => self.over_snapshots(&view.plan),
+                        };
+                        Arc::new(ViewTable::new(plan, Some(view.sql.clone())))
+                    }
                 };
                 (relation.name().to_owned(), table)
             })
             .collect()
+    }
+
+    /// The plan of a plain view over the rows of now.
+    fn over_snapshots(&self, plan: &LogicalPlan) -> LogicalPlan {
+        let bound = plan.clone().transform_up_with_subqueries(|node| {
+            let LogicalPlan::TableScan(scan) = &node else { return Ok(Transformed::no(node)) };
+            let Some(table) = self.snapshots.get(scan.table_name.table()) else { return Ok(Transformed::no(node)) };
+            let scan = TableScan { source: provider_as_source(Arc::clone(table)), ..scan.clone() };
+            Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+        });
+        bound.expect("the function cannot fail").data
     }
 
     fn created(&self, relation: Relation, mistakes: Mistakes, catalog: &mut Catalog) -> Result<Bound, Mistakes> {
@@ -545,6 +574,24 @@ impl Binder<'_> {
     }
 }
 
+/// `<source>$bad` and `<view>$late`, without rows.
+fn side_outputs(catalog: &Catalog) -> BTreeMap<String, Arc<dyn TableProvider>> {
+    let table = |name: String, schema: SchemaRef| {
+        let refusal = format!("`{name}` has not started yet");
+        let table: Arc<dyn TableProvider> = Arc::new(StreamRelation::new(&name, schema, refusal));
+        (name, table)
+    };
+    let of = |relation: &Relation| match relation {
+        Relation::Source(source) => Some(table(format!("{}$bad", source.name), bad_schema())),
+        Relation::Materialized(view) => {
+            let rows = view.stream.late_rows.as_ref()?;
+            Some(table(format!("{}$late", view.name), late_schema(rows)))
+        }
+        Relation::External(_) | Relation::View(_) => None,
+    };
+    catalog.iter().filter_map(of).collect()
+}
+
 fn connector_specs_static(connector: Option<&ConnectorSpec>) -> &'static [OptionSpec] {
     connector.map_or(&[], |connector| connector.options)
 }
@@ -567,7 +614,7 @@ fn check_options(given: &[SqlOption], known: &[&OptionSpec], is_judged: bool, is
                 if let Err(reason) = spec.check(&option.value.value) {
                     let mistake = Diagnostic::error(SqlState::InvalidOption, reason, option.value.span);
                     let words = match spec.kind {
-                        crate::connector::OptionKind::Choice(words) => words,
+                        OptionKind::Choice(words) => words,
                         _ => &[],
                     };
                     mistakes.push(match suggest::nearest(&option.value.value, words.iter().copied()) {
@@ -622,6 +669,8 @@ fn scanned(plan: &LogicalPlan) -> Vec<String> {
             LogicalPlan::SubqueryAlias(alias) => Some(alias.alias.table()),
             _ => None,
         };
+        // Who reads a side output reads what it belongs to.
+        let name = name.map(|name| SIDE_SUFFIXES.iter().find_map(|suffix| name.strip_suffix(*suffix)).unwrap_or(name));
         if let Some(name) = name
             && !names.iter().any(|known| known == name)
         {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use crate::{operator::{Emission, Step}, sql::Emit};
 
 use super::{
-    catalog::{Catalog, MaterializedDefinition, Relation},
+    catalog::{Catalog, MaterializedDefinition, Relation, Trigger},
     stream::Stage,
 };
 
@@ -16,7 +16,12 @@ pub fn explain(catalog: &Catalog, relation: &Relation, is_verbose: bool) -> Stri
         Relation::View(view) => format!("view {}: computed when it is read\n{}", view.name, view.plan.display_indent()),
         Relation::External(table) => format!("external table {}: Parquet files in {}", table.name, table.location),
         Relation::Source(source) => {
-            let mut text = format!("source {}: {} as {}, an epoch {:?}\n", source.name, source.connector, source.format, source.trigger);
+            let trigger = match source.trigger {
+                Trigger::EachRow => "as soon as a row is there".to_owned(),
+                Trigger::AtMostEvery(interval) => format!("as soon as rows are there, at most every {interval:?}"),
+                Trigger::Interval(interval) => format!("every {interval:?}"),
+            };
+            let mut text = format!("source {}: {} as {}, an epoch {trigger}\n", source.name, source.connector, source.format);
             match &source.watermark {
                 Some(watermark) => {
                     let column = source.schema.field(watermark.column).name();
@@ -38,7 +43,11 @@ fn view_text(catalog: &Catalog, view: &MaterializedDefinition, is_verbose: bool)
         Emit::OnWindowClose => "emit: each window once, when it is closed".into(),
         Emit::Every(interval) => format!("emit: changes, at most every {interval:?}"),
     });
-    lines.push(format!("key: {}", if stream.key.is_empty() { "none, rows are only appended".into() } else { names(&stream.key) }));
+    lines.push(match (stream.key.is_empty(), stream.is_append_only) {
+        (false, _) => format!("key: {}", names(&stream.key)),
+        (true, true) => "key: none, rows are only appended".into(),
+        (true, false) => "key: none, a row is named by all its columns".into(),
+    });
     if let Some(history) = catalog.history_of(view) {
         lines.push(format!("history: {}", history.name));
     }

@@ -36,7 +36,7 @@ fn diagnostic_of(error: &DataFusionError, places: Places, statement: Span, text:
                 Some(noted) => noted.message.clone(),
                 None => root.strip_backtrace(),
             };
-            plain_mistake(&clean(&message), tables)
+            plain_mistake(&clean(&message), &root.strip_backtrace(), tables)
         }
     };
     diagnostic.span = span.or_else(|| named_in(&diagnostic.message, statement, text)).or(Some(statement));
@@ -76,7 +76,8 @@ fn schema_mistake(error: &SchemaError) -> Diagnostic {
     }
 }
 
-fn plain_mistake(message: &str, tables: &[&str]) -> Diagnostic {
+/// `full` is the planner's whole text, which names what is near where `message` does not.
+fn plain_mistake(message: &str, full: &str, tables: &[&str]) -> Diagnostic {
     let lower = message.to_lowercase();
     if let Some(name) = quoted(message).filter(|_| lower.contains("table") && lower.contains("not found")) {
         let name = name.rsplit('.').next().unwrap_or(name);
@@ -90,10 +91,16 @@ fn plain_mistake(message: &str, tables: &[&str]) -> Diagnostic {
     if lower.starts_with("invalid function") {
         let name = quoted(message).unwrap_or_default();
         let diagnostic = Diagnostic::error(SqlState::UnknownFunction, format!("no function named `{name}`"), None);
-        return match message.split("Did you mean '").nth(1).and_then(|rest| rest.split('\'').next()) {
+        return match full.split("Did you mean '").nth(1).and_then(|rest| rest.split('\'').next()) {
             Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
             None => diagnostic,
         };
+    }
+    if lower.starts_with("projections require unique expression names") {
+        // `… the expression "count(Int64(1)) AS n" at position 0 and …`
+        let name = quoted(message).and_then(|expression| expression.rsplit(" AS ").next()).unwrap_or_default();
+        return Diagnostic::error(SqlState::Duplicate, format!("two columns are named `{name}`"), None)
+            .help("give one another name with AS");
     }
     let state = if lower.contains("coerc") || lower.contains("type") || lower.contains("cast") {
         SqlState::TypeMismatch

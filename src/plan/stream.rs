@@ -221,7 +221,12 @@ impl Builder<'_> {
                 "use CREATE VIEW for a query over tables; it is computed when it is read",
             ));
         };
-        let upstream = self.catalog.get(&relation.name).expect("a bound name is in the catalog");
+        let Some(upstream) = self.catalog.get(&relation.name) else {
+            return Err(self.refuse(
+                format!("a materialized view of the side output `{}` is not supported yet", relation.name),
+                "use CREATE VIEW: it is computed when it is read",
+            ));
+        };
         let width = upstream.schema().fields().len();
         let source_columns = scan.projection.clone().unwrap_or_else(|| (0..width).collect());
         let mut built = match upstream {

@@ -194,6 +194,13 @@ impl RelationPlanner for WindowFunctions {
             Ok(input) => input,
             Err(unknown) => self.scan(&table_name, context).unwrap_or(Err(unknown))?,
         };
+        if let Some(twice) = ["window_start", "window_end"].into_iter().find(|name| input.schema().has_column_with_unqualified_name(name)) {
+            return Err(mistake(
+                format!("`{table}` has a column `{twice}` already, and tumble adds it"),
+                Some(table.span()),
+                "tumble over the source itself, or give the column another name in a view",
+            ));
+        }
         let time_span = time.span();
         let Expr::Column(column) = context.sql_to_expr(time, input.schema())? else {
             return Err(mistake("the second argument of tumble is a column", Some(time_span), usage));

@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, BooleanArray, RecordBatch, StringViewArray},
+    compute::{CastOptions, cast_with_options, kernels::cmp::distinct},
     datatypes::{DataType, Field, Schema, SchemaRef},
+    util::display::array_value_to_string,
 };
 use futures::TryStreamExt;
 
@@ -135,6 +137,9 @@ impl Engine {
             }
             Bound::Drop(name) => {
                 *self.0.catalog.write().expect("nobody panics while holding it") = catalog;
+                if let Some(dropped) = before.get(&name) {
+                    self.close_manual(dropped).map_err(|error| Problem::from(error).kind)?;
+                }
                 Ok(told("result", vec![format!("dropped {name}")]))
             }
             Bound::Nothing => Ok(told("result", vec!["nothing to do".into()])),
@@ -302,6 +307,9 @@ impl Engine {
                         return Err(Error::user(format!("rows {next} to {} of split {split} are gone", range.to)));
                     }
                     for mut chunk in polled {
+                        if range.to <= chunk.from {
+                            break;
+                        }
                         if range.to < chunk.to {
                             drop(chunk.split_off(range.to));
                         }
@@ -324,10 +332,31 @@ impl Engine {
         Ok(())
     }
 
+    /// What was dropped is not read or shown any more, in manual mode. Only before its source's first epoch: see `allowed`.
+    fn close_manual(&self, dropped: &Relation) -> Result<()> {
+        if self.0.options.mode != Mode::Manual {
+            return Ok(());
+        }
+        match dropped {
+            Relation::Source(source) => {
+                self.0.manual.lock().expect("nobody panics while holding it").remove(&source.name);
+                self.0.timelines.write().expect("nobody panics while holding it").remove(&source.name);
+                Ok(())
+            }
+            Relation::Materialized(view) => {
+                let source = Arc::clone(self.catalog().source(&view.source).expect("a view's source is there"));
+                self.open_manual(&Relation::Source(source))
+            }
+            Relation::External(_) | Relation::View(_) => Ok(()),
+        }
+    }
+
+    /// Appends rows to a source that takes them: all of them, or none where a value does not fit its column.
     fn insert(&self, table: &str, columns: &[String], rows: Vec<RecordBatch>) -> Result<usize> {
         let mut inserted = 0;
         let catalog = self.catalog();
         let source = Arc::clone(catalog.source(table).expect("checked when it was bound"));
+        let mut taken = Vec::new();
         for batch in rows {
             let fields = source.schema.fields();
             let names: Vec<String> = match columns.is_empty() {
@@ -337,18 +366,27 @@ impl Engine {
             if names.len() != batch.num_columns() {
                 return Err(Error::user(format!("{} values for {} columns ({})", batch.num_columns(), names.len(), names.join(", "))));
             }
-            let schema = Schema::new(
-                names.iter().zip(batch.schema().fields()).map(|(name, field)| Field::new(name, field.data_type().clone(), true)).collect::<Vec<_>>(),
-            );
-            let mut columns = batch.columns().to_vec();
-            let mut fields_of: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone()).collect();
-            // Columns that were left out are null.
-            for field in fields[..source.declared].iter().filter(|field| !names.contains(field.name())) {
-                columns.push(arrow::array::new_null_array(field.data_type(), batch.num_rows()));
-                fields_of.push(field.as_ref().clone().with_nullable(true));
+            let declared = &fields[..source.declared];
+            if let Some(unknown) = names.iter().find(|name| !declared.iter().any(|field| field.name() == *name)) {
+                let known: Vec<&str> = declared.iter().map(|field| field.name().as_str()).collect();
+                return Err(Error::user(format!("no column named `{unknown}` to insert into; columns: {}", known.join(", "))));
             }
+            if let Some(twice) = names.iter().enumerate().find_map(|(index, name)| names[..index].contains(name).then_some(name)) {
+                return Err(Error::user(format!("column `{twice}` is named twice")));
+            }
+            let columns = declared
+                .iter()
+                .map(|field| match names.iter().position(|name| name == field.name()) {
+                    Some(column) => fitting(batch.column(column), field),
+                    // Columns that were left out are null.
+                    None => Ok(arrow::array::new_null_array(field.data_type(), batch.num_rows())),
+                })
+                .collect::<Result<Vec<_>>>()?;
+            let fields: Vec<Field> = declared.iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
             inserted += batch.num_rows();
-            let batch = RecordBatch::try_new(Arc::new(Schema::new(fields_of)), columns).map_err(|e| Error::user(e.to_string()))?;
+            taken.push(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|e| Error::user(e.to_string()))?);
+        }
+        for batch in taken {
             (self.0.registry.insert)(table, batch)?;
         }
         if self.0.options.mode == Mode::Manual {
@@ -422,6 +460,22 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// The values in the type of their column. A value never becomes another one, nor null.
+fn fitting(values: &ArrayRef, field: &Field) -> Result<ArrayRef> {
+    let name = field.name();
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    let cast = cast_with_options(values, field.data_type(), &options).map_err(|e| Error::user(format!("column `{name}`: {e}")))?;
+    if field.data_type().is_integer() && !values.data_type().is_integer() && values.data_type().is_numeric() {
+        let back = cast_with_options(&cast, values.data_type(), &options).map_err(|e| Error::user(format!("column `{name}`: {e}")))?;
+        let differs = distinct(&back, values).map_err(|e| Error::bug(e.to_string()))?;
+        if let Some(row) = differs.iter().position(|differs| differs == Some(true)) {
+            let shown = array_value_to_string(values, row).unwrap_or_default();
+            return Err(Error::user(format!("column `{name}`: {shown} is no {}", crate::plan::type_name(field.data_type()))));
+        }
+    }
+    Ok(cast)
 }
 
 /// How an epoch of a script ends.

@@ -266,9 +266,14 @@ impl Timeline {
         let end = EpochEnd { watermark, epoch_time: plan.epoch_time };
 
         let mut changes = Vec::new();
-        let mut outputs: Vec<Vec<Flow>> = Vec::new();
+        let mut outputs: Vec<(Vec<Flow>, Watermark)> = Vec::new();
         for view in &mut self.views {
             let mut out = Output::default();
+            // A view that holds changes back holds the watermark of those who read it back too.
+            let watermark = match &view.upstream {
+                Upstream::Source(_) => end.watermark,
+                Upstream::View { index, .. } => outputs[*index].1,
+            };
             match &view.upstream {
                 Upstream::Source(columns) => {
                     for (rows, row_watermarks) in &slices {
@@ -277,13 +282,13 @@ impl Timeline {
                     }
                 }
                 Upstream::View { index, columns } => {
-                    for flow in &outputs[*index] {
+                    for flow in &outputs[*index].0 {
                         let rows = flow.delta.rows.project(columns).map_err(bug)?;
                         view.chain.on_delta(Flow::of(Delta { rows, weights: flow.delta.weights.clone() }), &mut out)?;
                     }
                 }
             }
-            view.chain.on_epoch_end(end, &mut out)?;
+            let handed_on = view.chain.on_epoch_end(EpochEnd { watermark, ..end }, &mut out)?;
             let mut applied = Vec::new();
             for flow in &out.flows {
                 let change = view.rows.apply(&flow.delta)?;
@@ -310,7 +315,7 @@ impl Timeline {
                 let removed = RecordBatch::new_empty(schema);
                 changes.push((format!("{}$late", view.definition.name), Change { epoch: plan.number, watermark, added, removed }));
             }
-            outputs.push(out.flows);
+            outputs.push((out.flows, handed_on));
         }
         if !new_bad.is_empty() {
             let added = concat_batches(&bad_schema(), &new_bad).map_err(bug)?;

@@ -19,7 +19,7 @@ use arrow::{
     datatypes::{DataType, Field, Float64Type, Int64Type, Schema, TimeUnit, TimestampNanosecondType},
 };
 use futures::TryStreamExt;
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::RngSeed};
 use zeta::{
     cli::{MemoryTopics, registry},
     connector::memory::MemoryTopic,
@@ -55,8 +55,13 @@ struct Trade {
 #[derive(Clone, Debug)]
 enum Step {
     /// So many of the split's next rows are written.
-    Append { split: usize, rows: usize },
-    Epoch { rows_max: Option<usize> },
+    Append {
+        split: usize,
+        rows: usize,
+    },
+    Epoch {
+        rows_max: Option<usize>,
+    },
     Checkpoint,
     Crash,
 }
@@ -82,7 +87,12 @@ fn trades() -> impl Strategy<Value = Vec<Vec<Trade>>> {
                     *unique += 1;
                     // Whole seconds are edges of windows: most rows stand a little behind them, some on them.
                     let behind = if *unique % 5 == 0 { *unique } else { *unique * 1_000 };
-                    Trade { symbol, price, quantity, traded_at: traded_at + behind }
+                    Trade {
+                        symbol,
+                        price,
+                        quantity,
+                        traded_at: traded_at + behind,
+                    }
                 });
                 rows.collect()
             };
@@ -128,7 +138,11 @@ fn by_lateness(splits: &[Vec<Trade>]) -> (Vec<Trade>, Vec<Trade>) {
         let mut watermark = i64::MIN;
         for trade in split {
             let end = trade.traded_at.div_euclid(WINDOW) * WINDOW + WINDOW;
-            if end <= watermark { late.push(trade.clone()) } else { counted.push(trade.clone()) }
+            if end <= watermark {
+                late.push(trade.clone())
+            } else {
+                counted.push(trade.clone())
+            }
             watermark = watermark.max(trade.traded_at - LATENESS);
         }
     }
@@ -155,12 +169,21 @@ fn closed_form(trades: &[Trade]) -> BTreeMap<Key, Expected> {
             total: (!prices.is_empty()).then(|| prices.iter().sum()),
             low: prices.iter().min().copied(),
             high: prices.iter().max().copied(),
-            open: trades.iter().min_by_key(|trade| trade.traded_at).and_then(|trade| trade.price),
-            close: trades.iter().max_by_key(|trade| trade.traded_at).and_then(|trade| trade.price),
+            open: trades
+                .iter()
+                .min_by_key(|trade| trade.traded_at)
+                .and_then(|trade| trade.price),
+            close: trades
+                .iter()
+                .max_by_key(|trade| trade.traded_at)
+                .and_then(|trade| trade.price),
             quantity: (!quantities.is_empty()).then(|| quantities.iter().sum::<f64>() / quantities.len() as f64),
         }
     };
-    groups.into_iter().map(|(key, trades)| (key, expected(trades))).collect()
+    groups
+        .into_iter()
+        .map(|(key, trades)| (key, expected(trades)))
+        .collect()
 }
 
 fn batch(trades: &[Trade]) -> RecordBatch {
@@ -170,29 +193,55 @@ fn batch(trades: &[Trade]) -> RecordBatch {
         ("quantity", DataType::Float64),
         ("traded_at", DataType::Timestamp(TimeUnit::Nanosecond, None)),
     ];
-    let schema = Schema::new(fields.map(|(name, data_type)| Field::new(name, data_type, true)).to_vec());
+    let schema = Schema::new(
+        fields
+            .map(|(name, data_type)| Field::new(name, data_type, true))
+            .to_vec(),
+    );
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(trades.iter().map(|trade| name(trade.symbol)).collect::<StringViewArray>()),
+        Arc::new(
+            trades
+                .iter()
+                .map(|trade| name(trade.symbol))
+                .collect::<StringViewArray>(),
+        ),
         Arc::new(trades.iter().map(|trade| trade.price).collect::<Int64Array>()),
         Arc::new(trades.iter().map(|trade| trade.quantity).collect::<Float64Array>()),
-        Arc::new(TimestampNanosecondArray::from_iter_values(trades.iter().map(|trade| trade.traded_at))),
+        Arc::new(TimestampNanosecondArray::from_iter_values(
+            trades.iter().map(|trade| trade.traded_at),
+        )),
     ];
     RecordBatch::try_new(Arc::new(schema), columns).unwrap()
 }
 
 fn engine(topics: &MemoryTopics, state: &Path, mode: Mode, clock: Arc<dyn Clock>) -> Engine {
-    let options = EngineOptions { state: Some(state.into()), mode, overrides: vec![] };
+    let options = EngineOptions {
+        state: Some(state.into()),
+        mode,
+        overrides: vec![],
+    };
     Engine::new(registry(topics.clone(), query_environment()), options, clock)
 }
 
 async fn sql(engine: &Engine, sql: &str) -> Vec<RecordBatch> {
-    let request = SqlRequest { sql: sql.into(), timeout: Duration::from_secs(60), rows_max: None };
-    let answer = engine.execute(request).await.unwrap_or_else(|problem| panic!("{sql}: {problem:?}"));
+    let request = SqlRequest {
+        sql: sql.into(),
+        timeout: Duration::from_secs(60),
+        rows_max: None,
+    };
+    let answer = engine
+        .execute(request)
+        .await
+        .unwrap_or_else(|problem| panic!("{sql}: {problem:?}"));
     answer.rows.try_collect().await.unwrap()
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(future)
 }
 
 fn view(engine: &Engine, name: &str) -> RecordBatch {
@@ -229,9 +278,15 @@ fn assert_alike(found: &BTreeMap<Key, Expected>, expected: &BTreeMap<Key, Expect
     let keys = |rows: &BTreeMap<Key, Expected>| rows.keys().cloned().collect::<Vec<_>>();
     assert_eq!(keys(found), keys(expected), "{what}: other windows");
     for (key, expected) in expected {
-        let mut found = Expected { quantity: found[key].quantity, ..copy(&found[key]) };
+        let mut found = Expected {
+            quantity: found[key].quantity,
+            ..copy(&found[key])
+        };
         if let (Some(a), Some(b)) = (found.quantity, expected.quantity) {
-            assert!((a - b).abs() <= 1e-9 * b.abs().max(1.0), "{what}: {key:?}: {a} is not {b}");
+            assert!(
+                (a - b).abs() <= 1e-9 * b.abs().max(1.0),
+                "{what}: {key:?}: {a} is not {b}"
+            );
             found.quantity = expected.quantity;
         }
         assert_eq!(&found, expected, "{what}: {key:?}");
@@ -265,7 +320,11 @@ fn run(splits: &[Vec<Trade>], steps: &[Step], with_crashes: bool) -> Shown {
     block_on(async {
         sql(&engine, SOURCE).await;
         sql(&engine, &format!("CREATE MATERIALIZED VIEW changing AS {AGGREGATES}")).await;
-        sql(&engine, &format!("CREATE MATERIALIZED VIEW closed AS {AGGREGATES} EMIT ON WINDOW CLOSE")).await;
+        sql(
+            &engine,
+            &format!("CREATE MATERIALIZED VIEW closed AS {AGGREGATES} EMIT ON WINDOW CLOSE"),
+        )
+        .await;
     });
     let mut written = vec![0; splits.len()];
     for step in steps {
@@ -276,8 +335,24 @@ fn run(splits: &[Vec<Trade>], steps: &[Step], with_crashes: bool) -> Shown {
                 topic.append(&SplitId::from(split as i32), batch(&splits[split][written[split]..to]));
                 written[split] = to;
             }
-            Step::Epoch { rows_max } => engine.step("trades", StepEnd { rows_max: *rows_max, ..StepEnd::default() }).unwrap(),
-            Step::Checkpoint => engine.step("trades", StepEnd { checkpoint: true, ..StepEnd::default() }).unwrap(),
+            Step::Epoch { rows_max } => engine
+                .step(
+                    "trades",
+                    StepEnd {
+                        rows_max: *rows_max,
+                        ..StepEnd::default()
+                    },
+                )
+                .unwrap(),
+            Step::Checkpoint => engine
+                .step(
+                    "trades",
+                    StepEnd {
+                        checkpoint: true,
+                        ..StepEnd::default()
+                    },
+                )
+                .unwrap(),
             Step::Crash if with_crashes => engine.crash_and_restore().unwrap(),
             Step::Crash => {}
         }
@@ -292,22 +367,56 @@ fn run(splits: &[Vec<Trade>], steps: &[Step], with_crashes: bool) -> Shown {
     assert_alike(&by_key(&view(&engine, "changing")), &expected, "EMIT CHANGES");
     let watermark = watermark(splits);
     let is_closed = |(_, start): &Key| watermark.is_some_and(|watermark| start + WINDOW <= watermark);
-    let closed = closed_form(&counted).into_iter().filter(|(key, _)| is_closed(key)).collect();
+    let closed = closed_form(&counted)
+        .into_iter()
+        .filter(|(key, _)| is_closed(key))
+        .collect();
     assert_alike(&by_key(&view(&engine, "closed")), &closed, "EMIT ON WINDOW CLOSE");
     let late_rows = block_on(sql(&engine, "SELECT traded_at FROM changing$late"));
-    let late_times = |batch: &RecordBatch| batch.column(0).as_primitive::<TimestampNanosecondType>().values().to_vec();
+    let late_times = |batch: &RecordBatch| {
+        batch
+            .column(0)
+            .as_primitive::<TimestampNanosecondType>()
+            .values()
+            .to_vec()
+    };
     let found: BTreeSet<i64> = late_rows.iter().flat_map(late_times).collect();
-    assert_eq!(late_rows.iter().map(RecordBatch::num_rows).sum::<usize>(), late.len(), "late rows are kept once");
+    assert_eq!(
+        late_rows.iter().map(RecordBatch::num_rows).sum::<usize>(),
+        late.len(),
+        "late rows are kept once"
+    );
     assert_eq!(found, late.iter().map(|trade| trade.traded_at).collect(), "late rows");
-    assert_eq!(engine.sources()[0].late_rows, 2 * late.len() as u64, "late rows are counted, for each view");
+    assert_eq!(
+        engine.sources()[0].late_rows,
+        2 * late.len() as u64,
+        "late rows are counted, for each view"
+    );
 
     let changing = shown(&engine, "SELECT * FROM changing ORDER BY symbol, window_start");
     let closed = shown(&engine, "SELECT * FROM closed ORDER BY symbol, window_start");
     let late = shown(&engine, "SELECT * FROM changing$late ORDER BY traded_at");
-    engine.step("trades", StepEnd { is_last: true, ..StepEnd::default() }).unwrap();
-    assert_alike(&by_key(&view(&engine, "closed")), &expected, "all windows are closed at the end");
+    engine
+        .step(
+            "trades",
+            StepEnd {
+                is_last: true,
+                ..StepEnd::default()
+            },
+        )
+        .unwrap();
+    assert_alike(
+        &by_key(&view(&engine, "closed")),
+        &expected,
+        "all windows are closed at the end",
+    );
     let finished = shown(&engine, "SELECT * FROM closed ORDER BY symbol, window_start");
-    Shown { changing, closed, late, finished }
+    Shown {
+        changing,
+        closed,
+        late,
+        finished,
+    }
 }
 
 fn shown(engine: &Engine, query: &str) -> String {
@@ -315,8 +424,18 @@ fn shown(engine: &Engine, query: &str) -> String {
     arrow::util::pretty::pretty_format_batches(&rows).unwrap().to_string()
 }
 
+/// `ZETA_SEED=…` repeats a run.
 fn cases(count: u32) -> ProptestConfig {
-    ProptestConfig { cases: count, failure_persistence: None, max_shrink_iters: 400, ..ProptestConfig::default() }
+    let given = std::env::var("ZETA_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(rand::random::<u64>);
+    println!("ZETA_SEED={seed}");
+    ProptestConfig {
+        cases: count,
+        failure_persistence: None,
+        max_shrink_iters: 400,
+        rng_seed: RngSeed::Fixed(seed),
+        ..ProptestConfig::default()
+    }
 }
 
 proptest! {
@@ -343,13 +462,18 @@ fn live_rows() -> Vec<Vec<Trade>> {
         quantity: Some((index % 11) as f64),
         traded_at: index as i64 * 10_000_000,
     };
-    (0..2).map(|split| (0..LIVE_ROWS / 2).map(|index| trade(2 * index + split)).collect()).collect()
+    (0..2)
+        .map(|split| (0..LIVE_ROWS / 2).map(|index| trade(2 * index + split)).collect())
+        .collect()
 }
 
 fn append(topic: &MemoryTopic, splits: &[Vec<Trade>], rows: std::ops::Range<usize>) {
     for part in rows.collect::<Vec<_>>().chunks(777) {
         for (split, trades) in splits.iter().enumerate() {
-            topic.append(&SplitId::from(split as i32), batch(&trades[part[0]..part[0] + part.len()]));
+            topic.append(
+                &SplitId::from(split as i32),
+                batch(&trades[part[0]..part[0] + part.len()]),
+            );
         }
     }
 }
@@ -359,11 +483,18 @@ async fn wait_for(engine: &Engine, is_there: impl Fn(&Engine) -> bool) {
     let mut reader = engine.follow("changing").unwrap();
     let all = async {
         while !is_there(engine) {
-            assert_ne!(engine.sources()[0].state, SourceState::Failed, "{:?}", engine.sources()[0].reason);
+            assert_ne!(
+                engine.sources()[0].state,
+                SourceState::Failed,
+                "{:?}",
+                engine.sources()[0].reason
+            );
             assert!(reader.changed().await, "the engine stopped");
         }
     };
-    tokio::time::timeout(Duration::from_secs(120), all).await.expect("the rows come within two minutes");
+    tokio::time::timeout(Duration::from_secs(120), all)
+        .await
+        .expect("the rows come within two minutes");
 }
 
 async fn start(topics: &MemoryTopics, state: &Path) -> Engine {
@@ -383,7 +514,11 @@ fn assert_complete(engine: &Engine, splits: &[Vec<Trade>]) {
     let (counted, late) = by_lateness(splits);
     assert!(late.is_empty(), "these rows come in order");
     let expected = closed_form(&counted);
-    assert_alike(&by_key(&view(engine, "changing")), &expected, "nothing lost, nothing twice");
+    assert_alike(
+        &by_key(&view(engine, "changing")),
+        &expected,
+        "nothing lost, nothing twice",
+    );
     assert_alike(&by_key(&view(engine, "closed")), &expected, "every window once");
     assert_eq!(engine.sources()[0].rows, LIVE_ROWS as u64);
 }
@@ -408,17 +543,26 @@ fn a_live_source_loses_nothing_and_repeats_nothing_over_a_stop_and_over_a_kill()
         let again = start(&topics, state.path()).await;
         append(&topic, &splits, half + 1_000..LIVE_ROWS / 2);
         topic.finish();
-        wait_for(&again, |engine| engine.sources()[0].watermark == zeta::types::Watermark::END).await;
+        wait_for(&again, |engine| {
+            engine.sources()[0].watermark == zeta::types::Watermark::END
+        })
+        .await;
         assert_complete(&again, &splits);
         again.stop();
 
         let revived = start(&topics, killed.path()).await;
-        wait_for(&revived, |engine| engine.sources()[0].watermark == zeta::types::Watermark::END).await;
+        wait_for(&revived, |engine| {
+            engine.sources()[0].watermark == zeta::types::Watermark::END
+        })
+        .await;
         assert_complete(&revived, &splits);
         revived.stop();
 
         let last = start(&topics, state.path()).await;
-        wait_for(&last, |engine| engine.sources()[0].watermark == zeta::types::Watermark::END).await;
+        wait_for(&last, |engine| {
+            engine.sources()[0].watermark == zeta::types::Watermark::END
+        })
+        .await;
         assert_complete(&last, &splits);
         last.stop();
     });

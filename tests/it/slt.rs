@@ -33,7 +33,8 @@ use zeta::{
     cli::{MemoryTopics, registry},
     connector::Source,
     runtime::{
-        Engine, EngineOptions, Mode, Problem, ProblemKind, SqlRequest, StepEnd, clock::ManualClock, query_environment,
+        Engine, EngineOptions, Mode, Problem, ProblemKind, SourceStatus, SqlRequest, StepEnd, clock::ManualClock,
+        query_environment,
     },
     types::{EventTime, RecordsBuilder, SplitId, parse_duration},
 };
@@ -52,8 +53,10 @@ enum Behind {
 #[test]
 fn scripts_give_what_they_say_also_when_the_engine_crashes_behind_every_statement() {
     let wanted = std::env::var("SLT").unwrap_or_default();
-    let scripts: Vec<PathBuf> =
-        scripts().into_iter().filter(|path| path.to_string_lossy().contains(&wanted)).collect();
+    let scripts: Vec<PathBuf> = scripts()
+        .into_iter()
+        .filter(|path| path.to_string_lossy().contains(&wanted))
+        .collect();
     assert!(!scripts.is_empty(), "no script matches {wanted}");
     if std::env::var_os("SLT_UPDATE").is_some() {
         scripts.iter().for_each(|path| update(path));
@@ -61,21 +64,32 @@ fn scripts_give_what_they_say_also_when_the_engine_crashes_behind_every_statemen
     }
     let jobs: Vec<(&Path, Behind)> = scripts
         .iter()
-        .flat_map(|path| [Behind::Nothing, Behind::Crash, Behind::CheckpointAndCrash].map(|behind| (path.as_path(), behind)))
+        .flat_map(|path| {
+            [Behind::Nothing, Behind::Crash, Behind::CheckpointAndCrash].map(|behind| (path.as_path(), behind))
+        })
         .collect();
     let next = AtomicUsize::new(0);
     let records = AtomicUsize::new(0);
     let failures = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(2, |count| count.get()).min(8) {
+        for _ in 0..std::thread::available_parallelism()
+            .map_or(2, |count| count.get())
+            .min(8)
+        {
             scope.spawn(|| {
                 while let Some((path, behind)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     match std::panic::catch_unwind(|| run(path, *behind)) {
                         Ok(Ok(count)) => {
                             records.fetch_add(count, Ordering::Relaxed);
                         }
-                        Ok(Err(reason)) => failures.lock().unwrap().push(format!("{} ({behind:?})\n{reason}", path.display())),
-                        Err(_) => failures.lock().unwrap().push(format!("{} ({behind:?}): a panic, see above", path.display())),
+                        Ok(Err(reason)) => failures
+                            .lock()
+                            .unwrap()
+                            .push(format!("{} ({behind:?})\n{reason}", path.display())),
+                        Err(_) => failures
+                            .lock()
+                            .unwrap()
+                            .push(format!("{} ({behind:?}): a panic, see above", path.display())),
                     }
                 }
             });
@@ -84,7 +98,13 @@ fn scripts_give_what_they_say_also_when_the_engine_crashes_behind_every_statemen
     let mut failures = failures.into_inner().unwrap();
     failures.sort();
     println!("{} scripts, {} records run", scripts.len(), records.into_inner());
-    assert!(failures.is_empty(), "{} of {} runs failed:\n\n{}", failures.len(), jobs.len(), failures.join("\n\n"));
+    assert!(
+        failures.is_empty(),
+        "{} of {} runs failed:\n\n{}",
+        failures.len(),
+        jobs.len(),
+        failures.join("\n\n")
+    );
 }
 
 #[test]
@@ -125,26 +145,37 @@ fn scripts() -> Vec<PathBuf> {
 fn run(path: &Path, behind: Behind) -> Result<usize, String> {
     let text = fs::read_to_string(path).map_err(|e| e.to_string())?;
     let name = path.to_string_lossy().into_owned();
-    let records = sqllogictest::parse_with_name::<DefaultColumnType>(&text, name.as_str()).map_err(|e| e.to_string())?;
+    let records =
+        sqllogictest::parse_with_name::<DefaultColumnType>(&text, name.as_str()).map_err(|e| e.to_string())?;
     let counts = |record: &Record<_>| matches!(record, Record::Statement { .. } | Record::Query { .. });
     let count = records.iter().filter(|record| counts(record)).count();
     let script = Arc::new(Script::new(behind));
     let mut runner = Runner::new(move || std::future::ready(Ok(Connection(Arc::clone(&script)))));
     runner.with_column_validator(strict_column_validator);
-    runtime().block_on(runner.run_multi_async(records)).map_err(|e| e.display(false).to_string())?;
+    runtime()
+        .block_on(runner.run_multi_async(records))
+        .map_err(|e| e.display(false).to_string())?;
     Ok(count)
 }
 
 fn update(path: &Path) {
     let script = Arc::new(Script::new(Behind::Nothing));
     let mut runner = Runner::new(move || std::future::ready(Ok(Connection(Arc::clone(&script)))));
-    let update =
-        runner.update_test_file(path, " ", default_validator, default_normalizer, strict_column_validator);
+    let update = runner.update_test_file(
+        path,
+        " ",
+        default_validator,
+        default_normalizer,
+        strict_column_validator,
+    );
     runtime().block_on(update).expect("the script can be written");
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
 }
 
 /// An engine, its topics and its clock.
@@ -191,9 +222,21 @@ impl Script {
             inserted.of(source).append(&into.lock().unwrap(), rows);
             Ok(())
         });
-        let options = EngineOptions { state: Some(state.path().into()), mode: Mode::Manual, overrides: vec![] };
+        let options = EngineOptions {
+            state: Some(state.path().into()),
+            mode: Mode::Manual,
+            overrides: vec![],
+        };
         let engine = Engine::new(registry, options, Arc::clone(&clock) as _);
-        Self { engine, topics, clock, clock_is_set: AtomicBool::new(false), split, behind, _state: state }
+        Self {
+            engine,
+            topics,
+            clock,
+            clock_is_set: AtomicBool::new(false),
+            split,
+            behind,
+            _state: state,
+        }
     }
 
     async fn statement(&self, sql: &str) -> Result<DBOutput<DefaultColumnType>, Failure> {
@@ -210,14 +253,26 @@ impl Script {
         match words[..] {
             ["CRASH", "AND", "RESTORE"] => self.engine.crash_and_restore().map_err(Failure::of).map(done),
             ["CHECKPOINT"] => self.checkpoint().map(done),
-            ["FINISH", source] => self.step(source, StepEnd { is_last: true, ..StepEnd::default() }),
+            ["FINISH", source] => self.step(
+                source,
+                StepEnd {
+                    is_last: true,
+                    ..StepEnd::default()
+                },
+            ),
             ["STEP", source] => self.step(source, StepEnd::default()),
-            ["IDLE", source, split] => {
-                self.step(source, StepEnd { idle_splits: vec![SplitId::new(split)], ..StepEnd::default() })
-            }
+            ["IDLE", source, split] => self.step(
+                source,
+                StepEnd {
+                    idle_splits: vec![SplitId::new(split)],
+                    ..StepEnd::default()
+                },
+            ),
             ["NEW", "SPLIT", source, split] => {
                 let schema = Arc::new(arrow::datatypes::Schema::empty());
-                self.topics.of(source).append(&SplitId::new(split), RecordBatch::new_empty(schema));
+                self.topics
+                    .of(source)
+                    .append(&SplitId::new(split), RecordBatch::new_empty(schema));
                 self.step(source, StepEnd::default())
             }
             ["ADVANCE", "CLOCK", "INTERVAL", ..] => {
@@ -248,8 +303,15 @@ impl Script {
     async fn sql(&self, sql: &str) -> Result<DBOutput<DefaultColumnType>, Failure> {
         let is_query = ["SELECT", "WITH", "SHOW", "DESCRIBE", "EXPLAIN", "VALUES"]
             .iter()
-            .any(|word| sql.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word)));
-        let request = SqlRequest { sql: sql.to_owned(), timeout: Duration::from_secs(60), rows_max: None };
+            .any(|word| {
+                sql.get(..word.len())
+                    .is_some_and(|start| start.eq_ignore_ascii_case(word))
+            });
+        let request = SqlRequest {
+            sql: sql.to_owned(),
+            timeout: Duration::from_secs(60),
+            rows_max: None,
+        };
         let answer = self.engine.execute(request).await?;
         let schema = Arc::clone(&answer.schema);
         let batches: Vec<RecordBatch> = answer.rows.try_collect().await.map_err(Failure::of)?;
@@ -257,32 +319,50 @@ impl Script {
             let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
             return Ok(DBOutput::StatementComplete(rows));
         }
-        Ok(DBOutput::Rows { types: types(&schema), rows: rows(&batches)? })
-    }
-
-    fn sources(&self) -> Vec<(String, u64)> {
-        self.engine.sources().into_iter().map(|source| (source.name, source.epoch.0)).collect()
+        Ok(DBOutput::Rows {
+            types: types(&schema),
+            rows: rows(&batches)?,
+        })
     }
 
     fn step(&self, source: &str, end: StepEnd) -> Result<DBOutput<DefaultColumnType>, Failure> {
-        if !self.sources().iter().any(|(name, _)| name == source) {
+        if !self.engine.sources().iter().any(|status| status.name == source) {
             return Err(Failure(format!("no source named {source}")));
         }
         self.engine.step(source, end).map_err(Failure::of).map(done)
     }
 
     fn step_all(&self) -> Result<DBOutput<DefaultColumnType>, Failure> {
-        for (source, _) in self.sources() {
-            self.step(&source, StepEnd::default())?;
+        for source in self.engine.sources() {
+            self.step(&source.name, StepEnd::default())?;
         }
         Ok(done(()))
     }
 
     fn checkpoint(&self) -> Result<(), Failure> {
-        for (source, _) in self.sources() {
-            self.step(&source, StepEnd { checkpoint: true, ..StepEnd::default() })?;
-        }
-        Ok(())
+        self.engine
+            .sources()
+            .iter()
+            .try_for_each(|source| self.checkpoint_of(source))
+    }
+
+    /// Idle splits stay so: nothing but the checkpoint happens in its epoch.
+    fn checkpoint_of(&self, source: &SourceStatus) -> Result<(), Failure> {
+        let idle_splits = source
+            .splits
+            .iter()
+            .filter(|split| split.is_idle)
+            .map(|split| split.split.clone())
+            .collect();
+        self.step(
+            &source.name,
+            StepEnd {
+                checkpoint: true,
+                idle_splits,
+                ..StepEnd::default()
+            },
+        )
+        .map(|_| ())
     }
 
     /// What the way of running wants behind each statement.
@@ -292,8 +372,8 @@ impl Script {
             Behind::Crash => {}
             // A source that has not begun takes new views, and one that has does not: its first epoch is the script's.
             Behind::CheckpointAndCrash => {
-                for (source, _) in self.sources().iter().filter(|(_, epoch)| 0 < *epoch) {
-                    self.step(source, StepEnd { checkpoint: true, ..StepEnd::default() })?;
+                for source in self.engine.sources().iter().filter(|source| 0 < source.epoch.0) {
+                    self.checkpoint_of(source)?;
                 }
             }
         }
@@ -304,7 +384,10 @@ impl Script {
     fn record(&self, source: &str, split: &SplitId, value: &str) {
         let topic = self.topics.of(source);
         let bounds = topic.source().discover().expect("a topic in memory answers");
-        let end = bounds.iter().find(|bounds| bounds.split == *split).map_or(0, |bounds| bounds.end.0);
+        let end = bounds
+            .iter()
+            .find(|bounds| bounds.split == *split)
+            .map_or(0, |bounds| bounds.end.0);
         let mut records = RecordsBuilder::default();
         records.push(end, None, None, (value != "NULL").then_some(value.as_bytes()));
         topic.append_records(split, records.finish());
@@ -315,8 +398,12 @@ impl Script {
         let sources = self.engine.sources();
         let status = sources.iter().find(|status| status.name == source);
         let status = status.ok_or_else(|| Failure(format!("no source named {source}")))?;
-        let idle: Vec<&str> =
-            status.splits.iter().filter(|split| split.is_idle).map(|split| split.split.as_str()).collect();
+        let idle: Vec<&str> = status
+            .splits
+            .iter()
+            .filter(|split| split.is_idle)
+            .map(|split| split.split.as_str())
+            .collect();
         let row = vec![
             status.rows.to_string(),
             status.bad_rows.to_string(),
@@ -325,7 +412,10 @@ impl Script {
             if idle.is_empty() { "none".into() } else { idle.join(",") },
         ];
         use DefaultColumnType::{Integer, Text};
-        Ok(DBOutput::Rows { types: vec![Integer, Integer, Integer, Text, Text], rows: vec![row] })
+        Ok(DBOutput::Rows {
+            types: vec![Integer, Integer, Integer, Text, Text],
+            rows: vec![row],
+        })
     }
 }
 
@@ -355,7 +445,10 @@ fn rows(batches: &[RecordBatch]) -> Result<Vec<Vec<String>>, Failure> {
     let options = FormatOptions::default().with_null("NULL");
     let mut rows = Vec::new();
     for batch in batches {
-        let columns = batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options));
+        let columns = batch
+            .columns()
+            .iter()
+            .map(|column| ArrayFormatter::try_new(column, &options));
         let columns = columns.collect::<Result<Vec<_>, _>>().map_err(Failure::of)?;
         for row in 0..batch.num_rows() {
             let texts = columns.iter().map(|column| match column.value(row).to_string() {
@@ -383,7 +476,10 @@ impl From<Problem> for Failure {
         Self(match problem.kind {
             ProblemKind::Text { text, diagnostics } => {
                 let lines = diagnostics.iter().map(|diagnostic| {
-                    let at = diagnostic.span.and_then(|span| text.text.get(span.start..span.end)).unwrap_or_default();
+                    let at = diagnostic
+                        .span
+                        .and_then(|span| text.text.get(span.start..span.end))
+                        .unwrap_or_default();
                     let at = at.split_whitespace().collect::<Vec<_>>().join(" ");
                     let help = diagnostic.help.join("; ");
                     format!("[{}] {} at '{at}': {help}", diagnostic.code.code(), diagnostic.message)
@@ -412,10 +508,22 @@ impl std::error::Error for Failure {}
 fn every_folder_of_scripts_has_some() {
     let mut folders: BTreeMap<String, usize> = BTreeMap::new();
     for path in scripts() {
-        let folder = path.parent().and_then(Path::file_name).expect("a script is in a folder");
+        let folder = path
+            .parent()
+            .and_then(Path::file_name)
+            .expect("a script is in a folder");
         *folders.entry(folder.to_string_lossy().into_owned()).or_default() += 1;
     }
-    for folder in ["emit", "errors", "late", "plan", "recovery", "views", "watermark", "window"] {
+    for folder in [
+        "emit",
+        "errors",
+        "late",
+        "plan",
+        "recovery",
+        "views",
+        "watermark",
+        "window",
+    ] {
         assert!(folders.contains_key(folder), "tests/slt/{folder} has no script");
     }
 }

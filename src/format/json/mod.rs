@@ -42,9 +42,8 @@ use self::{
 };
 use super::{Decoded, Decoder};
 use crate::{
-    connector::{OptionKind, OptionSpec, Options},
     types::{
-        BadRecord, Error, Position, Records, Result,
+        BadRecord, Error, OptionKind, OptionSpec, Options, Position, Records, Result,
         limits::{BAD_RECORD_BYTES_KEPT, RECORD_BYTES_MAX},
     },
 };

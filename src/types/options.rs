@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::types::parse_duration;
+use super::parse_duration;
 
 /// One option: its name, other spellings, what it takes and what it does.
 #[derive(Clone, Copy, Debug)]
