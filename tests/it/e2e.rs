@@ -57,7 +57,16 @@ fn expected(like: &Schema) -> &'static Table {
 }
 
 fn create(brokers: &str, topic: &str, partitions: i32) {
-    admin::create(brokers, &TopicPlan { name: topic, partitions, replication: 1, settings: &[] }).expect("a topic is made");
+    admin::create(
+        brokers,
+        &TopicPlan {
+            name: topic,
+            partitions,
+            replication: 1,
+            settings: &[],
+        },
+    )
+    .expect("a topic is made");
 }
 
 fn replay(brokers: &str, topic: &str, dataset: &Path, more: &[&str]) {
@@ -68,7 +77,10 @@ fn replay(brokers: &str, topic: &str, dataset: &Path, more: &[&str]) {
 /// `sql/candles.sql` on a topic of the test's own.
 fn candles_of(topic: &str, more: &[(&str, &str)]) -> PathBuf {
     let of_topic = format!("topic = '{topic}'");
-    edited("sql/candles.sql", &[&[("topic = 'candles'", of_topic.as_str())], more].concat())
+    edited(
+        "sql/candles.sql",
+        &[&[("topic = 'candles'", of_topic.as_str())], more].concat(),
+    )
 }
 
 fn run(file: &Path, brokers: &str, history: &Path) -> Start {
@@ -80,7 +92,11 @@ fn run(file: &Path, brokers: &str, history: &Path) -> Start {
 fn assert_candles(zeta: &Zeta) {
     let batches = zeta.query(SELECT);
     let found = Table::of(&batches);
-    assert_eq!(found.rows.len() as u64, rows() / 5, "a candle of five minutes is made of five");
+    assert_eq!(
+        found.rows.len() as u64,
+        rows() / 5,
+        "a candle of five minutes is made of five"
+    );
     found.assert_same(expected(&batches[0].schema()));
 }
 
@@ -90,14 +106,22 @@ fn candles_from_kafka_are_those_of_a_batch_over_the_same_rows() {
     create(&kafka.brokers, "candles", PARTITIONS);
     replay(&kafka.brokers, "candles", candles(), &["--max"]);
 
-    let zeta = run(Path::new("sql/candles.sql"), &kafka.brokers, candles()).state(&folder("state")).start();
+    let zeta = run(Path::new("sql/candles.sql"), &kafka.brokers, candles())
+        .state(&folder("state"))
+        .start();
     let source = zeta.until_source("candles", "all rows", |source| rows() <= source.rows());
-    assert_eq!((source.rows(), source.number("bad_rows"), source.number("late_rows")), (rows(), 0, 0));
+    assert_eq!(
+        (source.rows(), source.number("bad_rows"), source.number("late_rows")),
+        (rows(), 0, 0)
+    );
     assert_eq!(source.0["splits"].as_array().expect("splits").len(), 4);
     assert_candles(&zeta);
     let first_and_last = zeta.rows("SELECT min(window_start), max(window_end) FROM candles_5m");
     let end = START_NS + i64::from(days()) * 24 * HOUR_NS;
-    assert_eq!(first_and_last, [serde_json::json!([format_event_time(START_NS), format_event_time(end)])]);
+    assert_eq!(
+        first_and_last,
+        [serde_json::json!([format_event_time(START_NS), format_event_time(end)])]
+    );
     assert!(zeta.stop().success());
 }
 
@@ -107,7 +131,9 @@ fn candles_from_kafka_3_with_zookeeper_are_the_same() {
     let dataset = dataset(3, 1, "2024-01-01");
     replay(&kafka.brokers, "candles", &dataset, &["--max", "--create-topic", "4"]);
 
-    let zeta = run(Path::new("sql/candles.sql"), &kafka.brokers, &dataset).state(&folder("state")).start();
+    let zeta = run(Path::new("sql/candles.sql"), &kafka.brokers, &dataset)
+        .state(&folder("state"))
+        .start();
     zeta.until_source("candles", "all rows", |source| source.rows() == 3 * 1_440);
     let batches = zeta.query(SELECT);
     Table::of(&batches).assert_same(&oracle::ask(oracle::CANDLES, &dataset, &batches[0].schema()));
@@ -129,16 +155,34 @@ fn malformed() -> Vec<(Option<Vec<u8>>, &'static str)> {
         (row("not json"), "expected"),
         (row(""), "empty"),
         (None, "no value"),
-        (row(r#"{"symbol":"ADA-USDT","open_time":"2024-01-01T00:00:00Z","open":1.0"#), "end"),
+        (
+            row(r#"{"symbol":"ADA-USDT","open_time":"2024-01-01T00:00:00Z","open":1.0"#),
+            "end",
+        ),
         (row(r#"{"open_time":"2024-01-01T00:00:00Z","open":1.0}"#), "symbol"),
         (row(r#"{"symbol":null,"open_time":"2024-01-01T00:00:00Z"}"#), "symbol"),
         (row(r#"{"symbol":"ADA-USDT","open":1.0}"#), "open_time"),
         (row(r#"{"symbol":"ADA-USDT","open_time":"yesterday"}"#), "open_time"),
-        (row(r#"{"symbol":"ADA-USDT","open_time":"2024-01-01T00:00:00Z","high":"much"}"#), "high"),
-        (row(r#"{"symbol":["ADA-USDT"],"open_time":"2024-01-01T00:00:00Z"}"#), "symbol"),
-        (row(r#"[{"symbol":"ADA-USDT","open_time":"2024-01-01T00:00:00Z"}]"#), "array"),
-        (Some(b"{\"symbol\":\"\xff\xfe\",\"open_time\":\"2024-01-01T00:00:00Z\"}".to_vec()), "UTF-8"),
-        (row(r#"{"symbol":"ADA-USDT","open_time":"2100-01-01T00:00:00Z"}"#), "ahead"),
+        (
+            row(r#"{"symbol":"ADA-USDT","open_time":"2024-01-01T00:00:00Z","high":"much"}"#),
+            "high",
+        ),
+        (
+            row(r#"{"symbol":["ADA-USDT"],"open_time":"2024-01-01T00:00:00Z"}"#),
+            "symbol",
+        ),
+        (
+            row(r#"[{"symbol":"ADA-USDT","open_time":"2024-01-01T00:00:00Z"}]"#),
+            "array",
+        ),
+        (
+            Some(b"{\"symbol\":\"\xff\xfe\",\"open_time\":\"2024-01-01T00:00:00Z\"}".to_vec()),
+            "UTF-8",
+        ),
+        (
+            row(r#"{"symbol":"ADA-USDT","open_time":"2100-01-01T00:00:00Z"}"#),
+            "ahead",
+        ),
     ]
 }
 
@@ -199,8 +243,12 @@ const LATE: u64 = 5 * 4 * 2;
 fn run_disturbed(edits: &[(&str, &str)]) -> Zeta {
     let disturbed = disturbed();
     let file = candles_of(disturbed.topic, edits);
-    let zeta = run(&file, &Kafka::shared().brokers, candles()).state(&folder("state")).start();
-    zeta.until_source("candles", "all messages", |source| rows() + LATE + MALFORMED as u64 <= source.read());
+    let zeta = run(&file, &Kafka::shared().brokers, candles())
+        .state(&folder("state"))
+        .start();
+    zeta.until_source("candles", "all messages", |source| {
+        rows() + LATE + MALFORMED as u64 <= source.read()
+    });
     zeta
 }
 
@@ -215,14 +263,28 @@ fn a_malformed_message_costs_itself_and_is_kept_with_its_place_and_reason() {
     let bad = zeta.rows(r#"SELECT split, position, reason FROM "candles$bad" ORDER BY split, position"#);
     let places: BTreeSet<(i32, u64)> = bad
         .iter()
-        .map(|row| (row[0].as_str().expect("text").parse().expect("a partition"), row[1].as_u64().expect("an offset")))
+        .map(|row| {
+            (
+                row[0].as_str().expect("text").parse().expect("a partition"),
+                row[1].as_u64().expect("an offset"),
+            )
+        })
         .collect();
     assert_eq!(bad.len(), MALFORMED, "each once");
     assert_eq!(places, disturbed.bad);
     for (_, word) in malformed() {
-        assert!(bad.iter().any(|row| row[2].as_str().expect("text").contains(word)), "no reason says {word}: {bad:#?}");
+        assert!(
+            bad.iter().any(|row| row[2].as_str().expect("text").contains(word)),
+            "no reason says {word}: {bad:#?}"
+        );
     }
-    assert!(zeta.get("/metrics").text().contains(r#"bad_records_total{source="candles"} 37"#), "{}", zeta.get("/metrics").text());
+    assert!(
+        zeta.get("/metrics")
+            .text()
+            .contains(r#"bad_records_total{source="candles"} 37"#),
+        "{}",
+        zeta.get("/metrics").text()
+    );
 }
 
 #[test]
@@ -232,20 +294,41 @@ fn late_rows_are_counted_and_kept_and_change_no_closed_candle_whatever_the_trigg
         let option = format!("idle_timeout = '30 seconds'{trigger}");
         let zeta = run_disturbed(&[("idle_timeout = '30 seconds'", &option)]);
         let source = zeta.source("candles");
-        assert_eq!((source.rows(), source.number("late_rows")), (rows() + LATE, LATE), "trigger {trigger}");
+        assert_eq!(
+            (source.rows(), source.number("late_rows")),
+            (rows() + LATE, LATE),
+            "trigger {trigger}"
+        );
         assert_candles(&zeta);
         let late = Table::of(&zeta.query(r#"SELECT * FROM "candles_5m$late""#));
-        let column = |name: &str| late.columns.iter().position(|column| column == name).unwrap_or_else(|| panic!("no {name}: {late:?}"));
+        let column = |name: &str| {
+            late.columns
+                .iter()
+                .position(|column| column == name)
+                .unwrap_or_else(|| panic!("no {name}: {late:?}"))
+        };
         assert_eq!(late.rows.len() as u64, LATE, "each once");
-        let (symbol, event_time, start, end) = (column("symbol"), column("open_time"), column("window_start"), column("window_end"));
+        let (symbol, event_time, start, end) = (
+            column("symbol"),
+            column("open_time"),
+            column("window_start"),
+            column("window_end"),
+        );
         let mut kept = BTreeSet::new();
         for row in &late.rows {
-            let [oracle::Cell::Text(symbol), oracle::Cell::Time(at), oracle::Cell::Time(start), oracle::Cell::Time(end)] =
-                [symbol, event_time, start, end].map(|column| row[column].clone())
+            let [
+                oracle::Cell::Text(symbol),
+                oracle::Cell::Time(at),
+                oracle::Cell::Time(start),
+                oracle::Cell::Time(end),
+            ] = [symbol, event_time, start, end].map(|column| row[column].clone())
             else {
                 panic!("a late row without symbol or times: {row:?}")
             };
-            assert!(start <= at && at < end && end - start == 5 * MINUTE_NS, "the window that it missed: {row:?}");
+            assert!(
+                start <= at && at < end && end - start == 5 * MINUTE_NS,
+                "the window that it missed: {row:?}"
+            );
             kept.insert((symbol, at));
         }
         assert_eq!(kept, disturbed.late, "trigger {trigger}");
@@ -259,7 +342,16 @@ fn killed_again_and_again_it_goes_on_where_it_was_and_counts_nothing_twice() {
     let (file, state) = (candles_of("killed-zeta", &[]), folder("state"));
     // As long as it takes, but not so quick that nothing is left to kill.
     let rate = (rows() / 10).to_string();
-    let arguments = ["replay", text(candles()), "--topic", "killed-zeta", "--brokers", &kafka.brokers, "--rate", &rate];
+    let arguments = [
+        "replay",
+        text(candles()),
+        "--topic",
+        "killed-zeta",
+        "--brokers",
+        &kafka.brokers,
+        "--rate",
+        &rate,
+    ];
     let replay = Background::start(&arguments);
     let start = || run(&file, &kafka.brokers, candles()).state(&state).start();
 
@@ -279,13 +371,27 @@ fn killed_again_and_again_it_goes_on_where_it_was_and_counts_nothing_twice() {
             zeta.kill();
         }
         zeta = start();
-        let resumed = zeta.until_source("candles", "what was committed before", |source| source.state() == "running");
-        assert!(before <= (resumed.epoch(), resumed.rows()), "what was shown before {before:?} stays: {}", resumed.0);
+        let resumed = zeta.until_source("candles", "what was committed before", |source| {
+            source.state() == "running"
+        });
+        assert!(
+            before <= (resumed.epoch(), resumed.rows()),
+            "what was shown before {before:?} stays: {}",
+            resumed.0
+        );
     }
     replay.finish().expect(0);
     let source = zeta.until_source("candles", "all rows", |source| rows() <= source.rows());
-    assert_eq!((source.rows(), source.number("bad_rows"), source.number("late_rows")), (rows(), 0, 0));
-    let positions: u64 = source.0["splits"].as_array().expect("splits").iter().map(|split| split["position"].as_u64().expect("a number")).sum();
+    assert_eq!(
+        (source.rows(), source.number("bad_rows"), source.number("late_rows")),
+        (rows(), 0, 0)
+    );
+    let positions: u64 = source.0["splits"]
+        .as_array()
+        .expect("splits")
+        .iter()
+        .map(|split| split["position"].as_u64().expect("a number"))
+        .sum();
     assert_eq!(positions, rows());
     assert_candles(&zeta);
     // The last start took up the checkpoint of the clean stop: what was before it was not read again.
@@ -294,9 +400,19 @@ fn killed_again_and_again_it_goes_on_where_it_was_and_counts_nothing_twice() {
         .text()
         .lines()
         .filter(|line| line.contains("source_rows_total{"))
-        .map(|line| line.rsplit(' ').next().expect("a value").parse::<f64>().expect("a number"))
+        .map(|line| {
+            line.rsplit(' ')
+                .next()
+                .expect("a value")
+                .parse::<f64>()
+                .expect("a number")
+        })
         .sum();
-    assert!(read <= (rows() - at_checkpoint) as f64, "{read} rows were read after a checkpoint at {at_checkpoint} of {}", rows());
+    assert!(
+        read <= (rows() - at_checkpoint) as f64,
+        "{read} rows were read after a checkpoint at {at_checkpoint} of {}",
+        rows()
+    );
 }
 
 #[test]
@@ -311,13 +427,24 @@ fn the_number_of_trades_per_minute_and_in_all_is_the_same_by_micro_batch_and_by_
         &dataset,
         &["--max", "--column", "number_of_trades", "--bare", "--create-topic", "1"],
     );
-    let micro_batch = edited("sql/trades_sum.sql", &[("trigger = '60 seconds'", "trigger = '2 seconds'")]);
-    let started = [micro_batch.as_path(), Path::new("sql/trades_sum_per_event.sql")]
-        .map(|file| Zeta::run(file).env("KAFKA", &kafka.brokers).state(&folder("state")).start());
+    let micro_batch = edited(
+        "sql/trades_sum.sql",
+        &[("trigger = '60 seconds'", "trigger = '2 seconds'")],
+    );
+    let started = [micro_batch.as_path(), Path::new("sql/trades_sum_per_event.sql")].map(|file| {
+        Zeta::run(file)
+            .env("KAFKA", &kafka.brokers)
+            .state(&folder("state"))
+            .start()
+    });
     for zeta in &started {
         until("the last message in the total", || {
             let total = zeta.rows("SELECT messages FROM trades_total");
-            if total == [serde_json::json!([messages])] { Ok(()) } else { Err(format!("{total:?}")) }
+            if total == [serde_json::json!([messages])] {
+                Ok(())
+            } else {
+                Err(format!("{total:?}"))
+            }
         });
         for (found, expected) in [
             (
@@ -341,5 +468,8 @@ fn the_number_of_trades_per_minute_and_in_all_is_the_same_by_micro_batch_and_by_
         }
     }
     let total = started[0].rows("SELECT number_of_trades FROM trades_total");
-    assert!(i64::from(u16::MAX) < total[0][0].as_i64().expect("a number"), "beyond 16 bits: {total:?}");
+    assert!(
+        i64::from(u16::MAX) < total[0][0].as_i64().expect("a number"),
+        "beyond 16 bits: {total:?}"
+    );
 }

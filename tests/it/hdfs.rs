@@ -22,22 +22,38 @@ fn history_on_hdfs_answers_as_the_same_files_on_disk() {
         .replay("candles", &dataset, ",speed=max,from=2024-01-02")
         .state(&folder("state"))
         .start();
-    for columns in ["count(*), avg(close)", "symbol, count(*), avg(close), min(open_time), max(open_time)"] {
+    for columns in [
+        "count(*), avg(close)",
+        "symbol, count(*), avg(close), min(open_time), max(open_time)",
+    ] {
         let of = |table: &str| {
-            let group = if columns.starts_with("symbol") { "GROUP BY symbol ORDER BY symbol" } else { "" };
+            let group = if columns.starts_with("symbol") {
+                "GROUP BY symbol ORDER BY symbol"
+            } else {
+                ""
+            };
             zeta.rows(&format!("SELECT {columns} FROM {table} {group}"))
         };
         let (remote, local) = (of("history"), of("local"));
         assert_eq!(remote, local);
         assert!(!remote.is_empty());
     }
-    assert_eq!(zeta.rows("SELECT count(*) FROM history"), [serde_json::json!([3 * 2 * 1_440])]);
+    assert_eq!(
+        zeta.rows("SELECT count(*) FROM history"),
+        [serde_json::json!([3 * 2 * 1_440])]
+    );
     let symbols = zeta.rows("SELECT DISTINCT symbol FROM history ORDER BY symbol");
-    assert_eq!(symbols, [["ADA-USDT"], ["BTC-USDT"], ["ETH-USDT"]].map(|row| serde_json::json!(row)), "from the names of the files");
+    assert_eq!(
+        symbols,
+        [["ADA-USDT"], ["BTC-USDT"], ["ETH-USDT"]].map(|row| serde_json::json!(row)),
+        "from the names of the files"
+    );
 
     // The view goes on into HDFS.
     zeta.until_source("candles", "the end", |source| source.state() == "finished");
-    let page = zeta.get("/api/v1/views/candles_5m/rows?symbol=ADA-USDT&limit=576&shape=objects").expect(200);
+    let page = zeta
+        .get("/api/v1/views/candles_5m/rows?symbol=ADA-USDT&limit=576&shape=objects")
+        .expect(200);
     let page = page.json();
     let rows = page["rows"].as_array().expect("rows");
     assert_eq!(rows.len(), 2 * 288, "both days");
@@ -71,12 +87,38 @@ fn refused(history: &str) -> Outcome {
     let state = folder("state");
     let dataset = dataset(1, 1, "2024-01-01");
     let source = format!("candles=connector=replay,path={},speed=max", text(&dataset));
-    let arguments =
-        ["run", text(Path::new("sql/candles.sql")), "--listen", "127.0.0.1:0", "--state", text(&state), "--source", &source];
+    let arguments = [
+        "run",
+        text(Path::new("sql/candles.sql")),
+        "--listen",
+        "127.0.0.1:0",
+        "--state",
+        text(&state),
+        "--source",
+        &source,
+    ];
     let outcome = zeta_with(&[("HISTORY", history)], &arguments);
-    assert!(began.elapsed().as_secs() < 30, "it took {:?}: {}", began.elapsed(), outcome.err);
-    assert!(matches!(outcome.code, Some(3 | 4)), "{:?}: {}", outcome.code, outcome.err);
-    assert!(!outcome.err.contains("panicked") && !outcome.err.contains("stack backtrace"), "{}", outcome.err);
-    assert!(outcome.err.lines().count() < 15 && outcome.err.contains("history"), "{}", outcome.err);
+    assert!(
+        began.elapsed().as_secs() < 30,
+        "it took {:?}: {}",
+        began.elapsed(),
+        outcome.err
+    );
+    assert!(
+        matches!(outcome.code, Some(3 | 4)),
+        "{:?}: {}",
+        outcome.code,
+        outcome.err
+    );
+    assert!(
+        !outcome.err.contains("panicked") && !outcome.err.contains("stack backtrace"),
+        "{}",
+        outcome.err
+    );
+    assert!(
+        outcome.err.lines().count() < 15 && outcome.err.contains("history"),
+        "{}",
+        outcome.err
+    );
     outcome
 }

@@ -58,7 +58,9 @@ impl Table {
         let mut rows = Vec::new();
         for batch in batches {
             let cells: Vec<Vec<Cell>> = batch.columns().iter().map(|column| cells(column)).collect();
-            rows.extend((0..batch.num_rows()).map(|row| cells.iter().map(|column| column[row].clone()).collect::<Vec<_>>()));
+            rows.extend(
+                (0..batch.num_rows()).map(|row| cells.iter().map(|column| column[row].clone()).collect::<Vec<_>>()),
+            );
         }
         Self { columns, rows }
     }
@@ -69,10 +71,17 @@ impl Table {
         assert_eq!(self.columns, other.columns);
         for (index, (a, b)) in self.rows.iter().zip(&other.rows).enumerate() {
             for ((column, a_cell), b_cell) in self.columns.iter().zip(a).zip(b) {
-                assert!(a_cell.is_same(b_cell), "row {index}, column {column}: {a_cell:?} is not {b_cell:?}\n  {a:?}\n  {b:?}");
+                assert!(
+                    a_cell.is_same(b_cell),
+                    "row {index}, column {column}: {a_cell:?} is not {b_cell:?}\n  {a:?}\n  {b:?}"
+                );
             }
         }
-        assert_eq!(self.rows.len(), other.rows.len(), "the rows of both, as far as they go, are the same");
+        assert_eq!(
+            self.rows.len(),
+            other.rows.len(),
+            "the rows of both, as far as they go, are the same"
+        );
     }
 }
 
@@ -104,20 +113,38 @@ fn cells(column: &dyn Array) -> Vec<Cell> {
 /// DuckDB's answer to a file beside oracle.mjs, or to SQL, over the Parquet files of a folder; its columns have the types of `like`.
 pub fn ask(sql: &str, dataset: &Path, like: &Schema) -> Table {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle");
-    assert!(folder.join("node_modules").exists(), "the oracle has no packages: run make setup");
+    assert!(
+        folder.join("node_modules").exists(),
+        "the oracle has no packages: run make setup"
+    );
     let mut command = Command::new("node");
     command.arg("oracle.mjs").current_dir(folder);
     match sql.ends_with(".sql") {
         true => command.arg(sql),
         false => command.args(["--sql", sql]),
     };
-    let output = command.args(["--set", &format!("dataset={}", text(dataset))]).output().expect("node runs");
+    let output = command
+        .args(["--set", &format!("dataset={}", text(dataset))])
+        .output()
+        .expect("node runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let mut table = Table { columns: like.fields().iter().map(|field| field.name().clone()).collect(), rows: Vec::new() };
+    let mut table = Table {
+        columns: like.fields().iter().map(|field| field.name().clone()).collect(),
+        rows: Vec::new(),
+    };
     for line in String::from_utf8(output.stdout).expect("UTF-8").lines() {
         let row: serde_json::Map<String, Value> = serde_json::from_str(line).expect("an object per line");
-        assert_eq!(row.keys().collect::<Vec<_>>(), table.columns.iter().collect::<Vec<_>>(), "the same columns in the same order");
-        table.rows.push(like.fields().iter().map(|field| parse(&row[field.name()], field.data_type())).collect());
+        assert_eq!(
+            row.keys().collect::<Vec<_>>(),
+            table.columns.iter().collect::<Vec<_>>(),
+            "the same columns in the same order"
+        );
+        table.rows.push(
+            like.fields()
+                .iter()
+                .map(|field| parse(&row[field.name()], field.data_type()))
+                .collect(),
+        );
     }
     table
 }
@@ -145,24 +172,37 @@ mod tests {
 
     fn table(rows: &[(&str, f64)]) -> Table {
         let row = |(name, value): &(&str, f64)| vec![Cell::Text((*name).to_owned()), Cell::Float(*value)];
-        Table { columns: vec!["name".into(), "value".into()], rows: rows.iter().map(row).collect() }
+        Table {
+            columns: vec!["name".into(), "value".into()],
+            rows: rows.iter().map(row).collect(),
+        }
     }
 
     #[test]
     fn sums_that_were_added_in_another_order_are_the_same() {
-        table(&[("a", 1e6), ("b", f64::NEG_INFINITY)]).assert_same(&table(&[("a", 1e6 * (1.0 + 1e-10)), ("b", f64::NEG_INFINITY)]));
+        table(&[("a", 1e6), ("b", f64::NEG_INFINITY)])
+            .assert_same(&table(&[("a", 1e6 * (1.0 + 1e-10)), ("b", f64::NEG_INFINITY)]));
     }
 
     #[test]
     fn each_difference_is_found() {
         let one = table(&[("a", 1e6), ("b", 0.0)]);
         for (other, why) in [
-            (table(&[("a", 1e6 * (1.0 + 1e-8)), ("b", 0.0)]), "a number that is too far off"),
+            (
+                table(&[("a", 1e6 * (1.0 + 1e-8)), ("b", 0.0)]),
+                "a number that is too far off",
+            ),
             (table(&[("a", 1e6), ("b", 1e-300)]), "nearly nothing is not nothing"),
             (table(&[("a", 1e6), ("c", 0.0)]), "another text"),
             (table(&[("a", 1e6)]), "a row less"),
             (table(&[("a", 1e6), ("b", 0.0), ("b", 0.0)]), "a row more"),
-            (Table { columns: vec!["name".into(), "sum".into()], ..one.clone() }, "another name"),
+            (
+                Table {
+                    columns: vec!["name".into(), "sum".into()],
+                    ..one.clone()
+                },
+                "another name",
+            ),
         ] {
             assert!(std::panic::catch_unwind(|| one.assert_same(&other)).is_err(), "{why}");
         }

@@ -27,10 +27,20 @@ impl Service {
     fn new(script: &'static str, settings: Vec<(&'static str, String)>) -> Self {
         // Not in the folder of the build: the wipe outlives this process.
         let prefix = format!("zeta-{}-", script.trim_end_matches(".sh"));
-        let folder = tempfile::Builder::new().prefix(&prefix).tempdir().expect("a folder for the service").keep();
+        let folder = tempfile::Builder::new()
+            .prefix(&prefix)
+            .tempdir()
+            .expect("a folder for the service")
+            .keep();
         let mut wipe = Command::new("sh");
-        wipe.args(["-c", "cat >/dev/null; exec \"$0\" wipe", &path_of(script)]).env("ZETA_SERVICE_DIR", &folder);
-        Self { script, folder, settings, _watchdog: Watchdog::start(wipe) }
+        wipe.args(["-c", "cat >/dev/null; exec \"$0\" wipe", &path_of(script)])
+            .env("ZETA_SERVICE_DIR", &folder);
+        Self {
+            script,
+            folder,
+            settings,
+            _watchdog: Watchdog::start(wipe),
+        }
     }
 
     fn run(&self, arguments: &[&str]) {
@@ -42,14 +52,22 @@ impl Service {
             .output()
             .expect("the script can be run");
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{} {} failed: {said}", self.script, arguments.join(" "));
+        assert!(
+            output.status.success(),
+            "{} {} failed: {said}",
+            self.script,
+            arguments.join(" ")
+        );
     }
 
     /// What the script wrote down when it started the service.
     fn env(&self, name: &str) -> String {
         let env = fs::read_to_string(self.folder.join("env")).expect("`up` writes env");
         let value = env.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-        value.unwrap_or_else(|| panic!("{} writes no {name}", self.script)).trim_matches('\'').to_owned()
+        value
+            .unwrap_or_else(|| panic!("{} writes no {name}", self.script))
+            .trim_matches('\'')
+            .to_owned()
     }
 }
 
@@ -59,7 +77,10 @@ pub struct Watchdog(Child);
 impl Watchdog {
     /// `command` reads its input to the end before it does anything.
     pub fn start(mut command: Command) -> Self {
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         // Ctrl-C ends the tests, not the one who cleans up after them.
         Self(command.process_group(0).spawn().expect("sh starts"))
     }
@@ -93,7 +114,10 @@ impl Kafka {
     pub fn absent() -> Self {
         let port = free_port();
         let service = Service::new("kafka.sh", vec![("KAFKA_PORT", port.to_string())]);
-        Self { service, brokers: format!("127.0.0.1:{port}") }
+        Self {
+            service,
+            brokers: format!("127.0.0.1:{port}"),
+        }
     }
 
     /// The broker that tests share: they use topics of their own, and leave it running.
@@ -143,10 +167,21 @@ impl Hdfs {
     pub fn put(&self, from: &Path, to: &str) {
         let mut files: Vec<String> = fs::read_dir(from)
             .expect("a folder")
-            .map(|entry| entry.expect("an entry").path().into_os_string().into_string().expect("a name that is text"))
+            .map(|entry| {
+                entry
+                    .expect("an entry")
+                    .path()
+                    .into_os_string()
+                    .into_string()
+                    .expect("a name that is text")
+            })
             .collect();
         files.sort();
-        let arguments: Vec<&str> = ["put"].into_iter().chain(files.iter().map(String::as_str)).chain([to]).collect();
+        let arguments: Vec<&str> = ["put"]
+            .into_iter()
+            .chain(files.iter().map(String::as_str))
+            .chain([to])
+            .collect();
         self.service.run(&arguments);
     }
 }
@@ -178,6 +213,10 @@ pub fn free_port() -> u16 {
 }
 
 fn path_of(script: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/services").join(script);
-    path.into_os_string().into_string().expect("the repository lies in a folder whose name is text")
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/services")
+        .join(script);
+    path.into_os_string()
+        .into_string()
+        .expect("the repository lies in a folder whose name is text")
 }

@@ -54,7 +54,11 @@ pub fn folder(name: &str) -> PathBuf {
     static ROOT: OnceLock<(PathBuf, Watchdog)> = OnceLock::new();
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let (root, _) = ROOT.get_or_init(|| {
-        let root = tempfile::Builder::new().prefix("zeta-test-").tempdir().expect("a folder for tests").keep();
+        let root = tempfile::Builder::new()
+            .prefix("zeta-test-")
+            .tempdir()
+            .expect("a folder for tests")
+            .keep();
         let mut remove = Command::new("sh");
         remove.args(["-c", "cat >/dev/null; exec rm -rf \"$0\""]).arg(&root);
         (root, Watchdog::start(remove))
@@ -68,7 +72,18 @@ pub fn folder(name: &str) -> PathBuf {
 pub fn dataset(pairs: u32, days: u32, start: &str) -> PathBuf {
     let out = folder("dataset");
     let (pairs, days) = (pairs.to_string(), days.to_string());
-    zeta(&["generate", "--pairs", &pairs, "--days", &days, "--start", start, "--out", text(&out)]).expect(0);
+    zeta(&[
+        "generate",
+        "--pairs",
+        &pairs,
+        "--days",
+        &days,
+        "--start",
+        start,
+        "--out",
+        text(&out),
+    ])
+    .expect(0);
     out
 }
 
@@ -78,7 +93,8 @@ pub fn text(path: &Path) -> &str {
 
 /// A pipeline file of the repository, with places replaced, in a folder of its own. Each must be there.
 pub fn edited(file: &str, edits: &[(&str, &str)]) -> PathBuf {
-    let mut pipeline = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("a pipeline file");
+    let mut pipeline =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("a pipeline file");
     for (from, to) in edits {
         assert!(pipeline.contains(from), "{file} holds no {from}");
         pipeline = pipeline.replace(from, to);
@@ -96,7 +112,10 @@ pub fn written(pipeline: &str) -> PathBuf {
 fn command(arguments: &[&str]) -> Command {
     let binary = std::env::var_os("ZETA_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_zeta").into());
     let mut command = Command::new(binary);
-    command.args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());
+    command
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdin(Stdio::null());
     for name in ["KAFKA", "HISTORY", "ZETA_LISTEN", "ZETA_STATE", "ZETA_LOG"] {
         command.env_remove(name);
     }
@@ -116,9 +135,18 @@ impl Outcome {
     /// It ended with another code, or by a signal.
     #[track_caller]
     pub fn expect(self, code: i32) -> Self {
-        let Self { arguments, out, err, .. } = &self;
-        assert_eq!(self.code, Some(code), "zeta {arguments}\n--- out\n{out}\n--- err\n{err}");
-        assert!(!err.contains("panicked") && !err.contains("internal error"), "zeta {arguments}: {err}");
+        let Self {
+            arguments, out, err, ..
+        } = &self;
+        assert_eq!(
+            self.code,
+            Some(code),
+            "zeta {arguments}\n--- out\n{out}\n--- err\n{err}"
+        );
+        assert!(
+            !err.contains("panicked") && !err.contains("internal error"),
+            "zeta {arguments}: {err}"
+        );
         self
     }
 }
@@ -136,8 +164,16 @@ pub fn zeta_with(env: &[(&str, &str)], arguments: &[&str]) -> Outcome {
 /// The same, with something to read on standard input.
 pub fn zeta_fed(input: &str, env: &[(&str, &str)], arguments: &[&str]) -> Outcome {
     let mut command = command(arguments);
-    command.envs(env.iter().copied()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut running = Background { arguments: arguments.join(" "), child: command.spawn().expect("zeta starts"), readers: None };
+    command
+        .envs(env.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut running = Background {
+        arguments: arguments.join(" "),
+        child: command.spawn().expect("zeta starts"),
+        readers: None,
+    };
     fn collect(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
         std::thread::spawn(move || {
             let mut all = Vec::new();
@@ -145,7 +181,10 @@ pub fn zeta_fed(input: &str, env: &[(&str, &str)], arguments: &[&str]) -> Outcom
             String::from_utf8(all).expect("zeta writes UTF-8")
         })
     }
-    let (out, err) = (running.child.stdout.take().expect("piped"), running.child.stderr.take().expect("piped"));
+    let (out, err) = (
+        running.child.stdout.take().expect("piped"),
+        running.child.stderr.take().expect("piped"),
+    );
     running.readers = Some((collect(out), collect(err)));
     let mut to = running.child.stdin.take().expect("piped");
     match to.write_all(input.as_bytes()) {
@@ -168,18 +207,30 @@ impl Background {
     pub fn start(arguments: &[&str]) -> Self {
         let mut command = command(arguments);
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        Self { arguments: arguments.join(" "), child: command.spawn().expect("zeta starts"), readers: None }
+        Self {
+            arguments: arguments.join(" "),
+            child: command.spawn().expect("zeta starts"),
+            readers: None,
+        }
     }
 
     pub fn finish(mut self) -> Outcome {
         let status = until(&format!("the end of zeta {}", self.arguments), || {
-            self.child.try_wait().expect("our child").ok_or_else(|| "it runs".to_owned())
+            self.child
+                .try_wait()
+                .expect("our child")
+                .ok_or_else(|| "it runs".to_owned())
         });
         let (out, err) = match self.readers.take() {
             Some((out, err)) => (out.join().expect("no panic"), err.join().expect("no panic")),
             None => Default::default(),
         };
-        Outcome { arguments: self.arguments.clone(), code: status.code(), out, err }
+        Outcome {
+            arguments: self.arguments.clone(),
+            code: status.code(),
+            out,
+            err,
+        }
     }
 }
 
@@ -222,7 +273,8 @@ impl Start {
 
     /// Reads a source from Parquet files, as if they came now.
     pub fn replay(self, source: &str, dataset: &Path, more: &str) -> Self {
-        self.arg("--source").arg(format!("{source}=connector=replay,path={}{more}", text(dataset)))
+        self.arg("--source")
+            .arg(format!("{source}=connector=replay,path={}{more}", text(dataset)))
     }
 
     pub fn wrapped(mut self, wrapper: &[&str]) -> Self {
@@ -237,7 +289,11 @@ impl Start {
         let mut command = command(&arguments);
         if let Some((wrapper, rest)) = self.wrapper.split_first() {
             let mut outer = Command::new(wrapper);
-            outer.args(rest).arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+            outer
+                .args(rest)
+                .arg(command.get_program())
+                .args(command.get_args())
+                .stdin(Stdio::null());
             outer.current_dir(command.get_current_dir().expect("set"));
             for (name, _) in command.get_envs() {
                 outer.env_remove(name);
@@ -248,24 +304,43 @@ impl Start {
         let mut child = command.spawn().expect("zeta starts");
         let mut watch = Command::new("sh");
         // A pid alone may by then be somebody else's.
-        watch.args(["-c", r#"cat >/dev/null; [ "$(cat /proc/$0/comm)" != zeta ] || kill -9 "$0""#, &child.id().to_string()]);
+        watch.args([
+            "-c",
+            r#"cat >/dev/null; [ "$(cat /proc/$0/comm)" != zeta ] || kill -9 "$0""#,
+            &child.id().to_string(),
+        ]);
         let watchdog = Watchdog::start(watch);
         let log = Arc::new(Mutex::new(String::new()));
         let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
         let logged = Arc::clone(&log);
         std::thread::spawn(move || {
             for line in lines {
-                writeln!(logged.lock().expect("no panic while it is held"), "{}", line.expect("zeta writes UTF-8")).expect("memory");
+                writeln!(
+                    logged.lock().expect("no panic while it is held"),
+                    "{}",
+                    line.expect("zeta writes UTF-8")
+                )
+                .expect("memory");
             }
         });
-        let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE));
-        let mut zeta = Zeta { url: String::new(), child, log, agent: config.build().new_agent(), _watchdog: watchdog };
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(PATIENCE));
+        let mut zeta = Zeta {
+            url: String::new(),
+            child,
+            log,
+            agent: config.build().new_agent(),
+            _watchdog: watchdog,
+        };
         zeta.url = until("zeta's address", || {
             let log = zeta.log();
             if let Some(status) = zeta.child.try_wait().expect("our child") {
                 panic!("zeta {} ended with {status}: {log}", arguments.join(" "));
             }
-            log.lines().find_map(|line| line.strip_prefix("zeta: http").map(|rest| format!("http{rest}"))).ok_or(log)
+            log.lines()
+                .find_map(|line| line.strip_prefix("zeta: http").map(|rest| format!("http{rest}")))
+                .ok_or(log)
         });
         zeta
     }
@@ -288,7 +363,11 @@ impl Zeta {
     /// A verb that listens.
     pub fn verb(verb: &str) -> Start {
         let arguments = [verb, "--listen", "127.0.0.1:0"].map(str::to_owned).to_vec();
-        Start { arguments, env: Vec::new(), wrapper: Vec::new() }
+        Start {
+            arguments,
+            env: Vec::new(),
+            wrapper: Vec::new(),
+        }
     }
 
     pub fn pid(&self) -> u32 {
@@ -312,13 +391,20 @@ impl Zeta {
 
     /// Asks it to stop, as a service manager does, and waits for the end.
     pub fn stop(mut self) -> ExitStatus {
-        let status = Command::new("kill").args(["-s", "TERM", &self.child.id().to_string()]).status().expect("kill runs");
+        let status = Command::new("kill")
+            .args(["-s", "TERM", &self.child.id().to_string()])
+            .status()
+            .expect("kill runs");
         assert!(status.success(), "zeta runs");
-        until("the end of zeta", || self.child.try_wait().expect("our child").ok_or_else(|| self.log()))
+        until("the end of zeta", || {
+            self.child.try_wait().expect("our child").ok_or_else(|| self.log())
+        })
     }
 
     pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
-        let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.url));
+        let mut request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.url));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -330,8 +416,15 @@ impl Zeta {
         let headers = answer.headers().iter();
         Reply {
             status: answer.status().as_u16(),
-            headers: headers.map(|(name, value)| (name.to_string(), value.to_str().expect("text").to_owned())).collect(),
-            body: answer.body_mut().with_config().limit(1 << 30).read_to_vec().expect("a whole body"),
+            headers: headers
+                .map(|(name, value)| (name.to_string(), value.to_str().expect("text").to_owned()))
+                .collect(),
+            body: answer
+                .body_mut()
+                .with_config()
+                .limit(1 << 30)
+                .read_to_vec()
+                .expect("a whole body"),
         }
     }
 
@@ -340,7 +433,12 @@ impl Zeta {
     }
 
     pub fn post_sql(&self, sql: &str, accept: &str) -> Reply {
-        self.request("POST", "/api/v1/sql", &[("Content-Type", "application/sql"), ("Accept", accept)], sql.as_bytes())
+        self.request(
+            "POST",
+            "/api/v1/sql",
+            &[("Content-Type", "application/sql"), ("Accept", accept)],
+            sql.as_bytes(),
+        )
     }
 
     /// The rows of a query, as Arrow batches.
@@ -354,7 +452,10 @@ impl Zeta {
     #[track_caller]
     pub fn rows(&self, sql: &str) -> Vec<Value> {
         let headers = [("Content-Type", "application/sql")];
-        let answer = self.request("POST", "/api/v1/sql?limit=10000000", &headers, sql.as_bytes()).expect(200).json();
+        let answer = self
+            .request("POST", "/api/v1/sql?limit=10000000", &headers, sql.as_bytes())
+            .expect(200)
+            .json();
         assert_eq!(answer["truncated"], json!(false), "{sql}");
         answer["rows"].as_array().expect("rows").clone()
     }
@@ -363,7 +464,9 @@ impl Zeta {
     #[track_caller]
     pub fn source(&self, name: &str) -> Source {
         let sources = self.get("/api/v1/sources").expect(200).json();
-        let found = sources["sources"].as_array().and_then(|sources| sources.iter().find(|source| source["name"] == name));
+        let found = sources["sources"]
+            .as_array()
+            .and_then(|sources| sources.iter().find(|source| source["name"] == name));
         Source(found.unwrap_or_else(|| panic!("no source {name} in {sources}")).clone())
     }
 
@@ -375,7 +478,11 @@ impl Zeta {
             if source.state() == "failed" && !is_so(&source) {
                 panic!("source {name} failed: {}\n{}", source.reason(), self.log());
             }
-            if is_so(&source) { Ok(source) } else { Err(source.0.to_string()) }
+            if is_so(&source) {
+                Ok(source)
+            } else {
+                Err(source.0.to_string())
+            }
         })
     }
 }
@@ -395,7 +502,9 @@ pub struct Source(pub Value);
 
 impl Source {
     pub fn number(&self, name: &str) -> u64 {
-        self.0[name].as_u64().unwrap_or_else(|| panic!("no number {name} in {}", self.0))
+        self.0[name]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no number {name} in {}", self.0))
     }
 
     /// Good rows, late ones included.
@@ -447,7 +556,8 @@ impl Reply {
 
     #[track_caller]
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
     }
 
     #[track_caller]
