@@ -1,5 +1,7 @@
 //! Tests against real services.
 
+mod docs;
+
 mod services;
 
 mod kafka;
