@@ -38,7 +38,12 @@ fn view_text(catalog: &Catalog, view: &MaterializedDefinition, is_verbose: bool)
         Emit::OnWindowClose => "emit: each window once, when it is closed".into(),
         Emit::Every(interval) => format!("emit: changes, at most every {interval:?}"),
     });
-    lines.push(format!("key: {}", if stream.key.is_empty() { "none, rows are only appended".into() } else { names(&stream.key) }));
+    let key = match (stream.key.is_empty(), stream.is_append_only) {
+        (false, _) => names(&stream.key),
+        (true, true) => "none, rows are only appended".into(),
+        (true, false) => "none, rows are told apart by all their columns".into(),
+    };
+    lines.push(format!("key: {key}"));
     if let Some(history) = catalog.history_of(view) {
         lines.push(format!("history: {}", history.name));
     }

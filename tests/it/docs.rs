@@ -295,7 +295,7 @@ fn check_targets(block: &Block) {
 }
 
 fn run_block(block: &Block, folder: &Path, port: &str, groups: &mut Groups) {
-    let binary = Path::new(env!("CARGO_BIN_EXE_zeta"));
+    let binary = std::env::var_os("ZETA_BIN").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_zeta")), PathBuf::from);
     let path = format!("{}:{}", binary.parent().expect("a folder").display(), std::env::var("PATH").unwrap_or_default());
     let expected = block.text.lines().find_map(|line| line.split_once("# exit code ")).map_or(0, |(_, code)| code.trim().parse().expect("a number"));
     let (out, err) = (folder.join(".out"), folder.join(".err"));
