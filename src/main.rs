@@ -1,6 +1,6 @@
 //! Arguments to a verb, and its outcome to an exit code: 0 ok, 1 failure, 2 usage, 3 SQL invalid, 4 dependency unreachable.
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
@@ -44,7 +44,9 @@ fn start_log(arguments: &Arguments) {
         true => EnvFilter::new(format!("warn,zeta={level}")),
         false => EnvFilter::new(level),
     };
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // Colours are for people, not for files.
+    let is_colourful = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_colourful).with_target(false);
     match arguments.log_format.as_str() {
         "json" => log.json().init(),
         _ => log.init(),

@@ -2,7 +2,9 @@
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use super::{check::CheckArgs, demo::DemoArgs, generate::GenerateArgs, replay::ReplayArgs, run::RunArgs, topics::TopicsArgs};
+use super::{
+    check::CheckArgs, demo::DemoArgs, generate::GenerateArgs, replay::ReplayArgs, run::RunArgs, topics::TopicsArgs,
+};
 
 /// Streaming SQL: Kafka topics become continuously maintained views, beside Parquet history
 #[derive(Parser, Debug)]

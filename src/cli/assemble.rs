@@ -37,6 +37,7 @@ pub fn registry(topics: MemoryTopics, environment: Arc<RuntimeEnv>) -> Registry 
     let inserted = topics.clone();
     let session = base_session(Arc::clone(&environment));
     Registry {
+        environment: Arc::clone(&environment),
         connectors: vec![
             ConnectorSpec {
                 name: "kafka",

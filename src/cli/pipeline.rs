@@ -1,6 +1,6 @@
 //! Pipeline files: those given, or those that the binary carries.
 
-use std::path::Path;
+use std::{io::Read, path::Path};
 
 use crate::{
     sql::{self, Color, Diagnostic, ParsedFile, SourceText},
@@ -14,10 +14,17 @@ pub const EMBEDDED: &[(&str, &str)] = &[
     ("sql/trades_sum_per_event.sql", include_str!("../../sql/trades_sum_per_event.sql")),
 ];
 
-/// Reads a pipeline file; a name of [`EMBEDDED`] is found without a file.
+/// Reads a pipeline file, or standard input for `-`; a name of [`EMBEDDED`] is found without a file.
 pub fn read(path: &Path) -> Result<SourceText> {
     let name = path.to_string_lossy();
-    let text = match std::fs::read(path) {
+    let bytes = match name.as_ref() {
+        "-" => {
+            let mut bytes = Vec::new();
+            std::io::stdin().read_to_end(&mut bytes).map(|_| bytes)
+        }
+        _ => std::fs::read(path),
+    };
+    let text = match bytes {
         Ok(bytes) => String::from_utf8(bytes).map_err(|e| {
             let line = e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
             Error::user(format!("{name} is not UTF-8 text: see line {line}"))

@@ -6,7 +6,7 @@ use arrow::{
     array::RecordBatch,
     datatypes::{DataType, SchemaRef},
 };
-use datafusion::catalog::TableProvider;
+use datafusion::{catalog::TableProvider, execution::runtime_env::RuntimeEnv};
 
 use crate::{
     connector::{OptionKind, OptionSpec, Options, Source},
@@ -76,6 +76,8 @@ pub struct OpenExternal {
 /// All of them.
 #[derive(Clone)]
 pub struct Registry {
+    /// Memory and object stores of queries: external tables register their stores in it.
+    pub environment: Arc<RuntimeEnv>,
     pub connectors: Vec<ConnectorSpec>,
     pub formats: Vec<FormatSpec>,
     /// Appends rows to a source with connector 'memory', by its name.

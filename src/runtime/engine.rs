@@ -27,7 +27,7 @@ use super::{
     clock::Clock,
     driver::Driver,
     face::*,
-    query::{QueryPool, environment},
+    query::QueryPool,
     shared::{Shared, Snapshot},
     timeline::Timeline,
 };
@@ -89,8 +89,8 @@ impl Engine {
     pub fn new(registry: Registry, options: EngineOptions, clock: Arc<dyn Clock>) -> Self {
         let metrics = Arc::new(Metrics::default());
         Self(Arc::new(Inner {
+            session: base_session(Arc::clone(&registry.environment)),
             registry,
-            session: base_session(environment()),
             options,
             clock,
             queries: QueryPool::new(Arc::clone(&metrics)),

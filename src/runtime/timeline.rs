@@ -160,8 +160,17 @@ impl Timeline {
             plans_to_replay: Vec::new().into_iter(),
         };
         if let Some(recovered) = recovered {
+            let folder = folder.expect("state came from a folder");
+            let store = timeline.store.as_mut().expect("state came from a store");
+            if recovered.checkpoint.is_none() && recovered.plans.is_empty() {
+                store.define(&timeline.definition)?;
+            } else if let Some(before) = store.definition()?
+                && before != timeline.definition
+            {
+                return Err(another_definition(folder, &before, &timeline.definition));
+            }
             if let Some(checkpoint) = recovered.checkpoint {
-                timeline.restore(checkpoint, folder.expect("state came from a folder"))?;
+                timeline.restore(checkpoint, folder)?;
             }
             timeline.plans_to_replay = recovered.plans.into_iter();
         }
@@ -408,11 +417,7 @@ impl Timeline {
 
     fn restore(&mut self, checkpoint: Checkpoint, folder: &Path) -> Result<()> {
         if checkpoint.definition != self.definition {
-            return Err(Error::user(format!(
-                "the state in {} was made by another definition:\n{}\nput the definition back, choose another folder with --state, or start over with --reset",
-                folder.display(),
-                difference(&checkpoint.definition, &self.definition)
-            )));
+            return Err(another_definition(folder, &checkpoint.definition, &self.definition));
         }
         let header: Header = serde_json::from_value(checkpoint.header)
             .map_err(|e| Error::state(format!("the checkpoint in {} has another header: {e}", folder.display())))?;
@@ -636,6 +641,14 @@ fn fingerprint(source: &SourceDefinition, views: &[View]) -> String {
         lines.push(format!("view {}: {sql}", view.definition.name));
     }
     lines.join("\n")
+}
+
+fn another_definition(folder: &Path, before: &str, now: &str) -> Error {
+    Error::user(format!(
+        "the state in {} was made by another definition:\n{}\nput the definition back, choose another folder with --state, or start over with --reset",
+        folder.display(),
+        difference(before, now)
+    ))
 }
 
 /// Lines that are in one and not in the other.

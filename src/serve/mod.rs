@@ -61,7 +61,13 @@ pub struct ServeOptions {
 /// [`Error::User`] where it is taken or not ours.
 pub async fn bind(options: &ServeOptions) -> Result<TcpListener> {
     let listener = TcpListener::bind(options.listen).await;
-    listener.map_err(|error| Error::user(format!("cannot listen on {}: {error}", options.listen)))
+    listener.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            let address = options.listen;
+            Error::user(format!("cannot listen on {address}: another process does; stop it, or choose another address with --listen"))
+        }
+        _ => Error::user(format!("cannot listen on {}: {error}", options.listen)),
+    })
 }
 
 /// Answers until `shutdown` or until the engine stops; then sockets are told to come back, and answers under way get a few seconds.

@@ -13,6 +13,8 @@ use super::{
     journal::{self, Journal},
 };
 
+const DEFINITION: &str = "definition";
+
 pub struct Store {
     journal: Journal,
     writer: CheckpointWriter,
@@ -64,9 +66,28 @@ impl Store {
                 fs::remove_dir_all(&path).map_err(|e| cannot("remove", &path, e))?;
             }
         }
+        let definition = root.join(DEFINITION);
+        if definition.exists() {
+            fs::remove_file(&definition).map_err(|e| cannot("remove", &definition, e))?;
+        }
         sync_folder(root)?;
         drop(lock);
         Ok(())
+    }
+
+    /// What the state is a state of, where that was ever said.
+    pub fn definition(&self) -> Result<Option<String>> {
+        let path = self.writer.root.join(DEFINITION);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(cannot("read", &path, e)),
+        }
+    }
+
+    /// Says what the state is a state of. Before the first epoch: a journal alone does not tell.
+    pub fn define(&mut self, definition: &str) -> Result<()> {
+        write_atomic(&self.writer.root.join(DEFINITION), definition.as_bytes())
     }
 
     /// Goes up with every start.
@@ -169,6 +190,21 @@ mod tests {
     }
 
     use crate::types::limits;
+
+    #[test]
+    fn a_state_remembers_what_it_is_of_until_it_is_reset() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut store, _) = Store::open(folder.path()).unwrap();
+        assert_eq!(store.definition().unwrap(), None);
+        store.define("one").unwrap();
+        store.define("two\nlines").unwrap();
+        drop(store);
+        let (store, _) = Store::open(folder.path()).unwrap();
+        assert_eq!(store.definition().unwrap().as_deref(), Some("two\nlines"));
+        drop(store);
+        Store::reset(folder.path()).unwrap();
+        assert_eq!(Store::open(folder.path()).unwrap().0.definition().unwrap(), None);
+    }
 
     #[test]
     fn a_damaged_checkpoint_is_passed_over_for_the_one_before_and_its_plans() {

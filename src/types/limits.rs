@@ -68,6 +68,8 @@ pub const PAGE_ROWS_MAX: usize = 20_000;
 
 /// The longest request body.
 pub const HTTP_BODY_BYTES_MAX: usize = 1 << 20;
+/// How much of a body that is too long is read and thrown away, so that its sender hears why.
+pub const HTTP_BODY_BYTES_DISCARDED_MAX: usize = 8 << 20;
 /// Requests served at once.
 pub const HTTP_CONNECTIONS_MAX: usize = 4_096;
 /// WebSocket connections, subscriptions on each, and bytes of a message from a client.

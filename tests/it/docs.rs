@@ -60,16 +60,40 @@ fn root() -> PathBuf {
 }
 
 fn documents() -> Vec<Document> {
-    let mut paths = vec!["README.md".to_owned(), "ARCHITECTURE.md".to_owned(), "CHANGELOG.md".to_owned(), "dataset/README.md".to_owned()];
+    let mut paths = vec![
+        "README.md".to_owned(),
+        "ARCHITECTURE.md".to_owned(),
+        "CHANGELOG.md".to_owned(),
+        "dataset/README.md".to_owned(),
+    ];
     let listed = fs::read_dir(root().join("docs")).expect("docs is a folder");
-    let names = listed.map(|entry| entry.expect("a file").file_name().into_string().expect("a name that is text"));
-    paths.extend(names.filter(|name| name.ends_with(".md")).map(|name| format!("docs/{name}")));
+    let names = listed.map(|entry| {
+        entry
+            .expect("a file")
+            .file_name()
+            .into_string()
+            .expect("a name that is text")
+    });
+    paths.extend(
+        names
+            .filter(|name| name.ends_with(".md"))
+            .map(|name| format!("docs/{name}")),
+    );
     paths.sort();
-    paths.into_iter().map(|path| Document { text: fs::read_to_string(root().join(&path)).expect("a document is text"), path }).collect()
+    paths
+        .into_iter()
+        .map(|path| Document {
+            text: fs::read_to_string(root().join(&path)).expect("a document is text"),
+            path,
+        })
+        .collect()
 }
 
 fn document(path: &str) -> Document {
-    documents().into_iter().find(|document| document.path == path).expect("it is there")
+    documents()
+        .into_iter()
+        .find(|document| document.path == path)
+        .expect("it is there")
 }
 
 impl Document {
@@ -84,7 +108,12 @@ impl Document {
                     let (language, number, text) = open.take().expect("it is open");
                     match blocks.last_mut() {
                         Some(before) if language == "text" && is_behind_block => before.output = Some(text),
-                        _ => blocks.push(Block { language, text, place: format!("{}:{number}", self.path), output: None }),
+                        _ => blocks.push(Block {
+                            language,
+                            text,
+                            place: format!("{}:{number}", self.path),
+                            output: None,
+                        }),
                     }
                     is_behind_block = true;
                 }
@@ -98,7 +127,6 @@ impl Document {
         assert!(open.is_none(), "{}: a block is not closed", self.path);
         blocks
     }
-
 }
 
 /// The cells of all tables, row by row.
@@ -130,13 +158,28 @@ impl Block {
 
     fn check_output(&self, given: &str) {
         let Some(expected) = &self.output else { return };
-        let (given, expected): (Vec<&str>, Vec<&str>) = (given.trim_end().lines().collect(), expected.trim_end().lines().collect());
+        let (given, expected): (Vec<&str>, Vec<&str>) = (
+            given.trim_end().lines().collect(),
+            expected.trim_end().lines().collect(),
+        );
         let is_same = given.len() == expected.len()
-            && given.iter().zip(&expected).all(|(given, expected)| match expected.split_once(ANYTHING) {
-                None => given.trim_end() == expected.trim_end(),
-                Some((before, after)) => given.starts_with(before) && given.ends_with(after.rsplit(ANYTHING).next().expect("one part at least")),
-            });
-        assert!(is_same, "{} says that this comes out:\n{}\nbut it is:\n{}", self.place, expected.join("\n"), given.join("\n"));
+            && given
+                .iter()
+                .zip(&expected)
+                .all(|(given, expected)| match expected.split_once(ANYTHING) {
+                    None => given.trim_end() == expected.trim_end(),
+                    Some((before, after)) => {
+                        given.starts_with(before)
+                            && given.ends_with(after.rsplit(ANYTHING).next().expect("one part at least"))
+                    }
+                });
+        assert!(
+            is_same,
+            "{} says that this comes out:\n{}\nbut it is:\n{}",
+            self.place,
+            expected.join("\n"),
+            given.join("\n")
+        );
     }
 }
 
@@ -150,8 +193,14 @@ impl Reader {
         let topics = MemoryTopics::default();
         let mut registry = registry(topics.clone(), query_environment());
         Self::stand_in(&mut registry, topics, dataset);
-        let options = EngineOptions { state: None, mode: Mode::Manual, overrides: vec![] };
-        Self { engine: Engine::new(registry, options, Arc::new(ManualClock::at(NOW))) }
+        let options = EngineOptions {
+            state: None,
+            mode: Mode::Manual,
+            overrides: vec![],
+        };
+        Self {
+            engine: Engine::new(registry, options, Arc::new(ManualClock::at(NOW))),
+        }
     }
 
     fn stand_in(registry: &mut Registry, topics: MemoryTopics, dataset: &Path) {
@@ -168,8 +217,14 @@ impl Reader {
                 }
                 "replay" => {
                     connector.make = Arc::new(move |source, options| {
-                        let own = options.iter().filter(|(name, _)| *name != "path").map(|(name, value)| (name.to_owned(), value.to_owned()));
-                        make(source, &Options::resolve(&[], own.chain([("path".to_owned(), folder.clone())])))
+                        let own = options
+                            .iter()
+                            .filter(|(name, _)| *name != "path")
+                            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+                        make(
+                            source,
+                            &Options::resolve(&[], own.chain([("path".to_owned(), folder.clone())])),
+                        )
                     });
                 }
                 _ => {}
@@ -194,15 +249,27 @@ impl Reader {
         }
         let mut shown = String::new();
         for statement in parsed.statements {
-            let request = SqlRequest { sql: statement.text.clone(), timeout: limits::QUERY_TIMEOUT, rows_max: None };
-            let answer = self.engine.execute(request).await.map_err(|problem| match problem.kind {
-                ProblemKind::Text { text, diagnostics } => sql::render(&text, &diagnostics, Color::Never),
-                other => format!("{other:?}"),
-            })?;
+            let request = SqlRequest {
+                sql: statement.text.clone(),
+                timeout: limits::QUERY_TIMEOUT,
+                rows_max: None,
+            };
+            let answer = self
+                .engine
+                .execute(request)
+                .await
+                .map_err(|problem| match problem.kind {
+                    ProblemKind::Text { text, diagnostics } => sql::render(&text, &diagnostics, Color::Never),
+                    other => format!("{other:?}"),
+                })?;
             let told = matches!(statement.kind, StatementKind::Explain(_));
             let rows: Vec<_> = answer.rows.try_collect().await.map_err(|error| error.to_string())?;
             shown = match told {
-                true => rows.iter().flat_map(|rows| lines_of(rows)).collect::<Vec<_>>().join("\n"),
+                true => rows
+                    .iter()
+                    .flat_map(|rows| lines_of(rows))
+                    .collect::<Vec<_>>()
+                    .join("\n"),
                 false => pretty_format_batches(&rows).expect("rows can be shown").to_string(),
             };
         }
@@ -218,7 +285,14 @@ fn lines_of(rows: &arrow::array::RecordBatch) -> Vec<String> {
 
 fn dataset() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
-    let args = generate::GenerateArgs { pairs: 3, days: 2, seed: 1, out: folder.path().into(), start: NOW.0, end: None };
+    let args = generate::GenerateArgs {
+        pairs: 3,
+        days: 2,
+        seed: 1,
+        out: folder.path().into(),
+        start: NOW.0,
+        end: None,
+    };
     generate::run(&args).expect("candles can be made up");
     folder
 }
@@ -226,7 +300,10 @@ fn dataset() -> tempfile::TempDir {
 #[test]
 fn every_sql_block_does_what_its_document_says() {
     let dataset = dataset();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let mut count = 0;
     for document in documents() {
         let reader = Reader::new(dataset.path());
@@ -235,7 +312,11 @@ fn every_sql_block_does_what_its_document_says() {
             match (runtime.block_on(reader.run(block)), block.error()) {
                 (Ok(shown), None) => block.check_output(&shown),
                 (Err(said), Some(expected)) => {
-                    assert!(said.contains(expected), "{} fails with\n{said}\nand not with: {expected}", block.place);
+                    assert!(
+                        said.contains(expected),
+                        "{} fails with\n{said}\nand not with: {expected}",
+                        block.place
+                    );
                     block.check_output(&said);
                 }
                 (Ok(_), Some(_)) => panic!("{} works, though it says that it does not", block.place),
@@ -253,7 +334,10 @@ impl Drop for Groups {
     fn drop(&mut self) {
         for group in &self.0 {
             // It may have ended long ago.
-            let killed = Command::new("kill").args(["-KILL", "--", &format!("-{group}")]).stderr(Stdio::null()).status();
+            let killed = Command::new("kill")
+                .args(["-KILL", "--", &format!("-{group}")])
+                .stderr(Stdio::null())
+                .status();
             if let Err(error) = killed {
                 eprintln!("kill: {error}");
             }
@@ -268,7 +352,11 @@ fn every_sh_block_runs_as_it_is_written() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut groups = Groups(Vec::new());
         // Freed at once and taken by the document's server a moment later.
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port().to_string();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .expect("a free port")
+            .port()
+            .to_string();
         for block in document.blocks() {
             if let (Some(name), "sql") = (block.file_name(), block.language.as_str()) {
                 fs::write(folder.path().join(name), &block.text).expect("a new file");
@@ -288,16 +376,31 @@ fn every_sh_block_runs_as_it_is_written() {
 /// `make demo` would build the program that is being tested: its targets have to be there.
 fn check_targets(block: &Block) {
     let makefile = fs::read_to_string(root().join("Makefile")).expect("a Makefile");
-    let commands = block.text.lines().filter_map(|line| line.trim_start().strip_prefix("make "));
+    let commands = block
+        .text
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("make "));
     for target in commands.map(|rest| rest.split_whitespace().next().expect("a target")) {
-        assert!(makefile.lines().any(|line| line.starts_with(&format!("{target}: "))), "{}: make has no {target}", block.place);
+        assert!(
+            makefile.lines().any(|line| line.starts_with(&format!("{target}: "))),
+            "{}: make has no {target}",
+            block.place
+        );
     }
 }
 
 fn run_block(block: &Block, folder: &Path, port: &str, groups: &mut Groups) {
     let binary = std::env::var_os("ZETA_BIN").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_zeta")), PathBuf::from);
-    let path = format!("{}:{}", binary.parent().expect("a folder").display(), std::env::var("PATH").unwrap_or_default());
-    let expected = block.text.lines().find_map(|line| line.split_once("# exit code ")).map_or(0, |(_, code)| code.trim().parse().expect("a number"));
+    let path = format!(
+        "{}:{}",
+        binary.parent().expect("a folder").display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
+    let expected = block
+        .text
+        .lines()
+        .find_map(|line| line.split_once("# exit code "))
+        .map_or(0, |(_, code)| code.trim().parse().expect("a number"));
     let (out, err) = (folder.join(".out"), folder.join(".err"));
     let create = |path: &Path| File::create(path).expect("a new file");
     let mut command = Command::new("bash");
@@ -314,7 +417,10 @@ fn run_block(block: &Block, folder: &Path, port: &str, groups: &mut Groups) {
     for name in ["KAFKA", "HISTORY", "ZETA_STATE"] {
         command.env_remove(name);
     }
-    if ["topics", "replay", "zeta run"].iter().any(|word| block.text.contains(word)) {
+    if ["topics", "replay", "zeta run"]
+        .iter()
+        .any(|word| block.text.contains(word))
+    {
         command.env("KAFKA", &Kafka::shared().brokers);
     }
     let mut child = command.spawn().expect("bash starts");
@@ -322,7 +428,13 @@ fn run_block(block: &Block, folder: &Path, port: &str, groups: &mut Groups) {
     let status = child.wait().expect("bash ends");
     let read = |path: &Path| fs::read_to_string(path).expect("text").replace(port, PORT);
     let (out, err) = (read(&out), read(&err));
-    assert_eq!(status.code(), Some(expected), "{}:\n{}\n--- out\n{out}\n--- err\n{err}", block.place, block.text);
+    assert_eq!(
+        status.code(),
+        Some(expected),
+        "{}:\n{}\n--- out\n{out}\n--- err\n{err}",
+        block.place,
+        block.text
+    );
     // What zeta says of mistakes is on standard error, and data on standard output.
     block.check_output(if expected == 0 { &out } else { &err });
 }
@@ -331,7 +443,13 @@ fn run_block(block: &Block, folder: &Path, port: &str, groups: &mut Groups) {
 fn every_zeta_command_in_the_text_is_one_that_the_binary_takes() {
     for document in documents() {
         // `zeta topics ls` inside a sentence.
-        for code in document.text.split('`').skip(1).step_by(2).filter(|code| code.starts_with("zeta ") && !code.contains('\n')) {
+        for code in document
+            .text
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .filter(|code| code.starts_with("zeta ") && !code.contains('\n'))
+        {
             // Verbs that are named with what they take, not as they are typed.
             if code.contains(['…', '|', '<']) || code.chars().any(char::is_uppercase) {
                 continue;
@@ -360,18 +478,31 @@ fn the_manual_of_operations_has_every_verb_argument_and_variable() {
     let root = arguments::command();
     for verb in root.get_subcommands() {
         let name = verb.get_name();
-        assert!(operations.text.contains(&format!("`zeta {name}")), "docs/operations.md does not mention zeta {name}");
+        assert!(
+            operations.text.contains(&format!("`zeta {name}")),
+            "docs/operations.md does not mention zeta {name}"
+        );
         for inner in verb.get_subcommands() {
-            assert!(operations.text.contains(&format!("`zeta {name} {}", inner.get_name())), "no zeta {name} {}", inner.get_name());
+            assert!(
+                operations.text.contains(&format!("`zeta {name} {}", inner.get_name())),
+                "no zeta {name} {}",
+                inner.get_name()
+            );
         }
         let below = verb.get_subcommands().flat_map(clap::Command::get_arguments);
         for argument in verb.get_arguments().chain(below).chain(root.get_arguments()) {
             if let Some(long) = argument.get_long().filter(|long| !["help", "version"].contains(long)) {
-                assert!(operations.text.contains(&format!("`--{long}")), "docs/operations.md does not explain --{long} of zeta {name}");
+                assert!(
+                    operations.text.contains(&format!("`--{long}")),
+                    "docs/operations.md does not explain --{long} of zeta {name}"
+                );
             }
             if let Some(variable) = argument.get_env() {
                 let variable = variable.to_str().expect("a name that is text");
-                assert!(rows(&operations.text).any(|row| row[0] == format!("`{variable}`")), "no row for the variable {variable}");
+                assert!(
+                    rows(&operations.text).any(|row| row[0] == format!("`{variable}`")),
+                    "no row for the variable {variable}"
+                );
             }
         }
     }
@@ -389,10 +520,27 @@ fn the_reference_has_every_option_with_its_default_and_its_other_names() {
     ] {
         let section = section(&reference.text, what);
         let rows: Vec<Vec<&str>> = rows(section).collect();
-        let named: BTreeSet<&str> = rows.iter().filter_map(|row| row[0].strip_prefix('`')?.strip_suffix('`')).collect();
-        assert_eq!(named, options.iter().map(|option| option.name).collect(), "options of {what} in docs/sql.md and in the program");
-        for OptionSpec { name, aliases, is_required, default, .. } in options {
-            let row = rows.iter().find(|row| row[0] == format!("`{name}`")).expect("compared above");
+        let named: BTreeSet<&str> = rows
+            .iter()
+            .filter_map(|row| row[0].strip_prefix('`')?.strip_suffix('`'))
+            .collect();
+        assert_eq!(
+            named,
+            options.iter().map(|option| option.name).collect(),
+            "options of {what} in docs/sql.md and in the program"
+        );
+        for OptionSpec {
+            name,
+            aliases,
+            is_required,
+            default,
+            ..
+        } in options
+        {
+            let row = rows
+                .iter()
+                .find(|row| row[0] == format!("`{name}`"))
+                .expect("compared above");
             let expected = match (default, is_required) {
                 (Some(default), _) => format!("`{default}`"),
                 (None, true) => "required".to_owned(),
@@ -400,7 +548,10 @@ fn the_reference_has_every_option_with_its_default_and_its_other_names() {
             };
             assert_eq!(row[2], expected, "the default of {name} of {what}");
             for alias in *aliases {
-                assert!(section.contains(&format!("`{alias}`")), "docs/sql.md does not name {alias}, which is {name}");
+                assert!(
+                    section.contains(&format!("`{alias}`")),
+                    "docs/sql.md does not name {alias}, which is {name}"
+                );
             }
         }
     }
@@ -409,7 +560,9 @@ fn the_reference_has_every_option_with_its_default_and_its_other_names() {
 /// From the heading that ends in `(what)` to the next.
 fn section<'a>(text: &'a str, what: &str) -> &'a str {
     let marker = format!("({what})\n");
-    let start = text.find(&marker).unwrap_or_else(|| panic!("docs/sql.md has no section ({what})"));
+    let start = text
+        .find(&marker)
+        .unwrap_or_else(|| panic!("docs/sql.md has no section ({what})"));
     let rest = &text[start + marker.len()..];
     &rest[..rest.find("\n#").unwrap_or(rest.len())]
 }
@@ -417,8 +570,10 @@ fn section<'a>(text: &'a str, what: &str) -> &'a str {
 #[test]
 fn the_manual_of_operations_has_every_metric() {
     let operations = document("docs/operations.md");
-    let listed: BTreeSet<String> =
-        rows(&operations.text).filter_map(|row| Some(row[0].strip_prefix('`')?.strip_suffix('`')?.to_owned())).filter(|name| name.starts_with("zeta_")).collect();
+    let listed: BTreeSet<String> = rows(&operations.text)
+        .filter_map(|row| Some(row[0].strip_prefix('`')?.strip_suffix('`')?.to_owned()))
+        .filter(|name| name.starts_with("zeta_"))
+        .collect();
     let metrics = Metrics::default();
     // A metric with labels shows only once it was touched.
     let touched = [
@@ -442,33 +597,62 @@ fn the_manual_of_operations_has_every_metric() {
     ] {
         histogram.with_label_values(&["s"]).observe(0.0);
     }
-    metrics.http_request_duration_seconds.with_label_values(&["/", "GET", "200"]).observe(0.0);
+    metrics
+        .http_request_duration_seconds
+        .with_label_values(&["/", "GET", "200"])
+        .observe(0.0);
     metrics.query_duration_seconds.with_label_values(&["ok"]).observe(0.0);
     let text = metrics.text();
-    let known: BTreeSet<String> =
-        text.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next()).map(str::to_owned).collect();
+    let known: BTreeSet<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next())
+        .map(str::to_owned)
+        .collect();
     assert_eq!(listed, known, "metrics in docs/operations.md and in the program");
     // One that is added to the program and not above would be overlooked: its name stands in the source.
     let source = fs::read_to_string(root().join("src/runtime/metrics.rs")).expect("a file");
-    let written: BTreeSet<String> = source.split('"').filter(|word| word.starts_with("zeta_")).map(str::to_owned).collect();
+    let written: BTreeSet<String> = source
+        .split('"')
+        .filter(|word| word.starts_with("zeta_"))
+        .map(str::to_owned)
+        .collect();
     assert_eq!(written, known);
 }
 
 #[test]
 fn every_relative_link_leads_somewhere() {
     for document in documents() {
-        let folder = root().join(&document.path).parent().expect("a file lies in a folder").to_owned();
-        for link in document.text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        let folder = root()
+            .join(&document.path)
+            .parent()
+            .expect("a file lies in a folder")
+            .to_owned();
+        for link in document
+            .text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
             if link.contains("://") || link.starts_with("mailto:") {
                 continue;
             }
-            let (file, anchor) = link.split_once('#').map_or((link, None), |(file, anchor)| (file, Some(anchor)));
-            let target = if file.is_empty() { root().join(&document.path) } else { folder.join(file) };
+            let (file, anchor) = link
+                .split_once('#')
+                .map_or((link, None), |(file, anchor)| (file, Some(anchor)));
+            let target = if file.is_empty() {
+                root().join(&document.path)
+            } else {
+                folder.join(file)
+            };
             assert!(target.exists(), "{} links to {link}, which is not there", document.path);
             if let Some(anchor) = anchor {
                 let text = fs::read_to_string(&target).expect("an anchor is in a text");
                 let headings = text.lines().filter(|line| line.starts_with('#')).map(anchor_of);
-                assert!(headings.into_iter().any(|heading| heading == anchor), "{} links to {link}, which has no such heading", document.path);
+                assert!(
+                    headings.into_iter().any(|heading| heading == anchor),
+                    "{} links to {link}, which has no such heading",
+                    document.path
+                );
             }
         }
     }
@@ -477,16 +661,28 @@ fn every_relative_link_leads_somewhere() {
 /// As code forges make it: letters and digits in lower case, spaces as hyphens, the rest left out.
 fn anchor_of(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();
-    text.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_')).map(|c| if c == ' ' { '-' } else { c }).collect()
+    text.chars()
+        .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
+        .map(|c| if c == ' ' { '-' } else { c })
+        .collect()
 }
 
 #[test]
 fn blocks_and_tables_are_found() {
     let text = "# A\n\n```sql\n-- error: no\nSELECT\n```\n\n```text\nout\n```\n\nwords\n\n```text\npicture\n```\n| `a|b` | c |\n";
-    let document = Document { path: "d.md".into(), text: text.into() };
+    let document = Document {
+        path: "d.md".into(),
+        text: text.into(),
+    };
     let blocks = document.blocks();
     assert_eq!(blocks.len(), 2, "the second text block follows words");
-    assert_eq!((blocks[0].error(), blocks[0].output.as_deref(), blocks[0].place.as_str()), (Some("no"), Some("out\n"), "d.md:3"));
+    assert_eq!(
+        (blocks[0].error(), blocks[0].output.as_deref(), blocks[0].place.as_str()),
+        (Some("no"), Some("out\n"), "d.md:3")
+    );
     assert_eq!(rows(&document.text).collect::<Vec<_>>(), [["`a|b`", "c"]]);
-    assert_eq!(anchor_of("## States of a source, and `errors`"), "states-of-a-source-and-errors");
+    assert_eq!(
+        anchor_of("## States of a source, and `errors`"),
+        "states-of-a-source-and-errors"
+    );
 }

@@ -13,39 +13,87 @@ use std::{
     sync::OnceLock,
 };
 
-/// One Kafka broker in a folder of its own.
-pub struct Kafka {
+/// One instance of a service, in a folder of its own.
+struct Service {
+    script: &'static str,
     folder: PathBuf,
+    /// What the script takes from the environment.
+    settings: Vec<(&'static str, String)>,
+    _watchdog: Watchdog,
+}
+
+impl Service {
+    /// Nothing runs yet.
+    fn new(script: &'static str, settings: Vec<(&'static str, String)>) -> Self {
+        // Not in the folder of the build: the wipe outlives this process.
+        let prefix = format!("zeta-{}-", script.trim_end_matches(".sh"));
+        let folder = tempfile::Builder::new().prefix(&prefix).tempdir().expect("a folder for the service").keep();
+        let mut wipe = Command::new("sh");
+        wipe.args(["-c", "cat >/dev/null; exec \"$0\" wipe", &path_of(script)]).env("ZETA_SERVICE_DIR", &folder);
+        Self { script, folder, settings, _watchdog: Watchdog::start(wipe) }
+    }
+
+    fn run(&self, arguments: &[&str]) {
+        let output = Command::new(path_of(self.script))
+            .args(arguments)
+            .env("ZETA_SERVICE_DIR", &self.folder)
+            .envs(self.settings.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .output()
+            .expect("the script can be run");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{} {} failed: {said}", self.script, arguments.join(" "));
+    }
+
+    /// What the script wrote down when it started the service.
+    fn env(&self, name: &str) -> String {
+        let env = fs::read_to_string(self.folder.join("env")).expect("`up` writes env");
+        let value = env.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        value.unwrap_or_else(|| panic!("{} writes no {name}", self.script)).trim_matches('\'').to_owned()
+    }
+}
+
+/// A shell that waits for its input to close, which the end of this process does even where no destructor runs, and then cleans up.
+pub struct Watchdog(Child);
+
+impl Watchdog {
+    /// `command` reads its input to the end before it does anything.
+    pub fn start(mut command: Command) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        // Ctrl-C ends the tests, not the one who cleans up after them.
+        Self(command.process_group(0).spawn().expect("sh starts"))
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        self.0.wait().expect("the watchdog ends once its input is closed");
+    }
+}
+
+/// One Kafka broker: KRaft, or an older one with ZooKeeper.
+pub struct Kafka {
+    service: Service,
     pub brokers: String,
-    /// Waits for its input to close, which the end of this process does even where no destructor runs.
-    watchdog: Child,
 }
 
 impl Kafka {
     /// A broker of the test's own, to be killed and started again at will.
     pub fn start() -> Self {
-        // Not in the folder of the build: the wipe outlives this process.
-        let folder = tempfile::Builder::new().prefix("zeta-kafka-").tempdir().expect("a folder for the broker").keep();
-        let watchdog = Command::new("sh")
-            .args(["-c", "cat >/dev/null; exec \"$0\" wipe", &script("kafka.sh")])
-            .env("ZETA_SERVICE_DIR", &folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            // Ctrl-C ends the tests, not the one who cleans up after them.
-            .process_group(0)
-            .spawn()
-            .expect("sh starts");
-        let mut kafka = Self { folder, brokers: String::new(), watchdog };
-        kafka.up();
-        let env = fs::read_to_string(kafka.folder.join("env")).expect("kafka.sh up writes env");
-        kafka.brokers = env
-            .lines()
-            .find_map(|line| line.strip_prefix("KAFKA_BROKERS="))
-            .expect("env names the brokers")
-            .trim_matches('\'')
-            .to_owned();
-        kafka
+        Self::started("kafka.sh")
+    }
+
+    /// Kafka 3.9 with ZooKeeper 3.8.
+    pub fn start_with_zookeeper() -> Self {
+        Self::started("kafka-zookeeper.sh")
+    }
+
+    /// A broker that has an address and does not run yet.
+    pub fn absent() -> Self {
+        let port = free_port();
+        let service = Service::new("kafka.sh", vec![("KAFKA_PORT", port.to_string())]);
+        Self { service, brokers: format!("127.0.0.1:{port}") }
     }
 
     /// The broker that tests share: they use topics of their own, and leave it running.
@@ -54,39 +102,82 @@ impl Kafka {
         SHARED.get_or_init(Self::start)
     }
 
+    fn started(script: &'static str) -> Self {
+        let service = Service::new(script, vec![]);
+        service.run(&["up"]);
+        let brokers = service.env("KAFKA_BROKERS");
+        Self { service, brokers }
+    }
+
     /// Starts it, on the same port and with the same data as before.
     pub fn up(&mut self) {
-        self.run("up");
+        self.service.run(&["up"]);
     }
 
     pub fn down(&mut self) {
-        self.run("down");
+        self.service.run(&["down"]);
     }
 
     /// kill -9.
     pub fn kill(&mut self) {
-        self.run("kill");
-    }
-
-    fn run(&self, verb: &str) {
-        let output = Command::new(script("kafka.sh"))
-            .arg(verb)
-            .env("ZETA_SERVICE_DIR", &self.folder)
-            .stdin(Stdio::null())
-            .output()
-            .expect("kafka.sh can be run");
-        assert!(output.status.success(), "kafka.sh {verb} failed: {}", String::from_utf8_lossy(&output.stderr));
+        self.service.run(&["kill"]);
     }
 }
 
-impl Drop for Kafka {
-    fn drop(&mut self) {
-        drop(self.watchdog.stdin.take());
-        self.watchdog.wait().expect("the watchdog ends once its input is closed");
+/// One NameNode and one DataNode.
+pub struct Hdfs {
+    service: Service,
+    /// `hdfs://127.0.0.1:PORT`
+    pub url: String,
+}
+
+impl Hdfs {
+    pub fn start() -> Self {
+        let service = Service::new("hdfs.sh", vec![]);
+        service.run(&["up"]);
+        let url = service.env("HDFS_URL");
+        Self { service, url }
+    }
+
+    /// Copies all files of a folder into one of HDFS, which is made.
+    pub fn put(&self, from: &Path, to: &str) {
+        let mut files: Vec<String> = fs::read_dir(from)
+            .expect("a folder")
+            .map(|entry| entry.expect("an entry").path().into_os_string().into_string().expect("a name that is text"))
+            .collect();
+        files.sort();
+        let arguments: Vec<&str> = ["put"].into_iter().chain(files.iter().map(String::as_str)).chain([to]).collect();
+        self.service.run(&arguments);
     }
 }
 
-fn script(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/services").join(name);
+/// nginx with the configuration of compose/nginx.
+pub struct Nginx {
+    /// Kept for its end.
+    _service: Service,
+    pub url: String,
+}
+
+impl Nginx {
+    /// In front of the Zeta at `address`, with the page that was built into web/dist.
+    pub fn start(address: &str) -> Self {
+        let service = Service::new("nginx.sh", vec![("ZETA_ADDRESS", address.to_owned())]);
+        service.run(&["up"]);
+        let url = service.env("NGINX_URL");
+        Self { _service: service, url }
+    }
+}
+
+/// A port that nobody listens on, outside of the range from which outgoing connections get theirs.
+pub fn free_port() -> u16 {
+    // Different processes begin at different places.
+    let first = 10_000 + u16::try_from(std::process::id() % 8_000).expect("below 8,000");
+    (first..20_000)
+        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("one of thousands of ports is free")
+}
+
+fn path_of(script: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/services").join(script);
     path.into_os_string().into_string().expect("the repository lies in a folder whose name is text")
 }

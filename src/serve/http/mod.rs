@@ -29,20 +29,26 @@ pub async fn wrong_method() -> Refusal {
 async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, Refusal> {
     let too_large = || Refusal::too_large(format!("a request body has at most {} bytes", limits::HTTP_BODY_BYTES_MAX));
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|length| limits::HTTP_BODY_BYTES_MAX < length) {
+    if announced.is_some_and(|length| limits::HTTP_BODY_BYTES_DISCARDED_MAX < length) {
         return Err(too_large());
     }
     let read = async {
         let mut chunks = body.into_data_stream();
         let mut all = BytesMut::new();
+        let mut read = 0;
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.map_err(|_| Refusal::body_unreadable())?;
-            if limits::HTTP_BODY_BYTES_MAX < all.len() + chunk.len() {
-                return Err(too_large());
+            read += chunk.len();
+            if limits::HTTP_BODY_BYTES_DISCARDED_MAX < read {
+                break;
             }
-            all.extend_from_slice(&chunk);
+            // What is a little too large is read to its end: a client that still sends would see a broken pipe, not the answer.
+            if read <= limits::HTTP_BODY_BYTES_MAX {
+                all.extend_from_slice(&chunk);
+            }
         }
-        Ok(all.freeze())
+        let is_whole = read <= limits::HTTP_BODY_BYTES_MAX && announced.is_none_or(|length| length <= limits::HTTP_BODY_BYTES_MAX);
+        if is_whole { Ok(all.freeze()) } else { Err(too_large()) }
     };
     tokio::time::timeout(limits::HTTP_BODY_READ_MAX, read).await.unwrap_or_else(|_| Err(Refusal::body_timeout()))
 }
@@ -58,8 +64,12 @@ mod tests {
         assert_eq!(read.unwrap().len(), limits::HTTP_BODY_BYTES_MAX);
         let refused = read_body(&HeaderMap::new(), body(limits::HTTP_BODY_BYTES_MAX + 1)).await;
         assert_eq!(refused.unwrap_err().status(), 413);
-        let headers = HeaderMap::from_iter([(header::CONTENT_LENGTH, "1048577".parse().unwrap())]);
-        assert_eq!(read_body(&headers, body(1)).await.unwrap_err().status(), 413, "before a byte is read");
+        for (announced, sent, why) in [("1048577", 1, "as announced, whatever comes"), ("9000000000", 0, "before a byte is read")] {
+            let headers = HeaderMap::from_iter([(header::CONTENT_LENGTH, announced.parse().unwrap())]);
+            assert_eq!(read_body(&headers, body(sent)).await.unwrap_err().status(), 413, "{why}");
+        }
+        let endless = Body::from_stream(futures::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b'x'; 1 << 16])));
+        assert_eq!(read_body(&HeaderMap::new(), endless).await.unwrap_err().status(), 413, "and not for ever");
     }
 
     #[tokio::test]
