@@ -2,36 +2,15 @@
 
 use std::{io::IsTerminal, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use tracing_subscriber::EnvFilter;
 use zeta::{
-    cli::{check, demo, generate, replay, run, topics},
+    cli::{
+        arguments::{Arguments, Verb},
+        check, demo, generate, replay, run, topics,
+    },
     types::Error,
 };
-
-/// Streaming SQL: Kafka topics become continuously maintained views, beside Parquet history
-#[derive(Parser)]
-#[command(version, max_term_width = 110)]
-struct Arguments {
-    #[command(subcommand)]
-    verb: Verb,
-    /// What to log: error, warn, info, debug, or a filter such as zeta=debug
-    #[arg(long, global = true, default_value = "info", env = "ZETA_LOG")]
-    log_level: String,
-    /// How to log
-    #[arg(long, global = true, default_value = "text", value_parser = ["text", "json"])]
-    log_format: String,
-}
-
-#[derive(Subcommand)]
-enum Verb {
-    Run(run::RunArgs),
-    Demo(demo::DemoArgs),
-    Check(check::CheckArgs),
-    Generate(generate::GenerateArgs),
-    Replay(replay::ReplayArgs),
-    Topics(topics::TopicsArgs),
-}
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();

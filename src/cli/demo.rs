@@ -35,7 +35,7 @@ pub struct DemoArgs {
     /// The same seed gives the same candles
     #[arg(long, default_value_t = 7)]
     pub seed: u64,
-    /// How much faster than it happened
+    /// How much faster than it happened: 60x, or 'max'
     #[arg(long, default_value = "60x")]
     pub speed: String,
 }

@@ -15,7 +15,7 @@ use crate::{
 
 const DAY_NS: i64 = 86_400_000_000_000;
 
-/// Make up history: one Parquet file of 1-minute candles per trading pair.
+/// Make up history: one Parquet file of 1-minute candles per trading pair
 #[derive(Args, Clone, Debug)]
 pub struct GenerateArgs {
     /// Trading pairs, a file each
@@ -30,7 +30,7 @@ pub struct GenerateArgs {
     /// Directory for the files; made where it does not exist
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Time of the first candle
+    /// Time of the first candle, e.g. 2024-01-02 or 2024-01-02T03:04:05Z
     #[arg(long, value_name = "TIME", default_value = "2024-01-01", value_parser = parse_time)]
     pub start: i64,
     /// Time to stop before, in place of --days

@@ -1,5 +1,6 @@
 //! One verb, one file; the composition root that names concrete connectors and formats.
 
+pub mod arguments;
 mod assemble;
 pub mod check;
 pub mod demo;

@@ -34,7 +34,7 @@ const FLUSH_MAX: Duration = Duration::from_secs(60);
 /// Between two loops over history without two different event times.
 const LOOP_GAP_NS: i64 = 60_000_000_000;
 
-/// Send history to a Kafka topic as JSON records, keyed by symbol.
+/// Send history to a Kafka topic as JSON records, keyed by symbol
 #[derive(Args, Clone, Debug)]
 pub struct ReplayArgs {
     /// A directory with one Parquet file per pair, or one such file
@@ -42,10 +42,10 @@ pub struct ReplayArgs {
     /// Topic to send to
     #[arg(long)]
     pub topic: String,
-    /// Kafka brokers
-    #[arg(long, value_name = "HOST:PORT,…", default_value = "localhost:9092")]
+    /// Kafka brokers to ask first
+    #[arg(long, env = "KAFKA", value_name = "HOST:PORT,…", default_value = "localhost:9092")]
     pub brokers: String,
-    /// How much faster than it happened, or 'max'
+    /// How much faster than it happened, e.g. 60x, or 'max'
     #[arg(long, default_value = "60x", value_parser = |text: &str| text.parse::<Speed>(), conflicts_with_all = ["rate", "max"])]
     pub speed: Speed,
     /// Rows per second, whenever they happened
@@ -72,7 +72,7 @@ pub struct ReplayArgs {
     /// Make the topic with so many partitions, if it does not exist
     #[arg(long, value_name = "PARTITIONS", value_parser = clap::value_parser!(i32).range(1..))]
     pub create_topic: Option<i32>,
-    /// The first event time
+    /// First event time to send, e.g. 2024-01-02 or 2024-01-02T03:04:05Z
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub from: Option<i64>,
     /// Event time to stop before

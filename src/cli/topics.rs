@@ -15,6 +15,7 @@ use crate::{
     types::{Error, Result, format_event_time},
 };
 
+/// Look at Kafka topics and make them
 #[derive(Args, Debug)]
 pub struct TopicsArgs {
     /// Brokers to ask first
@@ -31,6 +32,7 @@ enum TopicsCommand {
     Ls,
     /// Make a topic
     Create {
+        /// Name of the topic
         topic: String,
         /// Parts that can be read and written side by side
         #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..))]
@@ -43,9 +45,13 @@ enum TopicsCommand {
         settings: Vec<(String, String)>,
     },
     /// Show the partitions of a topic and their offsets
-    Describe { topic: String },
+    Describe {
+        /// Name of the topic
+        topic: String,
+    },
     /// Show the last messages of a topic
     Tail {
+        /// Name of the topic
         topic: String,
         /// How many
         #[arg(long, short = 'n', default_value_t = 10)]
@@ -55,10 +61,16 @@ enum TopicsCommand {
         follow: bool,
     },
     /// Read a topic as fast as this machine can, and say how fast
-    Drain { topic: String },
+    Drain {
+        /// Name of the topic
+        topic: String,
+    },
     /// Remove a topic and everything in it
     #[command(visible_alias = "rm")]
-    Delete { topic: String },
+    Delete {
+        /// Name of the topic
+        topic: String,
+    },
 }
 
 /// Data goes to stdout, everything else to stderr.

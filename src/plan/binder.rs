@@ -37,7 +37,7 @@ use super::{
 };
 
 /// Options of a materialized view: how the dashboard draws it.
-const VIEW_OPTIONS: &[OptionSpec] = &[
+pub const VIEW_OPTIONS: &[OptionSpec] = &[
     OptionSpec::text("panel", "how the dashboard draws it")
         .kind(OptionKind::Choice(&["candlestick", "series", "stat", "table"])),
     OptionSpec::text("panel.title", "what stands above it"),

@@ -16,7 +16,7 @@ mod session;
 mod stream;
 mod window;
 
-pub use binder::{Binder, Bound};
+pub use binder::{Binder, Bound, VIEW_OPTIONS};
 pub use catalog::{
     Catalog, ExternalDefinition, MaterializedDefinition, Relation, SourceDefinition, Trigger, ViewDefinition, WatermarkDefinition,
     bad_schema, late_schema,

@@ -266,7 +266,7 @@ pub fn rows_that_are_gone_need_a_person() {
     assert_eq!(source.discover().expect("discover")[1].start, Position(101), "reading from nothing starts at what is left");
     source.seek(&BTreeMap::from([(SplitId::from(1), Position(7))])).expect("seek");
     let sentence = "rows 7 to 100 of partition 1 of topic `retained` are gone from Kafka (retention?); \
-                    drop the source and create it again to go on with what is left";
+                    start again with --reset to go on with what is left";
     assert_eq!(failure(&mut source), sentence);
 }
 

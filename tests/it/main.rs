@@ -1,6 +1,7 @@
 //! One binary of all tests from outside: the wall, scripts, the engine, the real binary beside real services.
 
 mod architecture;
+mod docs;
 mod engine;
 mod slt;
 

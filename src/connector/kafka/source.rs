@@ -115,12 +115,12 @@ impl KafkaSource {
         let sentence = match bounds_of(&self.drain, topic).map(|bounds| bounds.get(&partition).copied()) {
             Ok(Some((low, _))) if position < offset(low) => format!(
                 "rows {position} to {} of partition {partition} of topic `{topic}` are gone from Kafka (retention?); \
-                 drop the source and create it again to go on with what is left",
+                 start again with --reset to go on with what is left",
                 offset(low) - 1
             ),
             Ok(Some((_, high))) => format!(
                 "partition {partition} of topic `{topic}` ends at row {high}, but {position} rows of it were read before: it was made again or lost data; \
-                 drop the source and create it again to read what is there now"
+                 start again with --reset to read what is there now"
             ),
             Ok(None) => format!("topic `{topic}` has no partition {partition} any more"),
             Err(failure) => return failure.into(),
