@@ -46,7 +46,11 @@ fn start_log(arguments: &Arguments) {
     };
     // Colours are for people, not for files.
     let is_colourful = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_colourful).with_target(false);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(is_colourful)
+        .with_target(false);
     match arguments.log_format.as_str() {
         "json" => log.json().init(),
         _ => log.init(),

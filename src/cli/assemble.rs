@@ -26,13 +26,33 @@ pub fn registry(topics: MemoryTopics, environment: Arc<RuntimeEnv>) -> Registry 
     let time = DataType::Timestamp(TimeUnit::Nanosecond, None);
     let kafka_fields = kafka::FIELDS
         .iter()
-        .map(|field| FieldSpec { name: field.name, data_type: as_view(&field.data_type), is_nullable: field.is_nullable })
+        .map(|field| FieldSpec {
+            name: field.name,
+            data_type: as_view(&field.data_type),
+            is_nullable: field.is_nullable,
+        })
         .collect::<Vec<_>>();
     let replay_fields = vec![
-        FieldSpec { name: "timestamp", data_type: time, is_nullable: true },
-        FieldSpec { name: "partition", data_type: DataType::Int32, is_nullable: false },
-        FieldSpec { name: "offset", data_type: DataType::Int64, is_nullable: false },
-        FieldSpec { name: "key", data_type: DataType::Utf8View, is_nullable: true },
+        FieldSpec {
+            name: "timestamp",
+            data_type: time,
+            is_nullable: true,
+        },
+        FieldSpec {
+            name: "partition",
+            data_type: DataType::Int32,
+            is_nullable: false,
+        },
+        FieldSpec {
+            name: "offset",
+            data_type: DataType::Int64,
+            is_nullable: false,
+        },
+        FieldSpec {
+            name: "key",
+            data_type: DataType::Utf8View,
+            is_nullable: true,
+        },
     ];
     let inserted = topics.clone();
     let session = base_session(Arc::clone(&environment));
@@ -66,7 +86,9 @@ pub fn registry(topics: MemoryTopics, environment: Arc<RuntimeEnv>) -> Registry 
             options: json::OPTIONS,
             make: Arc::new(|schema, declared, options| {
                 // `42` is a record of a source with one column, whichever columns a view needs.
-                Ok(Box::new(json::JsonDecoder::new(schema, options)?.accept_bare(declared == 1)))
+                Ok(Box::new(
+                    json::JsonDecoder::new(schema, options)?.accept_bare(declared == 1),
+                ))
             }),
         }],
         insert: Arc::new(move |source, rows| {
@@ -95,11 +117,18 @@ pub struct MemoryTopics(Arc<Mutex<BTreeMap<String, MemoryTopic>>>);
 impl MemoryTopics {
     pub fn of(&self, source: &str) -> MemoryTopic {
         let mut topics = self.0.lock().expect("nobody panics while holding it");
-        topics.entry(source.to_owned()).or_insert_with(|| MemoryTopic::with_splits([SplitId::from(0)])).clone()
+        topics
+            .entry(source.to_owned())
+            .or_insert_with(|| MemoryTopic::with_splits([SplitId::from(0)]))
+            .clone()
     }
 }
 
-async fn open_external(open: OpenExternal, environment: &RuntimeEnv, session: &SessionState) -> Result<Arc<dyn TableProvider>> {
+async fn open_external(
+    open: OpenExternal,
+    environment: &RuntimeEnv,
+    session: &SessionState,
+) -> Result<Arc<dyn TableProvider>> {
     let (store, store_url, path) = resolve(&open.location, environment)?;
     let table = ParquetTable::open(&open.location, store, store_url, path, open.file_name_column, session).await?;
     Ok(Arc::new(table))
@@ -139,6 +168,8 @@ fn resolve(location: &str, environment: &RuntimeEnv) -> Result<(Arc<dyn ObjectSt
             let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new());
             Ok((store, url.object_store(), path))
         }
-        Some((scheme, _)) => Err(bad(format!("{scheme}:// is not supported; use a folder, file:// or hdfs://"))),
+        Some((scheme, _)) => Err(bad(format!(
+            "{scheme}:// is not supported; use a folder, file:// or hdfs://"
+        ))),
     }
 }

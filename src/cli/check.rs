@@ -7,7 +7,10 @@ use crate::{
     types::Result,
 };
 
-use super::{assemble::{MemoryTopics, registry}, pipeline};
+use super::{
+    assemble::{MemoryTopics, registry},
+    pipeline,
+};
 
 /// Find all mistakes of pipeline files
 #[derive(clap::Args, Clone, Debug)]
@@ -27,7 +30,11 @@ pub fn run(args: &CheckArgs) -> Result<bool> {
         let mut registry = registry(MemoryTopics::default(), query_environment());
         // A file server may be far away: its tables are taken on trust.
         registry.open_external = offline(registry.open_external);
-        let options = EngineOptions { state: None, mode: Mode::Manual, overrides: vec![] };
+        let options = EngineOptions {
+            state: None,
+            mode: Mode::Manual,
+            overrides: vec![],
+        };
         let engine = Engine::new(registry, options, Arc::new(SystemClock::default()));
         let statements = parsed.statements.len();
         match runtime.block_on(engine.apply(&text, parsed)) {
@@ -57,9 +64,13 @@ fn offline(open: Open) -> Open {
         Box::pin(async move {
             let message = format!("the files of `{}` in {} were not looked at", table.name, table.location);
             tracing::info!("{message}");
-            let columns = table.file_name_column.iter().map(|name| arrow::datatypes::Field::new(name, arrow::datatypes::DataType::Utf8View, false));
+            let columns = table
+                .file_name_column
+                .iter()
+                .map(|name| arrow::datatypes::Field::new(name, arrow::datatypes::DataType::Utf8View, false));
             let schema = Arc::new(arrow::datatypes::Schema::new(columns.collect::<Vec<_>>()));
-            Ok(Arc::new(crate::plan::StreamRelation::new(&table.name, schema, message)) as Arc<dyn datafusion::catalog::TableProvider>)
+            Ok(Arc::new(crate::plan::StreamRelation::new(&table.name, schema, message))
+                as Arc<dyn datafusion::catalog::TableProvider>)
         })
     })
 }

@@ -14,7 +14,10 @@ use crate::{
     types::{Error, Result, format_event_time},
 };
 
-use super::{pipeline::EMBEDDED, run::{RunArgs, run_texts}};
+use super::{
+    pipeline::EMBEDDED,
+    run::{RunArgs, run_texts},
+};
 
 const HOUR_NS: i64 = 3_600_000_000_000;
 /// A Monday, so that the numbers look like a week that was.
@@ -24,7 +27,12 @@ const START_NS: i64 = 1_704_067_200_000_000_000;
 #[derive(clap::Args, Clone, Debug)]
 pub struct DemoArgs {
     /// Address of API and dashboard
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8088", env = "ZETA_LISTEN")]
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        default_value = "127.0.0.1:8088",
+        env = "ZETA_LISTEN"
+    )]
     pub listen: SocketAddr,
     /// Trading pairs
     #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=999))]
@@ -54,7 +62,12 @@ fn run_in(args: &DemoArgs, folder: &std::path::Path) -> Result<bool> {
     let (history, live): (PathBuf, PathBuf) = (folder.join("history"), folder.join("live"));
     let live_start_ns = START_NS + i64::from(args.days) * 24 * HOUR_NS;
     // A day of minutes at 60x lasts 24 minutes of watching.
-    let made = |start_ns, end_ns| History { pairs: args.pairs as usize, start_ns, end_ns, seed: args.seed };
+    let made = |start_ns, end_ns| History {
+        pairs: args.pairs as usize,
+        start_ns,
+        end_ns,
+        seed: args.seed,
+    };
     eprintln!("zeta: making {} pairs, {} days of history", args.pairs, args.days);
     generate(&made(START_NS, live_start_ns + 24 * HOUR_NS), &live, |_| {})?;
     generate(&made(START_NS, live_start_ns), &history, |_| {})?;

@@ -43,8 +43,16 @@ impl GenerateArgs {
     /// The range holds no minute.
     pub fn history(&self) -> Result<History> {
         let days_end = || self.start.checked_add(i64::from(self.days) * DAY_NS);
-        let end_ns = self.end.or_else(days_end).ok_or_else(|| Error::user("the last day is out of range: years 1678 to 2262"))?;
-        let history = History { pairs: self.pairs as usize, start_ns: self.start, end_ns, seed: self.seed };
+        let end_ns = self
+            .end
+            .or_else(days_end)
+            .ok_or_else(|| Error::user("the last day is out of range: years 1678 to 2262"))?;
+        let history = History {
+            pairs: self.pairs as usize,
+            start_ns: self.start,
+            end_ns,
+            seed: self.seed,
+        };
         match history.minutes() {
             0 => Err(Error::user("--end must lie at least a minute after --start")),
             _ => Ok(history),
@@ -75,7 +83,8 @@ mod tests {
     }
 
     fn history(line: &str) -> Result<History, String> {
-        let line = Line::try_parse_from(std::iter::once("generate").chain(line.split(' '))).map_err(|error| error.to_string())?;
+        let line = Line::try_parse_from(std::iter::once("generate").chain(line.split(' ')))
+            .map_err(|error| error.to_string())?;
         line.args.history().map_err(|error| error.to_string())
     }
 
@@ -83,12 +92,40 @@ mod tests {
     fn the_range_is_given_by_days_or_an_end() {
         let start_ns = 1_704_067_200_000_000_000;
         let made = history("--out x --pairs 3 --days 2 --seed 9").unwrap();
-        assert_eq!(made, History { pairs: 3, start_ns, end_ns: start_ns + 2 * DAY_NS, seed: 9 });
-        assert_eq!(history("--out x --start 2024-01-01T00:00:00Z --end 2024-01-02").unwrap().minutes(), 1_440);
-        assert_eq!(history("--out x --end 2024-01-01").unwrap_err(), "--end must lie at least a minute after --start");
-        assert!(history("--out x --end 2024-02-01 --days 3").unwrap_err().contains("cannot be used with"));
-        assert!(history("--out x --start yesterday").unwrap_err().contains("'yesterday' is not a time"));
-        assert!(history("--out x --start 2262-01-01 --days 36500").unwrap_err().contains("out of range"));
+        assert_eq!(
+            made,
+            History {
+                pairs: 3,
+                start_ns,
+                end_ns: start_ns + 2 * DAY_NS,
+                seed: 9
+            }
+        );
+        assert_eq!(
+            history("--out x --start 2024-01-01T00:00:00Z --end 2024-01-02")
+                .unwrap()
+                .minutes(),
+            1_440
+        );
+        assert_eq!(
+            history("--out x --end 2024-01-01").unwrap_err(),
+            "--end must lie at least a minute after --start"
+        );
+        assert!(
+            history("--out x --end 2024-02-01 --days 3")
+                .unwrap_err()
+                .contains("cannot be used with")
+        );
+        assert!(
+            history("--out x --start yesterday")
+                .unwrap_err()
+                .contains("'yesterday' is not a time")
+        );
+        assert!(
+            history("--out x --start 2262-01-01 --days 36500")
+                .unwrap_err()
+                .contains("out of range")
+        );
         assert!(history("--pairs 3").unwrap_err().contains("--out"));
     }
 }

@@ -11,7 +11,10 @@ use crate::{
 pub const EMBEDDED: &[(&str, &str)] = &[
     ("sql/candles.sql", include_str!("../../sql/candles.sql")),
     ("sql/trades_sum.sql", include_str!("../../sql/trades_sum.sql")),
-    ("sql/trades_sum_per_event.sql", include_str!("../../sql/trades_sum_per_event.sql")),
+    (
+        "sql/trades_sum_per_event.sql",
+        include_str!("../../sql/trades_sum_per_event.sql"),
+    ),
 ];
 
 /// Reads a pipeline file, or standard input for `-`; a name of [`EMBEDDED`] is found without a file.
@@ -26,7 +29,11 @@ pub fn read(path: &Path) -> Result<SourceText> {
     };
     let text = match bytes {
         Ok(bytes) => String::from_utf8(bytes).map_err(|e| {
-            let line = e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+            let line = e.as_bytes()[..e.utf8_error().valid_up_to()]
+                .iter()
+                .filter(|byte| **byte == b'\n')
+                .count()
+                + 1;
             Error::user(format!("{name} is not UTF-8 text: see line {line}"))
         })?,
         Err(error) => match EMBEDDED.iter().find(|(embedded, _)| *embedded == name) {

@@ -26,12 +26,26 @@ impl Progress {
     pub fn start(verb: &'static str, rows_total: Option<u64>) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let (bar, template) = match rows_total {
-                Some(rows) => (ProgressBar::new(rows), "{prefix} {wide_bar} {human_pos}/{human_len} rows  {per_sec}  {msg}  {eta} left"),
-                None => (ProgressBar::no_length(), "{prefix} {spinner} {human_pos} rows  {per_sec}  {msg}"),
+                Some(rows) => (
+                    ProgressBar::new(rows),
+                    "{prefix} {wide_bar} {human_pos}/{human_len} rows  {per_sec}  {msg}  {eta} left",
+                ),
+                None => (
+                    ProgressBar::no_length(),
+                    "{prefix} {spinner} {human_pos} rows  {per_sec}  {msg}",
+                ),
             };
-            bar.with_style(ProgressStyle::with_template(template).expect("a template that indicatif knows")).with_prefix(verb)
+            bar.with_style(ProgressStyle::with_template(template).expect("a template that indicatif knows"))
+                .with_prefix(verb)
         });
-        Self { verb, watch: Stopwatch::start(), rows: 0, rows_total, bar, logged: (Duration::ZERO, 0) }
+        Self {
+            verb,
+            watch: Stopwatch::start(),
+            rows: 0,
+            rows_total,
+            bar,
+            logged: (Duration::ZERO, 0),
+        }
     }
 
     /// `rows` more are done, up to `event_time` where they have one.
@@ -49,7 +63,14 @@ impl Progress {
         if logged_at + LOG_INTERVAL <= elapsed {
             let rows_per_second = rate(self.rows - logged_rows, elapsed - logged_at);
             let event_time = event_time.map(|event_time| event_time.to_string());
-            info!(verb = self.verb, rows = self.rows, rows_total = self.rows_total, rows_per_second, event_time, "progress");
+            info!(
+                verb = self.verb,
+                rows = self.rows,
+                rows_total = self.rows_total,
+                rows_per_second,
+                event_time,
+                "progress"
+            );
             self.logged = (elapsed, self.rows);
         }
     }
@@ -72,7 +93,11 @@ impl Progress {
 }
 
 fn summary(verb: &str, rows: u64, elapsed: Duration) -> String {
-    format!("{verb}: {rows} rows in {:.2} s, {} rows/s", elapsed.as_secs_f64(), rate(rows, elapsed))
+    format!(
+        "{verb}: {rows} rows in {:.2} s, {} rows/s",
+        elapsed.as_secs_f64(),
+        rate(rows, elapsed)
+    )
 }
 
 /// Rows per second, rounded.
@@ -87,8 +112,14 @@ mod tests {
 
     #[test]
     fn the_summary_says_rows_seconds_and_rate() {
-        assert_eq!(summary("replay", 1_440_000, Duration::from_millis(2_500)), "replay: 1440000 rows in 2.50 s, 576000 rows/s");
-        assert_eq!(summary("generate", 0, Duration::ZERO), "generate: 0 rows in 0.00 s, 0 rows/s");
+        assert_eq!(
+            summary("replay", 1_440_000, Duration::from_millis(2_500)),
+            "replay: 1440000 rows in 2.50 s, 576000 rows/s"
+        );
+        assert_eq!(
+            summary("generate", 0, Duration::ZERO),
+            "generate: 0 rows in 0.00 s, 0 rows/s"
+        );
     }
 
     #[test]

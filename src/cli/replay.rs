@@ -92,7 +92,9 @@ pub fn run<S: RecordSink>(args: &ReplayArgs, connect: impl FnOnce(&ReplayArgs) -
     };
     let mut sink = connect(args)?;
     let mut progress = Progress::start("replay", rows_total);
-    replay(args, reader, &mut sink, &SystemWall::default(), |rows, event_time| progress.advance(rows, Some(event_time)))?;
+    replay(args, reader, &mut sink, &SystemWall::default(), |rows, event_time| {
+        progress.advance(rows, Some(event_time))
+    })?;
     progress.finish();
     Ok(())
 }
@@ -105,7 +107,15 @@ pub fn connect(args: &ReplayArgs) -> Result<KafkaProducer> {
     if let Some(partitions) = args.create_topic {
         let exists = admin::list(&args.brokers)?.iter().any(|topic| topic.name == args.topic);
         if !exists {
-            admin::create(&args.brokers, &admin::TopicPlan { name: &args.topic, partitions, replication: 1, settings: &[] })?;
+            admin::create(
+                &args.brokers,
+                &admin::TopicPlan {
+                    name: &args.topic,
+                    partitions,
+                    replication: 1,
+                    settings: &[],
+                },
+            )?;
         }
     }
     KafkaProducer::connect(&args.brokers, &args.topic, &[])
@@ -130,7 +140,11 @@ pub fn open_source(options: &Options) -> Result<ReplaySource> {
 }
 
 fn encoder(schema: SchemaRef, is_bare: bool) -> Result<EncodeRows> {
-    let mut encoder = if is_bare { JsonEncoder::bare(schema)? } else { JsonEncoder::new(schema)? };
+    let mut encoder = if is_bare {
+        JsonEncoder::bare(schema)?
+    } else {
+        JsonEncoder::new(schema)?
+    };
     Ok(Box::new(move |rows, out, ends| encoder.encode(rows, out, ends)))
 }
 
@@ -148,7 +162,11 @@ impl ReplayArgs {
 
     fn pacing(&self) -> Pacing {
         match self.rate {
-            Some(rows_per_second) => Pacing::Rate { rows_per_second, began: None, sent: 0 },
+            Some(rows_per_second) => Pacing::Rate {
+                rows_per_second,
+                began: None,
+                sent: 0,
+            },
             None => Pacing::EventTime(Pace::new(if self.max { Speed::Max } else { self.speed })),
         }
     }
@@ -156,7 +174,11 @@ impl ReplayArgs {
 
 enum Pacing {
     EventTime(Pace),
-    Rate { rows_per_second: u32, began: Option<Duration>, sent: u64 },
+    Rate {
+        rows_per_second: u32,
+        began: Option<Duration>,
+        sent: u64,
+    },
 }
 
 impl Pacing {
@@ -167,16 +189,34 @@ impl Pacing {
                 pace.start(elapsed, event_times[0]);
                 let due_until = pace.due_until(elapsed);
                 let due = event_times.partition_point(|event_time| *event_time <= due_until);
-                (due, if due == 0 { pace.wait_for(elapsed, event_times[0]) } else { Duration::ZERO })
+                (
+                    due,
+                    if due == 0 {
+                        pace.wait_for(elapsed, event_times[0])
+                    } else {
+                        Duration::ZERO
+                    },
+                )
             }
-            Self::Rate { rows_per_second, began, sent } => {
+            Self::Rate {
+                rows_per_second,
+                began,
+                sent,
+            } => {
                 let began = *began.get_or_insert(elapsed);
                 // The first row is due at once.
                 let nanos_of = |rows: u64| u128::from(rows) * 1_000_000_000 / u128::from(*rows_per_second);
                 let passed = (elapsed - began).as_nanos();
-                let due_in_all = (passed * u128::from(*rows_per_second) / 1_000_000_000).min(u128::from(u64::MAX / 2)) as u64 + 1;
-                let due = usize::try_from(due_in_all.saturating_sub(*sent)).unwrap_or(usize::MAX).min(event_times.len());
-                let wait = if due == 0 { (nanos_of(*sent) + 1).saturating_sub(passed) } else { 0 };
+                let due_in_all =
+                    (passed * u128::from(*rows_per_second) / 1_000_000_000).min(u128::from(u64::MAX / 2)) as u64 + 1;
+                let due = usize::try_from(due_in_all.saturating_sub(*sent))
+                    .unwrap_or(usize::MAX)
+                    .min(event_times.len());
+                let wait = if due == 0 {
+                    (nanos_of(*sent) + 1).saturating_sub(passed)
+                } else {
+                    0
+                };
                 *sent += due as u64;
                 (due, Duration::from_nanos(u64::try_from(wait).unwrap_or(u64::MAX)))
             }
@@ -226,7 +266,11 @@ fn replay(
             for row in at..at + due {
                 let start = if row == 0 { 0 } else { ends[row - 1] };
                 let key = reader.symbol(merged.files[row]).as_bytes();
-                sink.send(Some(key), &bytes[start..ends[row]], merged.event_times[row].div_euclid(1_000_000))?;
+                sink.send(
+                    Some(key),
+                    &bytes[start..ends[row]],
+                    merged.event_times[row].div_euclid(1_000_000),
+                )?;
             }
             at += due;
             on_rows(due as u64, EventTime(merged.event_times[at - 1]));
@@ -255,7 +299,10 @@ impl Round {
     fn next(&self) -> Self {
         let length = self.first.map_or(0, |first| self.last.saturating_sub(first));
         let gap = self.step_ns.unwrap_or(LOOP_GAP_NS);
-        Self { shift_ns: self.shift_ns.saturating_add(length).saturating_add(gap), ..Self::default() }
+        Self {
+            shift_ns: self.shift_ns.saturating_add(length).saturating_add(gap),
+            ..Self::default()
+        }
     }
 
     /// The rows as they stand in this round: all their times shifted.
@@ -276,10 +323,17 @@ impl Round {
             *event_time = event_time.checked_add(self.shift_ns).ok_or_else(too_far)?;
         }
         let columns = merged.rows.columns().iter().map(|column| -> Result<ArrayRef> {
-            let DataType::Timestamp(_, _) = column.data_type() else { return Ok(column.clone()) };
+            let DataType::Timestamp(_, _) = column.data_type() else {
+                return Ok(column.clone());
+            };
             let times = column.as_primitive::<TimestampNanosecondType>().iter();
-            let shifted = times.map(|time| time.map(|time| time.checked_add(self.shift_ns).ok_or_else(too_far)).transpose());
-            Ok(std::sync::Arc::new(shifted.collect::<Result<TimestampNanosecondArray>>()?))
+            let shifted = times.map(|time| {
+                time.map(|time| time.checked_add(self.shift_ns).ok_or_else(too_far))
+                    .transpose()
+            });
+            Ok(std::sync::Arc::new(
+                shifted.collect::<Result<TimestampNanosecondArray>>()?,
+            ))
         });
         let columns = columns.collect::<Result<Vec<_>>>()?;
         merged.rows = RecordBatch::try_new(merged.rows.schema(), columns)
@@ -350,7 +404,12 @@ mod tests {
     impl RecordSink for ListSink {
         fn send(&mut self, key: Option<&[u8]>, value: &[u8], timestamp_ms: i64) -> Result<()> {
             let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-            self.sent.push(Sent { key: text(key.unwrap()), value: text(value), timestamp_ms, elapsed: self.wall.elapsed() });
+            self.sent.push(Sent {
+                key: text(key.unwrap()),
+                value: text(value),
+                timestamp_ms,
+                elapsed: self.wall.elapsed(),
+            });
             Ok(())
         }
 
@@ -362,7 +421,12 @@ mod tests {
 
     fn history(minutes: i64) -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
-        let history = History { pairs: 3, start_ns: START_NS, end_ns: START_NS + minutes * MINUTE_NS, seed: 7 };
+        let history = History {
+            pairs: 3,
+            start_ns: START_NS,
+            end_ns: START_NS + minutes * MINUTE_NS,
+            seed: 7,
+        };
         generate(&history, directory.path(), |_| ()).unwrap();
         directory
     }
@@ -374,7 +438,11 @@ mod tests {
         let reader = MergedReader::open(&args.path, &args.merge_options()).unwrap();
         let mut rows = 0;
         replay(&args, reader, &mut sink, &wall, |more, _| rows += more).unwrap();
-        assert_eq!((sink.flushed, rows), (sink.sent.len(), sink.sent.len() as u64), "all has arrived and was counted");
+        assert_eq!(
+            (sink.flushed, rows),
+            (sink.sent.len(), sink.sent.len() as u64),
+            "all has arrived and was counted"
+        );
         sink.sent
     }
 
@@ -394,14 +462,20 @@ mod tests {
             assert!(message.contains(expected), "{line}: {message}");
         }
         let args = parse("x --topic t").unwrap();
-        assert_eq!((args.speed, args.brokers.as_str()), (Speed::Times(60.0), "localhost:9092"));
+        assert_eq!(
+            (args.speed, args.brokers.as_str()),
+            (Speed::Times(60.0), "localhost:9092")
+        );
     }
 
     #[test]
     fn rows_are_sent_in_event_time_order_keyed_by_symbol() {
         let sent = sent(&history(2), "--max");
         let keys: Vec<&str> = sent.iter().map(|record| record.key.as_str()).collect();
-        assert_eq!(keys, ["ADA-USDT", "BTC-USDT", "ETH-USDT", "ADA-USDT", "BTC-USDT", "ETH-USDT"]);
+        assert_eq!(
+            keys,
+            ["ADA-USDT", "BTC-USDT", "ETH-USDT", "ADA-USDT", "BTC-USDT", "ETH-USDT"]
+        );
         assert_eq!(sent[3].timestamp_ms, 1_704_067_260_000);
         let candle: serde_json::Value = serde_json::from_str(&sent[4].value).unwrap();
         assert_eq!(candle["symbol"], "BTC-USDT");
@@ -411,8 +485,17 @@ mod tests {
         assert_eq!(
             names,
             [
-                "symbol", "open_time", "open", "high", "low", "close", "volume", "quote_asset_volume", "number_of_trades",
-                "taker_buy_base_asset_volume", "taker_buy_quote_asset_volume"
+                "symbol",
+                "open_time",
+                "open",
+                "high",
+                "low",
+                "close",
+                "volume",
+                "quote_asset_volume",
+                "number_of_trades",
+                "taker_buy_base_asset_volume",
+                "taker_buy_quote_asset_volume"
             ]
         );
     }
@@ -422,7 +505,10 @@ mod tests {
         let directory = history(1);
         for record in sent(&directory, "--max --columns close,open_time") {
             let candle: serde_json::Value = serde_json::from_str(&record.value).unwrap();
-            assert_eq!(candle.as_object().unwrap().keys().collect::<Vec<_>>(), ["symbol", "close", "open_time"]);
+            assert_eq!(
+                candle.as_object().unwrap().keys().collect::<Vec<_>>(),
+                ["symbol", "close", "open_time"]
+            );
         }
         for record in sent(&directory, "--max --column number_of_trades --bare") {
             assert!(record.value.parse::<u16>().is_ok(), "{}", record.value);
@@ -435,8 +521,14 @@ mod tests {
         let directory = history(5);
         assert_eq!(sent(&directory, "--max --limit 4").len(), 4);
         assert_eq!(sent(&directory, "--max --limit 0").len(), 0);
-        let range = sent(&directory, "--max --from 2024-01-01T00:01:00Z --to 2024-01-01T00:03:00Z");
-        assert_eq!(range.iter().map(|record| record.timestamp_ms).max(), Some(1_704_067_320_000));
+        let range = sent(
+            &directory,
+            "--max --from 2024-01-01T00:01:00Z --to 2024-01-01T00:03:00Z",
+        );
+        assert_eq!(
+            range.iter().map(|record| record.timestamp_ms).max(),
+            Some(1_704_067_320_000)
+        );
         assert_eq!(range.len(), 6);
     }
 
@@ -452,7 +544,11 @@ mod tests {
     fn a_rate_counts_rows_and_not_event_time() {
         for (row, record) in sent(&history(4), "--rate 8").iter().enumerate() {
             let due = Duration::from_millis(125) * row as u32;
-            assert!((due..due + Duration::from_nanos(2)).contains(&record.elapsed), "row {row} at {:?}", record.elapsed);
+            assert!(
+                (due..due + Duration::from_nanos(2)).contains(&record.elapsed),
+                "row {row} at {:?}",
+                record.elapsed
+            );
         }
     }
 
@@ -478,7 +574,9 @@ mod tests {
         let mut source = open_source(&Options::resolve(crate::connector::replay::OPTIONS, options)).unwrap();
         source.seek(&BTreeMap::from([(SplitId::from(0), Position(0))])).unwrap();
         let chunks = source.poll(1_000, 1 << 20, Duration::ZERO).unwrap();
-        let Payload::Records(records) = &chunks[0].payload else { panic!("a replay gives records") };
+        let Payload::Records(records) = &chunks[0].payload else {
+            panic!("a replay gives records")
+        };
         let sent = sent(&directory, "--max");
         assert_eq!(records.len(), sent.len());
         for (index, record) in sent.iter().enumerate() {
@@ -492,6 +590,11 @@ mod tests {
     fn files_are_looked_at_before_the_sink_is_made() {
         let args = parse("/nowhere --topic t").unwrap();
         let result = run(&args, |_| -> Result<ListSink> { panic!("nothing to send") });
-        assert!(result.unwrap_err().to_string().starts_with("cannot read the directory /nowhere"));
+        assert!(
+            result
+                .unwrap_err()
+                .to_string()
+                .starts_with("cannot read the directory /nowhere")
+        );
     }
 }

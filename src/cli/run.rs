@@ -11,7 +11,10 @@ use crate::{
     types::{Error, Result},
 };
 
-use super::{assemble::{MemoryTopics, registry}, pipeline};
+use super::{
+    assemble::{MemoryTopics, registry},
+    pipeline,
+};
 
 /// Run pipelines, with their API and dashboard
 #[derive(clap::Args, Clone, Debug)]
@@ -20,10 +23,21 @@ pub struct RunArgs {
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
     /// Address of API and dashboard
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8088", env = "ZETA_LISTEN")]
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        default_value = "127.0.0.1:8088",
+        env = "ZETA_LISTEN"
+    )]
     pub listen: SocketAddr,
     /// Folder for journals and checkpoints
-    #[arg(long, value_name = "DIR", default_value = ".zeta/state", env = "ZETA_STATE", conflicts_with = "no_state")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = ".zeta/state",
+        env = "ZETA_STATE",
+        conflicts_with = "no_state"
+    )]
     pub state: PathBuf,
     /// Keep nothing over a restart: read every source from its start
     #[arg(long)]
@@ -41,7 +55,11 @@ pub struct RunArgs {
 
 /// Whether the pipelines were right and ran. What is wrong with them is on standard error.
 pub fn run(args: &RunArgs) -> Result<bool> {
-    let texts = args.files.iter().map(|file| pipeline::read(file)).collect::<Result<Vec<_>>>()?;
+    let texts = args
+        .files
+        .iter()
+        .map(|file| pipeline::read(file))
+        .collect::<Result<Vec<_>>>()?;
     run_texts(&texts, args)
 }
 
@@ -53,7 +71,11 @@ pub fn run_texts(texts: &[SourceText], args: &RunArgs) -> Result<bool> {
         mode: Mode::Live,
         overrides: args.sources.clone(),
     };
-    let engine = Engine::new(registry(MemoryTopics::default(), query_environment()), options, Arc::new(SystemClock::default()));
+    let engine = Engine::new(
+        registry(MemoryTopics::default(), query_environment()),
+        options,
+        Arc::new(SystemClock::default()),
+    );
     for text in texts {
         let parsed = pipeline::parse(text);
         match runtime.block_on(engine.apply(text, parsed)) {
@@ -69,17 +91,25 @@ pub fn run_texts(texts: &[SourceText], args: &RunArgs) -> Result<bool> {
             let catalog = engine.catalog();
             let near = crate::sql::suggest::nearest(&wanted.source, catalog.names());
             let hint = near.map_or(String::new(), |near| format!("; did you mean {near}?"));
-            return Err(Error::user(format!("--source {}: there is no such source{hint}", wanted.source)));
+            return Err(Error::user(format!(
+                "--source {}: there is no such source{hint}",
+                wanted.source
+            )));
         }
     }
-    let serve_options = ServeOptions { listen: args.listen, allowed_origins: args.allowed_origins.clone() };
+    let serve_options = ServeOptions {
+        listen: args.listen,
+        allowed_origins: args.allowed_origins.clone(),
+    };
     // The port first: nothing is read or written when it is taken.
     let listener = runtime.block_on(serve::bind(&serve_options))?;
     if args.reset {
         engine.reset()?;
     }
     engine.start()?;
-    let address = listener.local_addr().map_err(|e| Error::caused("cannot read the address", e))?;
+    let address = listener
+        .local_addr()
+        .map_err(|e| Error::caused("cannot read the address", e))?;
     eprintln!("zeta: http://{address}");
     let shutdown = CancellationToken::new();
     let serving = runtime.spawn(serve::serve(engine.clone(), serve_options, listener, shutdown.clone()));
@@ -130,10 +160,18 @@ fn parse_override(text: &str) -> Result<SourceOverride, String> {
     let (source, options) = text.split_once('=').ok_or(usage)?;
     let options: Vec<(String, String)> = options
         .split(',')
-        .map(|option| option.split_once('=').map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned())).ok_or(usage))
+        .map(|option| {
+            option
+                .split_once('=')
+                .map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))
+                .ok_or(usage)
+        })
         .collect::<Result<_, _>>()?;
     if source.is_empty() || !options.iter().any(|(key, _)| key == "connector") {
         return Err(usage.into());
     }
-    Ok(SourceOverride { source: source.to_owned(), options })
+    Ok(SourceOverride {
+        source: source.to_owned(),
+        options,
+    })
 }

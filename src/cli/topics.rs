@@ -19,7 +19,13 @@ use crate::{
 #[derive(Args, Debug)]
 pub struct TopicsArgs {
     /// Brokers to ask first
-    #[arg(long, env = "KAFKA", default_value = "localhost:9092", global = true, value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        env = "KAFKA",
+        default_value = "localhost:9092",
+        global = true,
+        value_name = "HOST:PORT"
+    )]
     brokers: String,
     #[command(subcommand)]
     command: TopicsCommand,
@@ -83,19 +89,46 @@ pub fn run(args: &TopicsArgs) -> Result<()> {
         TopicsCommand::Ls => {
             let topics = admin::list(brokers)?;
             let mut table = vec![["topic", "partitions", "replication"].map(str::to_owned)];
-            table.extend(topics.iter().map(|topic| [topic.name.clone(), topic.partitions.to_string(), topic.replication.to_string()]));
+            table.extend(topics.iter().map(|topic| {
+                [
+                    topic.name.clone(),
+                    topic.partitions.to_string(),
+                    topic.replication.to_string(),
+                ]
+            }));
             print(&aligned(&table))
         }
-        TopicsCommand::Create { topic, partitions, replication, settings } => {
-            admin::create(brokers, &TopicPlan { name: topic, partitions: *partitions, replication: *replication, settings })?;
-            eprintln!("created topic `{topic}` with {partitions} {}", if *partitions == 1 { "partition" } else { "partitions" });
+        TopicsCommand::Create {
+            topic,
+            partitions,
+            replication,
+            settings,
+        } => {
+            admin::create(
+                brokers,
+                &TopicPlan {
+                    name: topic,
+                    partitions: *partitions,
+                    replication: *replication,
+                    settings,
+                },
+            )?;
+            eprintln!(
+                "created topic `{topic}` with {partitions} {}",
+                if *partitions == 1 { "partition" } else { "partitions" }
+            );
             Ok(())
         }
         TopicsCommand::Describe { topic } => {
             let description = admin::describe(brokers, topic)?;
             let mut table = vec![["partition", "leader", "replicas", "low", "high", "rows"].map(str::to_owned)];
             table.extend(description.partitions.iter().map(|partition| {
-                let replicas = partition.replicas.iter().map(i32::to_string).collect::<Vec<_>>().join(",");
+                let replicas = partition
+                    .replicas
+                    .iter()
+                    .map(i32::to_string)
+                    .collect::<Vec<_>>()
+                    .join(",");
                 [
                     partition.partition.to_string(),
                     partition.leader.to_string(),
@@ -111,13 +144,23 @@ pub fn run(args: &TopicsArgs) -> Result<()> {
             let mut written = Ok(());
             admin::tail(brokers, topic, *lines, *follow, &mut |record| {
                 written = print(&line(record));
-                if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                if written.is_ok() {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
             })?;
             written
         }
         TopicsCommand::Drain { topic } => {
             let report = bare_drain(brokers, topic)?;
-            let per_second = |count: u64| if 0.0 < report.seconds { count as f64 / report.seconds } else { 0.0 };
+            let per_second = |count: u64| {
+                if 0.0 < report.seconds {
+                    count as f64 / report.seconds
+                } else {
+                    0.0
+                }
+            };
             print(&format!(
                 "{} rows, {:.1} MB in {:.3} s: {:.3} M rows/s, {:.0} MB/s, first row after {:.0} ms\n",
                 report.rows,
@@ -149,7 +192,11 @@ fn aligned<const N: usize>(table: &[[String; N]]) -> String {
     let widths: [usize; N] = std::array::from_fn(width);
     let mut text = String::new();
     for row in table {
-        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<String> = row
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
     }
@@ -158,17 +205,34 @@ fn aligned<const N: usize>(table: &[[String; N]]) -> String {
 
 /// Partition, offset, time, key, value, with tabs between: one line whatever is in them.
 fn line(record: &TailRecord) -> String {
-    let time = record.timestamp_ms.and_then(|millis| millis.checked_mul(1_000_000)).map_or("-".to_owned(), format_event_time);
+    let time = record
+        .timestamp_ms
+        .and_then(|millis| millis.checked_mul(1_000_000))
+        .map_or("-".to_owned(), format_event_time);
     let text = |bytes: &Option<Vec<u8>>| match bytes {
         None => "-".to_owned(),
         Some(bytes) => printable(&String::from_utf8_lossy(bytes)),
     };
-    format!("{}\t{}\t{time}\t{}\t{}\n", record.partition, record.offset, text(&record.key), text(&record.value))
+    format!(
+        "{}\t{}\t{time}\t{}\t{}\n",
+        record.partition,
+        record.offset,
+        text(&record.key),
+        text(&record.value)
+    )
 }
 
 /// Control characters as escapes: a message must not move the cursor of who looks at it.
 fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+    text.chars()
+        .flat_map(|c| {
+            if c.is_control() {
+                c.escape_default().collect::<Vec<_>>()
+            } else {
+                vec![c]
+            }
+        })
+        .collect()
 }
 
 fn print(text: &str) -> Result<()> {
@@ -201,8 +265,16 @@ mod tests {
             key: Some(b"ADA-USDT".to_vec()),
             value: Some(b"{\n\x1b[2J\xff}".to_vec()),
         };
-        assert_eq!(line(&record), "2\t41\t2024-01-02T03:04:05.5Z\tADA-USDT\t{\\n\\u{1b}[2J\u{fffd}}\n");
-        let empty = TailRecord { timestamp_ms: None, key: None, value: None, ..record };
+        assert_eq!(
+            line(&record),
+            "2\t41\t2024-01-02T03:04:05.5Z\tADA-USDT\t{\\n\\u{1b}[2J\u{fffd}}\n"
+        );
+        let empty = TailRecord {
+            timestamp_ms: None,
+            key: None,
+            value: None,
+            ..record
+        };
         assert_eq!(line(&empty), "2\t41\t-\t-\t-\n", "a tombstone without key and time");
     }
 
@@ -214,13 +286,22 @@ mod tests {
 
     #[test]
     fn settings_of_a_topic_are_pairs() {
-        let parse = |arguments: &[&str]| Command::try_parse_from(["zeta", "create", "t"].iter().chain(arguments)).map(|it| it.topics.command);
-        let Ok(TopicsCommand::Create { settings, partitions, .. }) = parse(&["--config", "retention.ms=-1", "-p", "4"]) else {
+        let parse = |arguments: &[&str]| {
+            Command::try_parse_from(["zeta", "create", "t"].iter().chain(arguments)).map(|it| it.topics.command)
+        };
+        let Ok(TopicsCommand::Create {
+            settings, partitions, ..
+        }) = parse(&["--config", "retention.ms=-1", "-p", "4"])
+        else {
             panic!("valid arguments")
         };
         assert_eq!(settings, [("retention.ms".to_owned(), "-1".to_owned())]);
         assert_eq!(partitions, 4);
-        for (arguments, why) in [(["--config", "retention"], "no value"), (["--config", "=1"], "no name"), (["-p", "0"], "no partition")] {
+        for (arguments, why) in [
+            (["--config", "retention"], "no value"),
+            (["--config", "=1"], "no name"),
+            (["-p", "0"], "no partition"),
+        ] {
             assert!(parse(&arguments).is_err(), "{why}");
         }
     }

@@ -28,7 +28,10 @@ type Reading = BTreeMap<SplitId, Vec<(u64, String)>>;
 /// Where a promise is broken, with which one.
 pub fn check(make: &mut dyn FnMut() -> Box<dyn Source>, expected: &BTreeMap<SplitId, Vec<String>>) {
     let bounds = discovery_is_stable(make, expected);
-    let starts: BTreeMap<SplitId, Position> = bounds.iter().map(|bounds| (bounds.split.clone(), bounds.start)).collect();
+    let starts: BTreeMap<SplitId, Position> = bounds
+        .iter()
+        .map(|bounds| (bounds.split.clone(), bounds.start))
+        .collect();
     let ends: BTreeMap<SplitId, Position> = bounds.iter().map(|bounds| (bounds.split.clone(), bounds.end)).collect();
 
     let all = everything_is_read_in_order(make, expected, &starts, &ends);
@@ -45,7 +48,12 @@ pub fn texts(payload: &Payload) -> Vec<String> {
         Payload::Records(records) => (0..records.len())
             .map(|index| {
                 let text = |bytes: Option<&[u8]>| bytes.map(|bytes| bytes.escape_ascii().to_string());
-                format!("{:?} {:?} {:?}", records.timestamps_ms()[index], text(records.key(index)), text(records.value(index)))
+                format!(
+                    "{:?} {:?} {:?}",
+                    records.timestamps_ms()[index],
+                    text(records.key(index)),
+                    text(records.value(index))
+                )
             })
             .collect(),
         Payload::Rows(rows) => {
@@ -56,20 +64,38 @@ pub fn texts(payload: &Payload) -> Vec<String> {
                 .map(|column| ArrayFormatter::try_new(column, &options).expect("every type has a text"))
                 .collect();
             (0..rows.num_rows())
-                .map(|row| columns.iter().map(|column| column.value(row).to_string()).collect::<Vec<_>>().join(" | "))
+                .map(|row| {
+                    columns
+                        .iter()
+                        .map(|column| column.value(row).to_string())
+                        .collect::<Vec<_>>()
+                        .join(" | ")
+                })
                 .collect()
         }
     }
 }
 
-fn discovery_is_stable(make: &mut dyn FnMut() -> Box<dyn Source>, expected: &BTreeMap<SplitId, Vec<String>>) -> Vec<SplitBounds> {
+fn discovery_is_stable(
+    make: &mut dyn FnMut() -> Box<dyn Source>,
+    expected: &BTreeMap<SplitId, Vec<String>>,
+) -> Vec<SplitBounds> {
     let mut source = make();
     let bounds = source.discover().expect("a source that is there is discovered");
     assert_eq!(source.discover().as_ref(), Ok(&bounds), "a second look sees the same");
     assert_eq!(make().discover().as_ref(), Ok(&bounds), "another source sees the same");
-    assert!(bounds.is_sorted_by(|a, b| a.split < b.split), "splits come in their order, each once");
-    assert!(bounds.iter().all(|bounds| bounds.start <= bounds.end), "no split ends before it starts");
-    assert!(bounds.iter().map(|bounds| &bounds.split).eq(expected.keys()), "all splits are discovered, and no other");
+    assert!(
+        bounds.is_sorted_by(|a, b| a.split < b.split),
+        "splits come in their order, each once"
+    );
+    assert!(
+        bounds.iter().all(|bounds| bounds.start <= bounds.end),
+        "no split ends before it starts"
+    );
+    assert!(
+        bounds.iter().map(|bounds| &bounds.split).eq(expected.keys()),
+        "all splits are discovered, and no other"
+    );
     bounds
 }
 
@@ -84,7 +110,12 @@ fn everything_is_read_in_order(
     let all = read(source.as_mut(), starts, ends, Limits::NONE);
     for (split, rows) in expected {
         let texts: Vec<&String> = all[split].iter().map(|(_, text)| text).collect();
-        assert!(texts.iter().copied().eq(rows), "split {split} holds its {} rows in their order, and {} were read", rows.len(), texts.len());
+        assert!(
+            texts.iter().copied().eq(rows),
+            "split {split} holds its {} rows in their order, and {} were read",
+            rows.len(),
+            texts.len()
+        );
     }
     all
 }
@@ -96,7 +127,12 @@ fn seeking_back_gives_the_same_bytes(
     ends: &BTreeMap<SplitId, Position>,
 ) {
     let mut source = make();
-    for (round, why) in [(0, "for the first time"), (1, "again by the same source"), (2, "from the middle"), (3, "from the last row")] {
+    for (round, why) in [
+        (0, "for the first time"),
+        (1, "again by the same source"),
+        (2, "from the middle"),
+        (3, "from the last row"),
+    ] {
         let from: BTreeMap<SplitId, Position> = starts
             .iter()
             .map(|(split, start)| {
@@ -110,7 +146,11 @@ fn seeking_back_gives_the_same_bytes(
             })
             .collect();
         source.seek(&from).expect("seek");
-        assert_same(&read(source.as_mut(), &from, ends, Limits::NONE), &since(all, &from), why);
+        assert_same(
+            &read(source.as_mut(), &from, ends, Limits::NONE),
+            &since(all, &from),
+            why,
+        );
     }
 }
 
@@ -127,7 +167,11 @@ fn seeking_between_polls_forgets_what_was_ahead(
         source.poll(3, usize::MAX, WAIT).expect("poll");
     }
     source.seek(starts).expect("seek");
-    assert_same(&read(source.as_mut(), starts, ends, Limits::NONE), all, "after seeking back between polls");
+    assert_same(
+        &read(source.as_mut(), starts, ends, Limits::NONE),
+        all,
+        "after seeking back between polls",
+    );
 }
 
 fn small_polls_give_the_same_rows(
@@ -142,13 +186,35 @@ fn small_polls_give_the_same_rows(
         .iter()
         .map(|(split, start)| {
             let rows = &all[split];
-            (split.clone(), rows.get(rows.len().saturating_sub(100)).map_or(*start, |(position, _)| Position(*position)))
+            (
+                split.clone(),
+                rows.get(rows.len().saturating_sub(100))
+                    .map_or(*start, |(position, _)| Position(*position)),
+            )
         })
         .collect();
     for (limits, why) in [
-        (Limits { rows_max: 7, bytes_max: usize::MAX }, "in polls of seven rows"),
-        (Limits { rows_max: 1, bytes_max: usize::MAX }, "in polls of one row"),
-        (Limits { rows_max: usize::MAX, bytes_max: 1 }, "in polls of one byte, which still make progress"),
+        (
+            Limits {
+                rows_max: 7,
+                bytes_max: usize::MAX,
+            },
+            "in polls of seven rows",
+        ),
+        (
+            Limits {
+                rows_max: 1,
+                bytes_max: usize::MAX,
+            },
+            "in polls of one row",
+        ),
+        (
+            Limits {
+                rows_max: usize::MAX,
+                bytes_max: 1,
+            },
+            "in polls of one byte, which still make progress",
+        ),
     ] {
         source.seek(&from).expect("seek");
         assert_same(&read(source.as_mut(), &from, ends, limits), &since(all, &from), why);
@@ -164,16 +230,35 @@ fn splits_that_were_not_asked_for_are_not_read(
     let mut source = make();
     source.seek(starts).expect("seek");
     source.poll(1, usize::MAX, WAIT).expect("poll");
-    let some: BTreeMap<SplitId, Position> =
-        starts.iter().step_by(2).map(|(split, start)| (split.clone(), *start)).collect();
+    let some: BTreeMap<SplitId, Position> = starts
+        .iter()
+        .step_by(2)
+        .map(|(split, start)| (split.clone(), *start))
+        .collect();
     source.seek(&some).expect("seek");
-    let of_some: Reading = all.iter().filter(|(split, _)| some.contains_key(split)).map(|(split, rows)| (split.clone(), rows.clone())).collect();
-    let ends_of_some = ends.iter().filter(|(split, _)| some.contains_key(split)).map(|(split, end)| (split.clone(), *end)).collect();
-    assert_same(&read(source.as_mut(), &some, &ends_of_some, Limits::NONE), &of_some, "of every second split");
+    let of_some: Reading = all
+        .iter()
+        .filter(|(split, _)| some.contains_key(split))
+        .map(|(split, rows)| (split.clone(), rows.clone()))
+        .collect();
+    let ends_of_some = ends
+        .iter()
+        .filter(|(split, _)| some.contains_key(split))
+        .map(|(split, end)| (split.clone(), *end))
+        .collect();
+    assert_same(
+        &read(source.as_mut(), &some, &ends_of_some, Limits::NONE),
+        &of_some,
+        "of every second split",
+    );
 
     source.seek(&BTreeMap::new()).expect("seek to no split");
     for _ in 0..QUIET_POLLS {
-        assert_eq!(rows_of(&source.poll(100, usize::MAX, WAIT).expect("poll")), 0, "without splits there is nothing to read");
+        assert_eq!(
+            rows_of(&source.poll(100, usize::MAX, WAIT).expect("poll")),
+            0,
+            "without splits there is nothing to read"
+        );
     }
 }
 
@@ -197,45 +282,80 @@ struct Limits {
 }
 
 impl Limits {
-    const NONE: Self = Self { rows_max: 1_000_000, bytes_max: usize::MAX };
+    const NONE: Self = Self {
+        rows_max: 1_000_000,
+        bytes_max: usize::MAX,
+    };
 }
 
 /// Polls until every split of `from` is at its end, and holds each chunk against the contract.
-fn read(source: &mut dyn Source, from: &BTreeMap<SplitId, Position>, ends: &BTreeMap<SplitId, Position>, limits: Limits) -> Reading {
+fn read(
+    source: &mut dyn Source,
+    from: &BTreeMap<SplitId, Position>,
+    ends: &BTreeMap<SplitId, Position>,
+    limits: Limits,
+) -> Reading {
     let mut positions = from.clone();
     let mut reading: Reading = from.keys().map(|split| (split.clone(), Vec::new())).collect();
     let mut empty_polls = 0;
     while positions.iter().any(|(split, position)| *position < ends[split]) {
         let chunks = source.poll(limits.rows_max, limits.bytes_max, WAIT).expect("poll");
         empty_polls = if chunks.is_empty() { empty_polls + 1 } else { 0 };
-        assert!(empty_polls <= EMPTY_POLLS_MAX, "{EMPTY_POLLS_MAX} polls brought nothing at {positions:?}, before {ends:?}");
+        assert!(
+            empty_polls <= EMPTY_POLLS_MAX,
+            "{EMPTY_POLLS_MAX} polls brought nothing at {positions:?}, before {ends:?}"
+        );
         // "About": twice as much is still about, a whole file is not.
-        assert!(rows_of(&chunks) <= limits.rows_max.saturating_mul(2), "{} rows in a poll of at most {}", rows_of(&chunks), limits.rows_max);
+        assert!(
+            rows_of(&chunks) <= limits.rows_max.saturating_mul(2),
+            "{} rows in a poll of at most {}",
+            rows_of(&chunks),
+            limits.rows_max
+        );
         for chunk in &chunks {
             keep(chunk, &mut positions, &mut reading);
         }
         for (split, end) in source.ends() {
-            let Some(position) = positions.get(&split) else { continue };
-            assert!(*position <= end, "split {split} was read up to {position}, behind its end {end}");
+            let Some(position) = positions.get(&split) else {
+                continue;
+            };
+            assert!(
+                *position <= end,
+                "split {split} was read up to {position}, behind its end {end}"
+            );
         }
     }
-    assert!(positions.iter().all(|(split, position)| *position == ends[split]), "{positions:?} is behind the ends {ends:?}");
+    assert!(
+        positions.iter().all(|(split, position)| *position == ends[split]),
+        "{positions:?} is behind the ends {ends:?}"
+    );
     reading
 }
 
 fn keep(chunk: &Chunk, positions: &mut BTreeMap<SplitId, Position>, reading: &mut Reading) {
     let split = &chunk.split;
-    let position = positions.get_mut(split).unwrap_or_else(|| panic!("split {split} was not asked for"));
-    assert_eq!(chunk.from, *position, "a chunk of split {split} begins where the one before ended");
+    let position = positions
+        .get_mut(split)
+        .unwrap_or_else(|| panic!("split {split} was not asked for"));
+    assert_eq!(
+        chunk.from, *position,
+        "a chunk of split {split} begins where the one before ended"
+    );
     assert!(chunk.from < chunk.to, "a chunk of split {split} moves its position");
     let rows: Vec<u64> = match &chunk.payload {
         Payload::Records(records) => records.positions().to_vec(),
         Payload::Rows(rows) => (chunk.from.0..).take(rows.num_rows()).collect(),
     };
-    assert!(rows.iter().all(|row| (chunk.from.0..chunk.to.0).contains(row)), "rows of split {split} lie inside their chunk");
+    assert!(
+        rows.iter().all(|row| (chunk.from.0..chunk.to.0).contains(row)),
+        "rows of split {split} lie inside their chunk"
+    );
     assert!(rows.is_sorted_by(|a, b| a < b), "positions of split {split} go up");
     *position = chunk.to;
-    reading.get_mut(split).expect("as many splits as positions").extend(rows.into_iter().zip(texts(&chunk.payload)));
+    reading
+        .get_mut(split)
+        .expect("as many splits as positions")
+        .extend(rows.into_iter().zip(texts(&chunk.payload)));
 }
 
 fn rows_of(chunks: &[Chunk]) -> usize {
@@ -245,7 +365,15 @@ fn rows_of(chunks: &[Chunk]) -> usize {
 /// The rows at or behind `from`.
 fn since(all: &Reading, from: &BTreeMap<SplitId, Position>) -> Reading {
     all.iter()
-        .map(|(split, rows)| (split.clone(), rows.iter().filter(|(position, _)| from[split].0 <= *position).cloned().collect()))
+        .map(|(split, rows)| {
+            (
+                split.clone(),
+                rows.iter()
+                    .filter(|(position, _)| from[split].0 <= *position)
+                    .cloned()
+                    .collect(),
+            )
+        })
         .collect()
 }
 
@@ -255,7 +383,11 @@ fn assert_same(read: &Reading, expected: &Reading, why: &str) {
     for (split, rows) in expected {
         let found = &read[split];
         if let Some(at) = (0..rows.len().max(found.len())).find(|at| rows.get(*at) != found.get(*at)) {
-            panic!("{why}: split {split}, row {at}: expected {:?}, read {:?}", rows.get(at), found.get(at));
+            panic!(
+                "{why}: split {split}, row {at}: expected {:?}, read {:?}",
+                rows.get(at),
+                found.get(at)
+            );
         }
     }
 }

@@ -54,7 +54,10 @@ impl MemoryTopic {
     /// A topic whose splits are known before they hold anything.
     pub fn with_splits(splits: impl IntoIterator<Item = SplitId>) -> Self {
         let topic = Self::default();
-        topic.lock().splits.extend(splits.into_iter().map(|split| (split, Split::default())));
+        topic
+            .lock()
+            .splits
+            .extend(splits.into_iter().map(|split| (split, Split::default())));
         topic
     }
 
@@ -68,7 +71,11 @@ impl MemoryTopic {
         let from = split.end;
         split.end += rows.num_rows() as u64;
         if 0 < rows.num_rows() {
-            split.pieces.push(Piece { from, to: split.end, content: Content::Rows(rows) });
+            split.pieces.push(Piece {
+                from,
+                to: split.end,
+                content: Content::Rows(rows),
+            });
         }
         Position(split.end)
     }
@@ -84,7 +91,11 @@ impl MemoryTopic {
             assert!(split.end <= *first, "records are appended behind what is there");
             let (from, to) = (split.end, last + 1);
             split.end = to;
-            split.pieces.push(Piece { from, to, content: Content::Records(records) });
+            split.pieces.push(Piece {
+                from,
+                to,
+                content: Content::Records(records),
+            });
         }
         Position(split.end)
     }
@@ -110,7 +121,10 @@ impl MemoryTopic {
 
     /// A source that reads this topic from its start.
     pub fn source(&self) -> MemorySource {
-        MemorySource { topic: self.clone(), positions: BTreeMap::new() }
+        MemorySource {
+            topic: self.clone(),
+            positions: BTreeMap::new(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Topic> {
@@ -145,13 +159,20 @@ impl Source for MemorySource {
         Ok(topic
             .splits
             .iter()
-            .map(|(split, content)| SplitBounds { split: split.clone(), start: Position(content.start), end: Position(content.end) })
+            .map(|(split, content)| SplitBounds {
+                split: split.clone(),
+                start: Position(content.start),
+                end: Position(content.end),
+            })
             .collect())
     }
 
     fn seek(&mut self, positions: &BTreeMap<SplitId, Position>) -> Result<(), SourceError> {
         self.topic.lock().check()?;
-        self.positions = positions.iter().map(|(split, position)| (split.clone(), position.0)).collect();
+        self.positions = positions
+            .iter()
+            .map(|(split, position)| (split.clone(), position.0))
+            .collect();
         Ok(())
     }
 
@@ -161,9 +182,14 @@ impl Source for MemorySource {
         let mut chunks = Vec::new();
         let (mut rows_left, mut bytes_left) = (rows_max, bytes_max);
         for (split, position) in &mut self.positions {
-            let Some(content) = topic.splits.get(split) else { continue };
+            let Some(content) = topic.splits.get(split) else {
+                continue;
+            };
             if *position < content.start {
-                return Err(SourceError::Failed(format!("rows {position} to {} of split {split} are gone", content.start - 1)));
+                return Err(SourceError::Failed(format!(
+                    "rows {position} to {} of split {split} are gone",
+                    content.start - 1
+                )));
             }
             let first = content.pieces.partition_point(|piece| piece.to <= *position);
             for piece in &content.pieces[first..] {
@@ -173,7 +199,12 @@ impl Source for MemorySource {
                 let (payload, to, bytes) = piece.read(*position, rows_left, bytes_left);
                 rows_left -= payload.len();
                 bytes_left = bytes_left.saturating_sub(bytes);
-                chunks.push(Chunk { split: split.clone(), from: Position(*position), to: Position(to), payload });
+                chunks.push(Chunk {
+                    split: split.clone(),
+                    from: Position(*position),
+                    to: Position(to),
+                    payload,
+                });
                 *position = to;
                 if to < piece.to {
                     break;
@@ -184,26 +215,43 @@ impl Source for MemorySource {
     }
 
     fn ends(&self) -> BTreeMap<SplitId, Position> {
-        self.topic.lock().splits.iter().map(|(split, content)| (split.clone(), Position(content.end))).collect()
+        self.topic
+            .lock()
+            .splits
+            .iter()
+            .map(|(split, content)| (split.clone(), Position(content.end)))
+            .collect()
     }
 
     fn is_finished(&self) -> bool {
         let topic = self.topic.lock();
         topic.is_finished
-            && topic.splits.iter().all(|(split, content)| content.end <= self.positions.get(split).copied().unwrap_or(content.start))
+            && topic
+                .splits
+                .iter()
+                .all(|(split, content)| content.end <= self.positions.get(split).copied().unwrap_or(content.start))
     }
 }
 
 impl Piece {
     /// At most `rows_max` rows from `position` on, and at least one row where one is there; the position after them; their bytes.
     fn read(&self, position: u64, rows_max: usize, bytes_max: usize) -> (Payload, u64, usize) {
-        assert!((self.from..self.to).contains(&position), "a piece is read where it has rows");
+        assert!(
+            (self.from..self.to).contains(&position),
+            "a piece is read where it has rows"
+        );
         match &self.content {
             Content::Rows(rows) => {
                 let skipped = usize::try_from(position - self.from).expect("a batch is addressable");
                 let row_bytes = (rows.get_array_memory_size() / rows.num_rows()).max(1);
-                let length = (rows.num_rows() - skipped).min(rows_max).min((bytes_max / row_bytes).max(1));
-                (Payload::Rows(rows.slice(skipped, length)), position + length as u64, length * row_bytes)
+                let length = (rows.num_rows() - skipped)
+                    .min(rows_max)
+                    .min((bytes_max / row_bytes).max(1));
+                (
+                    Payload::Rows(rows.slice(skipped, length)),
+                    position + length as u64,
+                    length * row_bytes,
+                )
             }
             Content::Records(records) => {
                 let first = records.positions().partition_point(|at| *at < position);
@@ -214,7 +262,12 @@ impl Piece {
                         return (Payload::Records(take(&mut copy)), next, bytes_max);
                     }
                     let at = records.positions()[index];
-                    copy.push(at, records.timestamps_ms()[index], records.key(index), records.value(index));
+                    copy.push(
+                        at,
+                        records.timestamps_ms()[index],
+                        records.key(index),
+                        records.value(index),
+                    );
                     next = at + 1;
                 }
                 let bytes = copy.bytes();
@@ -243,7 +296,12 @@ mod tests {
         let mut records = RecordsBuilder::default();
         for position in positions {
             let value = format!("value {position}");
-            records.push(*position, Some(1000 + *position as i64), None, (position % 3 != 0).then_some(value.as_bytes()));
+            records.push(
+                *position,
+                Some(1000 + *position as i64),
+                None,
+                (position % 3 != 0).then_some(value.as_bytes()),
+            );
         }
         records.finish()
     }
@@ -270,7 +328,10 @@ mod tests {
     fn records_keep_the_contract_of_sources() {
         let topic = MemoryTopic::with_splits([SplitId::new("empty")]);
         let mut expected = BTreeMap::from([(SplitId::new("empty"), vec![])]);
-        for (split, positions) in [("dense", (0..300).collect::<Vec<u64>>()), ("gaps", (0..900).filter(|at| at % 7 == 3).collect())] {
+        for (split, positions) in [
+            ("dense", (0..300).collect::<Vec<u64>>()),
+            ("gaps", (0..900).filter(|at| at % 7 == 3).collect()),
+        ] {
             let split = SplitId::new(split);
             for part in positions.chunks(64) {
                 topic.append_records(&split, records(part));
@@ -291,7 +352,9 @@ mod tests {
             chunks
                 .iter()
                 .flat_map(|chunk| match &chunk.payload {
-                    Payload::Rows(rows) => arrow::array::cast::as_primitive_array::<Int64Type>(rows.column(0)).values().to_vec(),
+                    Payload::Rows(rows) => arrow::array::cast::as_primitive_array::<Int64Type>(rows.column(0))
+                        .values()
+                        .to_vec(),
                     Payload::Records(_) => panic!("rows were appended"),
                 })
                 .collect::<Vec<i64>>()

@@ -25,8 +25,15 @@ use crate::types::{Chunk, Error, Payload, Position, RecordsBuilder, Result, Spli
 /// The options of a source with `connector = 'replay'`.
 pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::text("path", "a directory with one Parquet file per pair, or one such file").required(),
-    OptionSpec::text("speed", "how much faster than it happened: '60x' gives an hour per minute, 'max' does not wait").default("1x"),
-    OptionSpec::text("from", "the first event time, e.g. '2024-01-02T00:00:00Z' or '2024-01-02'"),
+    OptionSpec::text(
+        "speed",
+        "how much faster than it happened: '60x' gives an hour per minute, 'max' does not wait",
+    )
+    .default("1x"),
+    OptionSpec::text(
+        "from",
+        "the first event time, e.g. '2024-01-02T00:00:00Z' or '2024-01-02'",
+    ),
     OptionSpec::text("to", "the event time to stop before"),
     OptionSpec::text("limit", "rows after which to stop").kind(OptionKind::Integer),
 ];
@@ -72,7 +79,9 @@ impl FromStr for Speed {
         }
         match text.strip_suffix('x').unwrap_or(text).parse::<f64>() {
             Ok(times) if (1e-6..=1e9).contains(&times) => Ok(Self::Times(times)),
-            _ => Err(format!("'{text}' is not a speed: expected a factor such as '60x' or '0.5x', or 'max'")),
+            _ => Err(format!(
+                "'{text}' is not a speed: expected a factor such as '60x' or '0.5x', or 'max'"
+            )),
         }
     }
 }
@@ -82,10 +91,20 @@ impl FromStr for Speed {
 /// # Errors
 /// A sentence about what was expected.
 pub fn parse_time(text: &str) -> Result<i64, String> {
-    let time = chrono::DateTime::parse_from_rfc3339(text).map(|time| time.to_utc()).ok();
-    let date = || text.parse::<chrono::NaiveDate>().ok()?.and_hms_opt(0, 0, 0).map(|time| time.and_utc());
-    let time = time.or_else(date).ok_or_else(|| format!("'{text}' is not a time: expected e.g. 2024-01-02T03:04:05Z or 2024-01-02"))?;
-    time.timestamp_nanos_opt().ok_or_else(|| format!("'{text}' is out of range: years 1678 to 2262"))
+    let time = chrono::DateTime::parse_from_rfc3339(text)
+        .map(|time| time.to_utc())
+        .ok();
+    let date = || {
+        text.parse::<chrono::NaiveDate>()
+            .ok()?
+            .and_hms_opt(0, 0, 0)
+            .map(|time| time.and_utc())
+    };
+    let time = time
+        .or_else(date)
+        .ok_or_else(|| format!("'{text}' is not a time: expected e.g. 2024-01-02T03:04:05Z or 2024-01-02"))?;
+    time.timestamp_nanos_opt()
+        .ok_or_else(|| format!("'{text}' is out of range: years 1678 to 2262"))
 }
 
 /// Time passing outside, to be replaced in tests.
@@ -272,12 +291,19 @@ fn failed(error: Error) -> SourceError {
 impl Source for ReplaySource {
     fn discover(&mut self) -> Result<Vec<SplitBounds>, SourceError> {
         let end = self.ends()[&self.split];
-        Ok(vec![SplitBounds { split: self.split.clone(), start: Position(0), end }])
+        Ok(vec![SplitBounds {
+            split: self.split.clone(),
+            start: Position(0),
+            end,
+        }])
     }
 
     fn seek(&mut self, positions: &BTreeMap<SplitId, Position>) -> Result<(), SourceError> {
         if let Some(split) = positions.keys().find(|split| **split != self.split) {
-            return Err(SourceError::Failed(format!("a replay has the split {}, and no split {split}", self.split)));
+            return Err(SourceError::Failed(format!(
+                "a replay has the split {}, and no split {split}",
+                self.split
+            )));
         }
         self.is_read = positions.contains_key(&self.split);
         self.position = positions.get(&self.split).map_or(0, |position| position.0);
@@ -297,12 +323,15 @@ impl Source for ReplaySource {
             return Ok(Vec::new());
         }
         while self.due() == 0 {
-            let Some(event_time) = self.waiting().first().copied() else { return Ok(Vec::new()) };
+            let Some(event_time) = self.waiting().first().copied() else {
+                return Ok(Vec::new());
+            };
             let elapsed = self.wall.elapsed();
             if deadline <= elapsed {
                 return Ok(Vec::new());
             }
-            self.wall.sleep(self.pace.wait_for(elapsed, event_time).min(deadline - elapsed));
+            self.wall
+                .sleep(self.pace.wait_for(elapsed, event_time).min(deadline - elapsed));
         }
 
         let from = Position(self.position);
@@ -322,7 +351,12 @@ impl Source for ReplaySource {
             for (row, end) in (self.held_at..).zip(&ends) {
                 let symbol = self.reader.symbol(held.files[row]);
                 let timestamp_ms = held.event_times[row].div_euclid(1_000_000);
-                records.push(self.position, Some(timestamp_ms), Some(symbol.as_bytes()), Some(&bytes[start..*end]));
+                records.push(
+                    self.position,
+                    Some(timestamp_ms),
+                    Some(symbol.as_bytes()),
+                    Some(&bytes[start..*end]),
+                );
                 self.position += 1;
                 start = *end;
             }
@@ -332,7 +366,12 @@ impl Source for ReplaySource {
                 break;
             }
         }
-        let chunk = Chunk { split: self.split.clone(), from, to: Position(self.position), payload: Payload::Records(records.finish()) };
+        let chunk = Chunk {
+            split: self.split.clone(),
+            from,
+            to: Position(self.position),
+            payload: Payload::Records(records.finish()),
+        };
         Ok(vec![chunk])
     }
 
@@ -393,8 +432,11 @@ mod tests {
         for symbol in ["A", "B"] {
             let times = TimestampNanosecondArray::from_iter_values((0..minutes).map(|minute| minute * 60 * SECOND_NS));
             let values = Int64Array::from_iter_values(0..minutes);
-            let rows =
-                RecordBatch::try_from_iter([("n", Arc::new(values) as ArrayRef), ("open_time", Arc::new(times) as ArrayRef)]).unwrap();
+            let rows = RecordBatch::try_from_iter([
+                ("n", Arc::new(values) as ArrayRef),
+                ("open_time", Arc::new(times) as ArrayRef),
+            ])
+            .unwrap();
             let file = std::fs::File::create(directory.path().join(format!("{symbol}.parquet"))).unwrap();
             let mut writer = ArrowWriter::try_new(file, rows.schema(), None).unwrap();
             writer.write(&rows).unwrap();
@@ -407,10 +449,18 @@ mod tests {
     fn encoder(_: SchemaRef) -> Result<EncodeRows> {
         Ok(Box::new(|rows, out, ends| {
             let symbols = rows.column_by_name("symbol").unwrap().as_string_view();
-            let times = rows.column_by_name("open_time").unwrap().as_primitive::<TimestampNanosecondType>();
+            let times = rows
+                .column_by_name("open_time")
+                .unwrap()
+                .as_primitive::<TimestampNanosecondType>();
             let numbers = rows.column_by_name("n").unwrap().as_primitive::<Int64Type>();
             for row in 0..rows.num_rows() {
-                let text = format!("{} {} {}", symbols.value(row), times.value(row) / SECOND_NS, numbers.value(row));
+                let text = format!(
+                    "{} {} {}",
+                    symbols.value(row),
+                    times.value(row) / SECOND_NS,
+                    numbers.value(row)
+                );
                 out.extend_from_slice(text.as_bytes());
                 ends.push(out.len());
             }
@@ -419,18 +469,24 @@ mod tests {
 
     fn source(directory: &tempfile::TempDir, options: &[(&str, &str)]) -> (ReplaySource, ManualWall) {
         let path = ("path".to_owned(), directory.path().to_str().unwrap().to_owned());
-        let options = options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let options = options
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let wall = ManualWall::default();
         let source = ReplaySource::open(&Options::resolve(OPTIONS, options.chain([path])), encoder).unwrap();
         (source.with_wall(Box::new(wall.clone())), wall)
     }
 
     fn seek(source: &mut ReplaySource, position: u64) {
-        source.seek(&BTreeMap::from([(SplitId::from(0), Position(position))])).unwrap();
+        source
+            .seek(&BTreeMap::from([(SplitId::from(0), Position(position))]))
+            .unwrap();
     }
 
     fn texts(records: &Records) -> Vec<String> {
-        (0..records.len()).map(|index| String::from_utf8(records.value(index).unwrap().to_vec()).unwrap()).collect()
+        (0..records.len())
+            .map(|index| String::from_utf8(records.value(index).unwrap().to_vec()).unwrap())
+            .collect()
     }
 
     /// All rows that come without waiting, checked for contiguous positions from `position` on.
@@ -442,14 +498,29 @@ mod tests {
                 return all;
             }
             for chunk in chunks {
-                assert_eq!(chunk.from.0, position + all.len() as u64, "a chunk begins where the one before ended");
-                let Payload::Records(records) = &chunk.payload else { panic!("a replay gives records") };
+                assert_eq!(
+                    chunk.from.0,
+                    position + all.len() as u64,
+                    "a chunk begins where the one before ended"
+                );
+                let Payload::Records(records) = &chunk.payload else {
+                    panic!("a replay gives records")
+                };
                 assert!(records.len() <= rows_max && !records.is_empty());
                 assert_eq!(records.positions(), (chunk.from.0..chunk.to.0).collect::<Vec<_>>());
                 for (index, text) in texts(records).into_iter().enumerate() {
                     let mut parts = text.split(' ');
-                    assert_eq!(records.key(index), parts.next().map(str::as_bytes), "the key is the symbol");
-                    assert_eq!(records.timestamps_ms()[index].map(|millis| (millis / 1000).to_string()).as_deref(), parts.next());
+                    assert_eq!(
+                        records.key(index),
+                        parts.next().map(str::as_bytes),
+                        "the key is the symbol"
+                    );
+                    assert_eq!(
+                        records.timestamps_ms()[index]
+                            .map(|millis| (millis / 1000).to_string())
+                            .as_deref(),
+                        parts.next()
+                    );
                     all.push(text);
                 }
             }
@@ -461,8 +532,18 @@ mod tests {
         let directory = directory(5_000);
         let (mut source, _) = source(&directory, &[("speed", "max")]);
         let bounds = source.discover().unwrap();
-        assert_eq!(bounds, [SplitBounds { split: SplitId::from(0), start: Position(0), end: Position(10_000) }]);
-        assert!(source.poll(10, 1 << 20, Duration::ZERO).unwrap().is_empty(), "nothing is read before a seek");
+        assert_eq!(
+            bounds,
+            [SplitBounds {
+                split: SplitId::from(0),
+                start: Position(0),
+                end: Position(10_000)
+            }]
+        );
+        assert!(
+            source.poll(10, 1 << 20, Duration::ZERO).unwrap().is_empty(),
+            "nothing is read before a seek"
+        );
         assert!(!source.is_finished());
         seek(&mut source, 0);
         let all = poll_all(&mut source, 0, 700, 1 << 20);
@@ -482,13 +563,20 @@ mod tests {
         for position in [0, 1, ROWS_HELD as u64 - 1, ROWS_HELD as u64, 17_999, 18_000] {
             for (rows_max, bytes_max) in [(20_000, 1 << 20), (333, 1 << 20), (20_000, 1)] {
                 seek(&mut source, position);
-                assert_eq!(poll_all(&mut source, position, rows_max, bytes_max), all[position as usize..], "from {position}");
+                assert_eq!(
+                    poll_all(&mut source, position, rows_max, bytes_max),
+                    all[position as usize..],
+                    "from {position}"
+                );
                 assert!(source.is_finished());
             }
         }
         seek(&mut source, 18_001);
         let error = source.poll(1, 1, Duration::ZERO).unwrap_err().to_string();
-        assert!(error.starts_with("position 18001 lies beyond the 18000 rows of"), "{error}");
+        assert!(
+            error.starts_with("position 18001 lies beyond the 18000 rows of"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -498,7 +586,11 @@ mod tests {
         wall.pass(Duration::from_secs(100));
         seek(&mut source, 0);
         wall.pass(Duration::from_secs(100));
-        assert_eq!(poll_all(&mut source, 0, 100, 1 << 20), ["A 0 0", "B 0 0"], "the first poll is the start");
+        assert_eq!(
+            poll_all(&mut source, 0, 100, 1 << 20),
+            ["A 0 0", "B 0 0"],
+            "the first poll is the start"
+        );
         assert_eq!(source.ends()[&SplitId::from(0)], Position(2), "caught up");
 
         wall.pass(Duration::from_millis(999));
@@ -508,14 +600,31 @@ mod tests {
         assert_eq!(poll_all(&mut source, 2, 100, 1 << 20), ["A 60 1", "B 60 1"]);
 
         let before = wall.elapsed();
-        assert!(source.poll(100, 1 << 20, Duration::from_millis(300)).unwrap().is_empty());
-        assert_eq!(wall.elapsed() - before, Duration::from_millis(300), "waits no longer than it may");
+        assert!(
+            source
+                .poll(100, 1 << 20, Duration::from_millis(300))
+                .unwrap()
+                .is_empty()
+        );
+        assert_eq!(
+            wall.elapsed() - before,
+            Duration::from_millis(300),
+            "waits no longer than it may"
+        );
         let chunks = source.poll(100, 1 << 20, Duration::from_secs(10)).unwrap();
-        assert_eq!(wall.elapsed() - before, Duration::from_secs(1), "and no longer than it must");
+        assert_eq!(
+            wall.elapsed() - before,
+            Duration::from_secs(1),
+            "and no longer than it must"
+        );
         assert_eq!(chunks[0].payload.len(), 2);
 
         wall.pass(Duration::from_secs(3600));
-        assert_eq!(poll_all(&mut source, 6, 5, 1 << 20).len(), 14, "all that is overdue comes at once");
+        assert_eq!(
+            poll_all(&mut source, 6, 5, 1 << 20).len(),
+            14,
+            "all that is overdue comes at once"
+        );
         assert!(source.is_finished());
     }
 
@@ -534,10 +643,17 @@ mod tests {
     #[test]
     fn positions_count_from_the_start_of_the_range() {
         let directory = directory(10);
-        let range = [("speed", "max"), ("from", "1970-01-01T00:02:00Z"), ("to", "1970-01-01T00:04:00Z")];
+        let range = [
+            ("speed", "max"),
+            ("from", "1970-01-01T00:02:00Z"),
+            ("to", "1970-01-01T00:04:00Z"),
+        ];
         let (mut source, _) = source(&directory, &range);
         seek(&mut source, 0);
-        assert_eq!(poll_all(&mut source, 0, 100, 1 << 20), ["A 120 2", "B 120 2", "A 180 3", "B 180 3"]);
+        assert_eq!(
+            poll_all(&mut source, 0, 100, 1 << 20),
+            ["A 120 2", "B 120 2", "A 180 3", "B 180 3"]
+        );
         assert_eq!(source.ends()[&SplitId::from(0)], Position(4));
         let (mut limited, _) = self::source(&directory, &[("speed", "max"), ("limit", "3")]);
         seek(&mut limited, 1);
@@ -558,16 +674,39 @@ mod tests {
     fn wrong_options_are_named() {
         let directory = directory(1);
         for (name, value, expected) in [
-            ("speed", "fast", "`speed`: 'fast' is not a speed: expected a factor such as '60x' or '0.5x', or 'max'"),
-            ("speed", "0", "`speed`: '0' is not a speed: expected a factor such as '60x' or '0.5x', or 'max'"),
-            ("from", "today", "`from`: 'today' is not a time: expected e.g. 2024-01-02T03:04:05Z or 2024-01-02"),
-            ("to", "3000-01-01", "`to`: '3000-01-01' is out of range: years 1678 to 2262"),
+            (
+                "speed",
+                "fast",
+                "`speed`: 'fast' is not a speed: expected a factor such as '60x' or '0.5x', or 'max'",
+            ),
+            (
+                "speed",
+                "0",
+                "`speed`: '0' is not a speed: expected a factor such as '60x' or '0.5x', or 'max'",
+            ),
+            (
+                "from",
+                "today",
+                "`from`: 'today' is not a time: expected e.g. 2024-01-02T03:04:05Z or 2024-01-02",
+            ),
+            (
+                "to",
+                "3000-01-01",
+                "`to`: '3000-01-01' is out of range: years 1678 to 2262",
+            ),
             ("limit", "-1", "`limit` is a number of rows, not below 0"),
-            ("path", "/nowhere", "cannot read the directory /nowhere: No such file or directory (os error 2)"),
+            (
+                "path",
+                "/nowhere",
+                "cannot read the directory /nowhere: No such file or directory (os error 2)",
+            ),
         ] {
             let path = ("path".to_owned(), directory.path().to_str().unwrap().to_owned());
             let options = Options::resolve(OPTIONS, [path, (name.to_owned(), value.to_owned())]);
-            assert_eq!(ReplaySource::open(&options, encoder).err().unwrap().to_string(), expected);
+            assert_eq!(
+                ReplaySource::open(&options, encoder).err().unwrap().to_string(),
+                expected
+            );
         }
     }
 

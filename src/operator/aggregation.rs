@@ -71,7 +71,15 @@ impl Aggregation {
         let state_fields: Vec<FieldRef> = state_fields
             .iter()
             .enumerate()
-            .map(|(index, field)| Arc::new(field.as_ref().clone().with_name(format!("{index}:{}", field.name())).with_nullable(true)))
+            .map(|(index, field)| {
+                Arc::new(
+                    field
+                        .as_ref()
+                        .clone()
+                        .with_name(format!("{index}:{}", field.name()))
+                        .with_nullable(true),
+                )
+            })
             .collect();
         Ok(Self {
             arguments: aggregate_expressions(&functions, &AggregateMode::Partial, 0).map_err(failed)?,
@@ -95,7 +103,9 @@ impl Aggregation {
 
     pub fn evaluate(&self, rows: &RecordBatch) -> Result<Evaluated> {
         let array = |expr: &Arc<dyn PhysicalExpr>| {
-            expr.evaluate(rows).and_then(|value| value.into_array(rows.num_rows())).map_err(failed)
+            expr.evaluate(rows)
+                .and_then(|value| value.into_array(rows.num_rows()))
+                .map_err(failed)
         };
         Ok(Evaluated {
             groups: self.groups.iter().map(array).collect::<Result<_>>()?,
@@ -107,7 +117,12 @@ impl Aggregation {
             filters: self
                 .filters
                 .iter()
-                .map(|filter| filter.as_ref().map(|expr| Ok(array(expr)?.as_boolean().clone())).transpose())
+                .map(|filter| {
+                    filter
+                        .as_ref()
+                        .map(|expr| Ok(array(expr)?.as_boolean().clone()))
+                        .transpose()
+                })
                 .collect::<Result<_>>()?,
             rows: rows.num_rows(),
         })
@@ -121,7 +136,10 @@ impl Aggregation {
                     function.create_groups_accumulator()
                 } else {
                     let function = Arc::clone(function);
-                    Ok(Box::new(GroupsAccumulatorAdapter::new(move || function.create_accumulator())) as Box<dyn GroupsAccumulator>)
+                    Ok(
+                        Box::new(GroupsAccumulatorAdapter::new(move || function.create_accumulator()))
+                            as Box<dyn GroupsAccumulator>,
+                    )
                 }
             })
             .collect::<Result<_, DataFusionError>>()
@@ -135,12 +153,19 @@ impl Evaluated {
         let pick = |array: &ArrayRef| take(array, indices, None).map_err(|e| Error::bug(e.to_string()));
         Ok(Self {
             groups: self.groups.iter().map(pick).collect::<Result<_>>()?,
-            arguments: self.arguments.iter().map(|columns| columns.iter().map(pick).collect()).collect::<Result<_>>()?,
+            arguments: self
+                .arguments
+                .iter()
+                .map(|columns| columns.iter().map(pick).collect())
+                .collect::<Result<_>>()?,
             filters: self
                 .filters
                 .iter()
                 .map(|filter| {
-                    filter.as_ref().map(|mask| Ok(pick(&(Arc::new(mask.clone()) as ArrayRef))?.as_boolean().clone())).transpose()
+                    filter
+                        .as_ref()
+                        .map(|mask| Ok(pick(&(Arc::new(mask.clone()) as ArrayRef))?.as_boolean().clone()))
+                        .transpose()
                 })
                 .collect::<Result<_>>()?,
             rows: indices.len(),
@@ -152,8 +177,16 @@ impl Evaluated {
         let pick = |array: &ArrayRef| array.slice(offset, length);
         Self {
             groups: self.groups.iter().map(pick).collect(),
-            arguments: self.arguments.iter().map(|columns| columns.iter().map(pick).collect()).collect(),
-            filters: self.filters.iter().map(|filter| filter.as_ref().map(|mask| mask.slice(offset, length))).collect(),
+            arguments: self
+                .arguments
+                .iter()
+                .map(|columns| columns.iter().map(pick).collect())
+                .collect(),
+            filters: self
+                .filters
+                .iter()
+                .map(|filter| filter.as_ref().map(|mask| mask.slice(offset, length)))
+                .collect(),
             rows: length,
         }
     }
@@ -177,11 +210,19 @@ impl GroupTable {
             _ => Some(new_group_values(Arc::clone(&aggregation.group_schema), &GroupOrdering::None).map_err(failed)?),
         };
         let accumulators = aggregation.accumulators()?;
-        let mut table = Self { aggregation, groups, accumulators, indices: Vec::new(), keys: None };
+        let mut table = Self {
+            aggregation,
+            groups,
+            accumulators,
+            indices: Vec::new(),
+            keys: None,
+        };
         if table.groups.is_none() {
             // The one group exists before any row. Accumulators learn of it by a row that their filter leaves out: without any
             // row some of them would give 0 or the lowest number in place of null.
-            let mut none = table.aggregation.evaluate(&RecordBatch::new_empty(Arc::clone(&table.aggregation.input_schema)))?;
+            let mut none = table
+                .aggregation
+                .evaluate(&RecordBatch::new_empty(Arc::clone(&table.aggregation.input_schema)))?;
             none.rows = 1;
             for array in none.arguments.iter_mut().flatten() {
                 *array = new_null_array(array.data_type(), 1);
@@ -204,7 +245,9 @@ impl GroupTable {
         self.intern(&rows.groups, rows.rows)?;
         let total = self.len();
         for ((accumulator, arguments), filter) in self.accumulators.iter_mut().zip(&rows.arguments).zip(&rows.filters) {
-            accumulator.update_batch(arguments, &self.indices, filter.as_ref(), total).map_err(failed)?;
+            accumulator
+                .update_batch(arguments, &self.indices, filter.as_ref(), total)
+                .map_err(failed)?;
         }
         Ok(())
     }
@@ -218,7 +261,9 @@ impl GroupTable {
         let mut at = self.aggregation.group_count();
         let mut values = Vec::with_capacity(copy.len());
         for (accumulator, width) in copy.iter_mut().zip(&self.aggregation.state_widths) {
-            accumulator.merge_batch(&state[at..at + width], &indices, self.len()).map_err(failed)?;
+            accumulator
+                .merge_batch(&state[at..at + width], &indices, self.len())
+                .map_err(failed)?;
             values.push(accumulator.evaluate(EmitTo::All).map_err(failed)?);
             at += width;
         }
@@ -228,7 +273,11 @@ impl GroupTable {
     /// As [`results`](Self::results), for the last time: cheaper, and the state is gone.
     pub fn into_results(mut self) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
         let keys = self.take_keys()?;
-        let values = self.accumulators.iter_mut().map(|accumulator| accumulator.evaluate(EmitTo::All)).collect::<Result<_, _>>();
+        let values = self
+            .accumulators
+            .iter_mut()
+            .map(|accumulator| accumulator.evaluate(EmitTo::All))
+            .collect::<Result<_, _>>();
         Ok((keys, values.map_err(failed)?))
     }
 
@@ -244,14 +293,21 @@ impl GroupTable {
     /// Takes up what [`state`](Self::state) gave, into a fresh table.
     pub fn restore(&mut self, state: &RecordBatch) -> Result<()> {
         if state.num_columns() != self.aggregation.state_schema.fields().len() {
-            return Err(Error::state("the checkpoint of an aggregate has other columns than its definition"));
+            return Err(Error::state(
+                "the checkpoint of an aggregate has other columns than its definition",
+            ));
         }
         self.merge(state.columns())
     }
 
     pub fn memory_bytes(&self) -> usize {
         let groups = self.groups.as_ref().map_or(0, |groups| groups.size());
-        groups + self.accumulators.iter().map(|accumulator| accumulator.size()).sum::<usize>()
+        groups
+            + self
+                .accumulators
+                .iter()
+                .map(|accumulator| accumulator.size())
+                .sum::<usize>()
     }
 
     fn intern(&mut self, keys: &[ArrayRef], rows: usize) -> Result<()> {
@@ -317,7 +373,9 @@ impl GroupTable {
         let total = self.len();
         let mut at = width;
         for (accumulator, width) in self.accumulators.iter_mut().zip(&self.aggregation.state_widths) {
-            accumulator.merge_batch(&state[at..at + width], &self.indices, total).map_err(failed)?;
+            accumulator
+                .merge_batch(&state[at..at + width], &self.indices, total)
+                .map_err(failed)?;
             at += width;
         }
         Ok(())

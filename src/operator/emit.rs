@@ -33,7 +33,12 @@ pub struct EmitEvery {
 impl EmitEvery {
     pub fn new(interval: Duration) -> Self {
         let interval_ns = i64::try_from(interval.as_nanos()).unwrap_or(i64::MAX).max(1);
-        Self { interval_ns, pending: Vec::new(), due: None, watermark: Watermark::START }
+        Self {
+            interval_ns,
+            pending: Vec::new(),
+            due: None,
+            watermark: Watermark::START,
+        }
     }
 
     fn next_multiple(&self, time: EventTime) -> EventTime {
@@ -68,16 +73,23 @@ impl Operator for EmitEvery {
     }
 
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
-        let head = Schema::new(vec![Field::new("due", DataType::Int64, true), Field::new("watermark", DataType::Int64, false)]);
+        let head = Schema::new(vec![
+            Field::new("due", DataType::Int64, true),
+            Field::new("watermark", DataType::Int64, false),
+        ]);
         let due = Int64Array::from(vec![self.due.map(|due| due.0)]);
         let watermark = Int64Array::from(vec![self.watermark.0]);
         let head = RecordBatch::try_new(Arc::new(head), vec![Arc::new(due), Arc::new(watermark)]);
-        std::iter::once(head.map_err(bug)).chain(self.pending.iter().map(with_weights)).collect()
+        std::iter::once(head.map_err(bug))
+            .chain(self.pending.iter().map(with_weights))
+            .collect()
     }
 
     fn restore(&mut self, state: Vec<RecordBatch>) -> Result<()> {
         let mut state = state.into_iter();
-        let head = state.next().ok_or_else(|| Error::state("the checkpoint of an interval is empty"))?;
+        let head = state
+            .next()
+            .ok_or_else(|| Error::state("the checkpoint of an interval is empty"))?;
         let due = head.column(0).as_primitive::<Int64Type>();
         self.due = due.is_valid(0).then(|| EventTime(due.value(0)));
         self.watermark = Watermark(head.column(1).as_primitive::<Int64Type>().value(0));
@@ -86,7 +98,10 @@ impl Operator for EmitEvery {
     }
 
     fn memory_bytes(&self) -> usize {
-        self.pending.iter().map(|delta| delta.rows.get_array_memory_size()).sum()
+        self.pending
+            .iter()
+            .map(|delta| delta.rows.get_array_memory_size())
+            .sum()
     }
 }
 
@@ -103,9 +118,19 @@ pub struct WindowCloseGate {
 
 impl WindowCloseGate {
     pub fn new(schema: SchemaRef, window_end: usize) -> Result<Self> {
-        let fields = schema.fields().iter().map(|field| SortField::new(field.data_type().clone())).collect();
+        let fields = schema
+            .fields()
+            .iter()
+            .map(|field| SortField::new(field.data_type().clone()))
+            .collect();
         let encoder = RowConverter::new(fields).map_err(bug)?;
-        Ok(Self { schema, window_end, encoder, watermark: Watermark::START, held: BTreeMap::new() })
+        Ok(Self {
+            schema,
+            window_end,
+            encoder,
+            watermark: Watermark::START,
+            held: BTreeMap::new(),
+        })
     }
 
     /// Adds and retractions of the same row cancel; what is left stands in the order of arrival.
@@ -133,7 +158,12 @@ impl WindowCloseGate {
 
 impl Operator for WindowCloseGate {
     fn on_delta(&mut self, flow: Flow, _out: &mut Output) -> Result<()> {
-        let ends = flow.delta.rows.column(self.window_end).as_primitive::<TimestampNanosecondType>().clone();
+        let ends = flow
+            .delta
+            .rows
+            .column(self.window_end)
+            .as_primitive::<TimestampNanosecondType>()
+            .clone();
         let mut distinct: Vec<i64> = ends.iter().flatten().collect();
         distinct.sort_unstable();
         distinct.dedup();
@@ -142,7 +172,12 @@ impl Operator for WindowCloseGate {
             let mask: BooleanArray = ends.iter().map(|other| Some(other == Some(end))).collect();
             let rows = filter_record_batch(&flow.delta.rows, &mask).map_err(bug)?;
             let weights = match &flow.delta.weights {
-                Some(weights) => Some(arrow::compute::filter(weights, &mask).map_err(bug)?.as_primitive().clone()),
+                Some(weights) => Some(
+                    arrow::compute::filter(weights, &mask)
+                        .map_err(bug)?
+                        .as_primitive()
+                        .clone(),
+                ),
                 None => None,
             };
             self.held.entry(end).or_default().push(Delta { rows, weights });
@@ -163,13 +198,20 @@ impl Operator for WindowCloseGate {
 
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
         let watermark = Schema::new(vec![Field::new("watermark", DataType::Int64, false)]);
-        let watermark = RecordBatch::try_new(Arc::new(watermark), vec![Arc::new(Int64Array::from(vec![self.watermark.0]))]);
-        std::iter::once(watermark.map_err(bug)).chain(self.held.values().flatten().map(with_weights)).collect()
+        let watermark = RecordBatch::try_new(
+            Arc::new(watermark),
+            vec![Arc::new(Int64Array::from(vec![self.watermark.0]))],
+        );
+        std::iter::once(watermark.map_err(bug))
+            .chain(self.held.values().flatten().map(with_weights))
+            .collect()
     }
 
     fn restore(&mut self, state: Vec<RecordBatch>) -> Result<()> {
         let mut state = state.into_iter();
-        let watermark = state.next().ok_or_else(|| Error::state("the checkpoint of held windows is empty"))?;
+        let watermark = state
+            .next()
+            .ok_or_else(|| Error::state("the checkpoint of held windows is empty"))?;
         self.watermark = Watermark(watermark.column(0).as_primitive::<Int64Type>().value(0));
         for batch in state {
             self.on_delta(Flow::of(without_weights(batch)?), &mut Output::default())?;
@@ -178,25 +220,49 @@ impl Operator for WindowCloseGate {
     }
 
     fn memory_bytes(&self) -> usize {
-        self.held.values().flatten().map(|delta| delta.rows.get_array_memory_size()).sum::<usize>() + self.schema.fields().len()
+        self.held
+            .values()
+            .flatten()
+            .map(|delta| delta.rows.get_array_memory_size())
+            .sum::<usize>()
+            + self.schema.fields().len()
     }
 }
 
 /// The rows with their weights as a last column.
 fn with_weights(delta: &Delta) -> Result<RecordBatch> {
-    let weights = delta.weights.clone().unwrap_or_else(|| Int64Array::from_value(1, delta.rows.num_rows()));
+    let weights = delta
+        .weights
+        .clone()
+        .unwrap_or_else(|| Int64Array::from_value(1, delta.rows.num_rows()));
     let schema = delta.rows.schema();
-    let fields = schema.fields().iter().cloned().chain([Arc::new(Field::new("$weight", DataType::Int64, false))]);
+    let fields = schema
+        .fields()
+        .iter()
+        .cloned()
+        .chain([Arc::new(Field::new("$weight", DataType::Int64, false))]);
     let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-    let columns = delta.rows.columns().iter().cloned().chain([Arc::new(weights) as _]).collect();
+    let columns = delta
+        .rows
+        .columns()
+        .iter()
+        .cloned()
+        .chain([Arc::new(weights) as _])
+        .collect();
     RecordBatch::try_new(schema, columns).map_err(bug)
 }
 
 fn without_weights(batch: RecordBatch) -> Result<Delta> {
-    let last = batch.num_columns().checked_sub(1).ok_or_else(|| Error::state("a checkpoint's delta has no weights"))?;
+    let last = batch
+        .num_columns()
+        .checked_sub(1)
+        .ok_or_else(|| Error::state("a checkpoint's delta has no weights"))?;
     let weights = batch.column(last).as_primitive::<Int64Type>().clone();
     let rows = batch.project(&(0..last).collect::<Vec<_>>()).map_err(bug)?;
-    Ok(Delta { rows, weights: Some(weights) })
+    Ok(Delta {
+        rows,
+        weights: Some(weights),
+    })
 }
 
 fn bug(error: arrow::error::ArrowError) -> Error {

@@ -30,14 +30,23 @@ impl GroupAggregate {
     pub fn new(aggregation: Arc<Aggregation>, schema: SchemaRef) -> Result<Self> {
         let is_global = aggregation.group_count() == 0;
         // The one row of a result without keys is there before any input.
-        Ok(Self { table: GroupTable::new(aggregation)?, schema, emitted: None, is_touched: is_global })
+        Ok(Self {
+            table: GroupTable::new(aggregation)?,
+            schema,
+            emitted: None,
+            is_touched: is_global,
+        })
     }
 
     fn rows(&mut self) -> Result<RecordBatch> {
         let (groups, values) = self.table.results()?;
         let options = RecordBatchOptions::new().with_row_count(Some(self.table.len()));
-        RecordBatch::try_new_with_options(Arc::clone(&self.schema), groups.into_iter().chain(values).collect(), &options)
-            .map_err(|e| Error::bug(format!("an aggregate's rows do not fit their schema: {e}")))
+        RecordBatch::try_new_with_options(
+            Arc::clone(&self.schema),
+            groups.into_iter().chain(values).collect(),
+            &options,
+        )
+        .map_err(|e| Error::bug(format!("an aggregate's rows do not fit their schema: {e}")))
     }
 }
 
@@ -63,16 +72,22 @@ impl Operator for GroupAggregate {
 
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
         let emitted = Schema::new(vec![Field::new("has_emitted", DataType::Int64, false)]);
-        let emitted = RecordBatch::try_new(Arc::new(emitted), vec![Arc::new(Int64Array::from(vec![self.emitted.is_some() as i64]))]);
+        let emitted = RecordBatch::try_new(
+            Arc::new(emitted),
+            vec![Arc::new(Int64Array::from(vec![self.emitted.is_some() as i64]))],
+        );
         Ok(vec![emitted.map_err(bug)?, self.table.state()?])
     }
 
     fn restore(&mut self, state: Vec<RecordBatch>) -> Result<()> {
         let [has_emitted, groups] = state.as_slice() else {
-            return Err(Error::state("the checkpoint of an aggregate has other parts than expected"));
+            return Err(Error::state(
+                "the checkpoint of an aggregate has other parts than expected",
+            ));
         };
         self.table.restore(groups)?;
-        let has_emitted = arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(has_emitted.column(0)).value(0) == 1;
+        let has_emitted =
+            arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(has_emitted.column(0)).value(0) == 1;
         if has_emitted {
             self.emitted = Some(self.rows()?);
             self.is_touched = false;
@@ -111,7 +126,8 @@ pub(super) fn changed_rows(schema: &SchemaRef, before: Option<&RecordBatch>, aft
 }
 
 fn nested_distinct(old: &ArrayRef, new: &ArrayRef) -> Result<BooleanArray> {
-    let encoder = arrow::row::RowConverter::new(vec![arrow::row::SortField::new(old.data_type().clone())]).map_err(bug)?;
+    let encoder =
+        arrow::row::RowConverter::new(vec![arrow::row::SortField::new(old.data_type().clone())]).map_err(bug)?;
     let old = encoder.convert_columns(&[Arc::clone(old)]).map_err(bug)?;
     let new = encoder.convert_columns(&[Arc::clone(new)]).map_err(bug)?;
     Ok(old.iter().zip(new.iter()).map(|(old, new)| Some(old != new)).collect())

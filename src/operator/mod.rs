@@ -37,7 +37,10 @@ pub struct Flow {
 
 impl Flow {
     pub fn of(delta: Delta) -> Self {
-        Self { delta, row_watermarks: None }
+        Self {
+            delta,
+            row_watermarks: None,
+        }
     }
 }
 

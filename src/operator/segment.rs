@@ -8,7 +8,9 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, TimestampNanosecondArray},
+    array::{
+        Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, TimestampNanosecondArray,
+    },
     compute::{filter, filter_record_batch, prep_null_mask_filter},
     datatypes::{SchemaRef, TimestampNanosecondType},
 };
@@ -22,9 +24,16 @@ use super::{EpochEnd, Flow, Operator, Output, aggregation::failed};
 pub enum Step {
     /// Keeps rows for which it is true; not those for which it is null.
     Filter(Arc<dyn PhysicalExpr>),
-    Project { columns: Vec<Arc<dyn PhysicalExpr>>, schema: SchemaRef },
+    Project {
+        columns: Vec<Arc<dyn PhysicalExpr>>,
+        schema: SchemaRef,
+    },
     /// Appends `window_start` and `window_end` of the window that holds the time in column `time`; null where the time is.
-    Window { time: usize, window: TumblingWindow, schema: SchemaRef },
+    Window {
+        time: usize,
+        window: TumblingWindow,
+        schema: SchemaRef,
+    },
     /// Columns by place, without computing anything.
     Select { columns: Vec<usize>, schema: SchemaRef },
 }
@@ -41,27 +50,40 @@ impl Segment {
 
 impl Operator for Segment {
     fn on_delta(&mut self, flow: Flow, out: &mut Output) -> Result<()> {
-        let Flow { delta: Delta { mut rows, mut weights }, mut row_watermarks } = flow;
+        let Flow {
+            delta: Delta { mut rows, mut weights },
+            mut row_watermarks,
+        } = flow;
         for step in &self.steps {
             if rows.num_rows() == 0 {
                 return Ok(());
             }
             match step {
                 Step::Filter(predicate) => {
-                    let mask = predicate.evaluate(&rows).and_then(|value| value.into_array(rows.num_rows())).map_err(failed)?;
+                    let mask = predicate
+                        .evaluate(&rows)
+                        .and_then(|value| value.into_array(rows.num_rows()))
+                        .map_err(failed)?;
                     let mask = definite(mask.as_boolean());
                     if mask.true_count() == rows.num_rows() {
                         continue;
                     }
                     rows = filter_record_batch(&rows, &mask).map_err(bug)?;
                     weights = weights.map(|weights| filter_numbers(&weights, &mask)).transpose()?;
-                    row_watermarks = row_watermarks.map(|watermarks| filter_numbers(&watermarks, &mask)).transpose()?;
+                    row_watermarks = row_watermarks
+                        .map(|watermarks| filter_numbers(&watermarks, &mask))
+                        .transpose()?;
                 }
                 Step::Project { columns, schema } => {
                     let count = rows.num_rows();
                     let columns = columns
                         .iter()
-                        .map(|column| column.evaluate(&rows).and_then(|value| value.into_array(count)).map_err(failed))
+                        .map(|column| {
+                            column
+                                .evaluate(&rows)
+                                .and_then(|value| value.into_array(count))
+                                .map_err(failed)
+                        })
                         .collect::<Result<Vec<_>>>()?;
                     rows = batch(schema, columns, count)?;
                 }
@@ -76,7 +98,10 @@ impl Operator for Segment {
                 }
             }
         }
-        out.push(Flow { delta: Delta { rows, weights }, row_watermarks });
+        out.push(Flow {
+            delta: Delta { rows, weights },
+            row_watermarks,
+        });
         Ok(())
     }
 
@@ -103,7 +128,11 @@ fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<Reco
 }
 
 fn definite(mask: &BooleanArray) -> BooleanArray {
-    if mask.null_count() == 0 { mask.clone() } else { prep_null_mask_filter(mask) }
+    if mask.null_count() == 0 {
+        mask.clone()
+    } else {
+        prep_null_mask_filter(mask)
+    }
 }
 
 fn filter_numbers(values: &Int64Array, mask: &BooleanArray) -> Result<Int64Array> {

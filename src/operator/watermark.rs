@@ -27,7 +27,10 @@ impl SplitWatermarks {
     /// From now on the split counts. Its rows are late from where the others are.
     pub fn add_split(&mut self, split: &SplitId) {
         let floor = self.combined();
-        self.splits.entry(split.clone()).or_insert(SplitWatermark { watermark: floor, is_idle: false });
+        self.splits.entry(split.clone()).or_insert(SplitWatermark {
+            watermark: floor,
+            is_idle: false,
+        });
     }
 
     /// Takes, per row, the event time up to which the split is complete once the row is in, and replaces it by what the row met.
@@ -51,7 +54,12 @@ impl SplitWatermarks {
         for (split, state) in &mut self.splits {
             state.is_idle = idle.contains(split);
         }
-        let minimum = self.splits.values().filter(|state| !state.is_idle).map(|state| state.watermark).min();
+        let minimum = self
+            .splits
+            .values()
+            .filter(|state| !state.is_idle)
+            .map(|state| state.watermark)
+            .min();
         let before = self.combined();
         let combined = match is_last {
             true => Watermark::END,
@@ -72,7 +80,9 @@ impl SplitWatermarks {
 
     /// Watermark and idleness of a split.
     pub fn of(&self, split: &SplitId) -> (Watermark, bool) {
-        self.splits.get(split).map_or((self.combined(), false), |state| (state.watermark, state.is_idle))
+        self.splits
+            .get(split)
+            .map_or((self.combined(), false), |state| (state.watermark, state.is_idle))
     }
 }
 
@@ -95,7 +105,11 @@ mod tests {
         let mut watermarks = SplitWatermarks::default();
         assert_eq!(observe(&mut watermarks, "0", &[5, 3, 9, 9]), [i64::MIN, 5, 5, 9]);
         assert_eq!(observe(&mut watermarks, "0", &[1]), [9], "also across epochs");
-        assert_eq!(observe(&mut watermarks, "1", &[1]), [i64::MIN], "other splits do not matter");
+        assert_eq!(
+            observe(&mut watermarks, "1", &[1]),
+            [i64::MIN],
+            "other splits do not matter"
+        );
     }
 
     #[test]
@@ -104,13 +118,25 @@ mod tests {
         observe(&mut watermarks, "0", &[100]);
         observe(&mut watermarks, "1", &[40]);
         watermarks.add_split(&split("2"));
-        assert_eq!(watermarks.end_epoch(&BTreeSet::new(), false), Watermark::START, "an empty split holds it");
+        assert_eq!(
+            watermarks.end_epoch(&BTreeSet::new(), false),
+            Watermark::START,
+            "an empty split holds it"
+        );
         let idle = BTreeSet::from([split("2")]);
         assert_eq!(watermarks.end_epoch(&idle, false), Watermark(40));
         let idle = BTreeSet::from([split("1"), split("2")]);
         assert_eq!(watermarks.end_epoch(&idle, false), Watermark(100));
-        assert_eq!(observe(&mut watermarks, "2", &[50]), [100], "who was idle is measured by the others");
-        assert_eq!(watermarks.end_epoch(&BTreeSet::new(), false), Watermark(100), "it never goes back");
+        assert_eq!(
+            observe(&mut watermarks, "2", &[50]),
+            [100],
+            "who was idle is measured by the others"
+        );
+        assert_eq!(
+            watermarks.end_epoch(&BTreeSet::new(), false),
+            Watermark(100),
+            "it never goes back"
+        );
     }
 
     #[test]
@@ -120,6 +146,10 @@ mod tests {
         assert_eq!(watermarks.end_epoch(&BTreeSet::new(), false), Watermark(7));
         assert_eq!(watermarks.end_epoch(&BTreeSet::from([split("0")]), false), Watermark(7));
         assert_eq!(watermarks.end_epoch(&BTreeSet::new(), true), Watermark::END);
-        assert_eq!(observe(&mut watermarks, "0", &[8]), [i64::MAX], "and what comes behind it meets the end");
+        assert_eq!(
+            observe(&mut watermarks, "0", &[8]),
+            [i64::MAX],
+            "and what comes behind it meets the end"
+        );
     }
 }

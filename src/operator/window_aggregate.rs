@@ -10,7 +10,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
     array::{
-        Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, TimestampNanosecondArray, UInt32Array,
+        Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, TimestampNanosecondArray,
+        UInt32Array,
     },
     compute::{concat_batches, filter, filter_record_batch},
     datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit, TimestampNanosecondType},
@@ -119,12 +120,19 @@ impl WindowAggregate {
     }
 
     fn pane(&mut self, start: i64) -> Result<&mut Pane> {
-        assert!(self.watermark.0 < self.window.at(start).end, "an accepted row never meets a closed window");
+        assert!(
+            self.watermark.0 < self.window.at(start).end,
+            "an accepted row never meets a closed window"
+        );
         match self.panes.entry(start) {
             std::collections::btree_map::Entry::Occupied(entry) => Ok(entry.into_mut()),
             std::collections::btree_map::Entry::Vacant(entry) => {
                 let table = GroupTable::new(Arc::clone(&self.aggregation))?;
-                Ok(entry.insert(Pane { table, emitted: None, is_touched: false }))
+                Ok(entry.insert(Pane {
+                    table,
+                    emitted: None,
+                    is_touched: false,
+                }))
             }
         }
     }
@@ -166,7 +174,11 @@ impl Operator for WindowAggregate {
             return Err(Error::bug("a windowed aggregate over rows that change was planned"));
         }
         let mut rows = flow.delta.rows;
-        let starts = |rows: &RecordBatch| rows.column(self.window_start).as_primitive::<TimestampNanosecondType>().clone();
+        let starts = |rows: &RecordBatch| {
+            rows.column(self.window_start)
+                .as_primitive::<TimestampNanosecondType>()
+                .clone()
+        };
         let mut window_starts = starts(&rows);
         if let Some(watermarks) = &flow.row_watermarks {
             let size = self.window.size_ns;
@@ -176,8 +188,10 @@ impl Operator for WindowAggregate {
                 .map(|(start, watermark)| Some(start.is_some_and(|start| start.saturating_add(size) <= *watermark)))
                 .collect();
             if 0 < is_late.true_count() {
-                let late_starts: Int64Array =
-                    filter(&window_starts, &is_late).map_err(bug)?.as_primitive::<TimestampNanosecondType>().reinterpret_cast();
+                let late_starts: Int64Array = filter(&window_starts, &is_late)
+                    .map_err(bug)?
+                    .as_primitive::<TimestampNanosecondType>()
+                    .reinterpret_cast();
                 out.late.push(LateRows {
                     rows: filter_record_batch(&rows, &is_late).map_err(bug)?,
                     window_ends: late_starts.unary(|start| self.window.at(start).end),
@@ -196,7 +210,11 @@ impl Operator for WindowAggregate {
     }
 
     fn on_epoch_end(&mut self, end: EpochEnd, out: &mut Output) -> Result<Watermark> {
-        assert!(self.watermark <= end.watermark, "the watermark went back to {}", end.watermark);
+        assert!(
+            self.watermark <= end.watermark,
+            "the watermark went back to {}",
+            end.watermark
+        );
         self.watermark = end.watermark;
 
         let mut changes = Vec::new();
@@ -205,7 +223,11 @@ impl Operator for WindowAggregate {
             && self.window.at(*entry.key()).end <= self.watermark.0
         {
             let (start, pane) = entry.remove_entry();
-            let Pane { table, emitted, is_touched } = pane;
+            let Pane {
+                table,
+                emitted,
+                is_touched,
+            } = pane;
             if self.emission == Emission::Changes && !is_touched {
                 continue;
             }
@@ -216,7 +238,12 @@ impl Operator for WindowAggregate {
         }
 
         if self.emission == Emission::Changes {
-            let touched: Vec<i64> = self.panes.iter().filter(|(_, pane)| pane.is_touched).map(|(start, _)| *start).collect();
+            let touched: Vec<i64> = self
+                .panes
+                .iter()
+                .filter(|(_, pane)| pane.is_touched)
+                .map(|(start, _)| *start)
+                .collect();
             for start in touched {
                 let pane = self.panes.get_mut(&start).expect("listed above");
                 pane.is_touched = false;
@@ -231,7 +258,12 @@ impl Operator for WindowAggregate {
         }
         // A row's key names its pane, so the changes of all panes fit into one delta.
         out.push(Flow::of(Delta::concat(&self.schema, &changes)?));
-        assert!(self.panes.keys().all(|start| self.watermark.0 < self.window.at(*start).end), "a closed pane stayed open");
+        assert!(
+            self.panes
+                .keys()
+                .all(|start| self.watermark.0 < self.window.at(*start).end),
+            "a closed pane stayed open"
+        );
         // A row that is emitted from now on carries its window's end, so the watermark holds for it too.
         Ok(end.watermark)
     }
@@ -246,16 +278,28 @@ impl Operator for WindowAggregate {
             parts.push(RecordBatch::try_new(Arc::clone(&schema), columns).map_err(bug)?);
         }
         let watermark = Arc::new(Schema::new(vec![Field::new("watermark", DataType::Int64, false)]));
-        let watermark = RecordBatch::try_new(watermark, vec![Arc::new(Int64Array::from(vec![self.watermark.0]))]).map_err(bug)?;
+        let watermark =
+            RecordBatch::try_new(watermark, vec![Arc::new(Int64Array::from(vec![self.watermark.0]))]).map_err(bug)?;
         Ok(vec![watermark, concat_batches(&schema, &parts).map_err(bug)?])
     }
 
     fn restore(&mut self, state: Vec<RecordBatch>) -> Result<()> {
         let [watermark, panes] = state.as_slice() else {
-            return Err(Error::state("the checkpoint of a windowed aggregate has other parts than expected"));
+            return Err(Error::state(
+                "the checkpoint of a windowed aggregate has other parts than expected",
+            ));
         };
-        self.watermark = Watermark(watermark.column(0).as_primitive::<arrow::datatypes::Int64Type>().value(0));
-        let starts = panes.column(0).as_primitive::<TimestampNanosecondType>().values().to_vec();
+        self.watermark = Watermark(
+            watermark
+                .column(0)
+                .as_primitive::<arrow::datatypes::Int64Type>()
+                .value(0),
+        );
+        let starts = panes
+            .column(0)
+            .as_primitive::<TimestampNanosecondType>()
+            .values()
+            .to_vec();
         let mut from = 0;
         for run in starts.chunk_by(|a, b| a == b) {
             let columns: Vec<usize> = (1..panes.num_columns()).collect();
@@ -263,7 +307,11 @@ impl Operator for WindowAggregate {
             from += run.len();
             let mut table = GroupTable::new(Arc::clone(&self.aggregation))?;
             table.restore(&state)?;
-            let mut pane = Pane { table, emitted: None, is_touched: false };
+            let mut pane = Pane {
+                table,
+                emitted: None,
+                is_touched: false,
+            };
             if self.emission == Emission::Changes {
                 // A checkpoint is taken at the end of an epoch, where everything had been handed on.
                 let (groups, values) = pane.table.results()?;
@@ -275,7 +323,9 @@ impl Operator for WindowAggregate {
     }
 
     fn memory_bytes(&self) -> usize {
-        let of = |pane: &Pane| pane.table.memory_bytes() + pane.emitted.as_ref().map_or(0, RecordBatch::get_array_memory_size);
+        let of = |pane: &Pane| {
+            pane.table.memory_bytes() + pane.emitted.as_ref().map_or(0, RecordBatch::get_array_memory_size)
+        };
         self.panes.values().map(of).sum()
     }
 }

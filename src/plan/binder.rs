@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::{
     catalog::{TableProvider, view::ViewTable},
-    common::{DFSchema, tree_node::{Transformed, TreeNodeRecursion}},
+    common::{
+        DFSchema,
+        tree_node::{Transformed, TreeNodeRecursion},
+    },
     datasource::provider_as_source,
     execution::context::SessionState,
     logical_expr::{ExprSchemable, LogicalPlan, TableScan, cast},
@@ -19,16 +22,16 @@ use datafusion::{
 
 use crate::{
     sql::{
-        Column, CreateExternalTable, CreateMaterializedView, CreateSource, CreateView, Diagnostic, Drop, DropKind, Emit, Include, Span,
-        Spanned, SqlOption, SqlState, Statement, StatementKind, suggest,
+        Column, CreateExternalTable, CreateMaterializedView, CreateSource, CreateView, Diagnostic, Drop, DropKind,
+        Emit, Include, Span, Spanned, SqlOption, SqlState, Statement, StatementKind, suggest,
     },
     types::{OptionKind, OptionSpec, Options, one_of, parse_duration},
 };
 
 use super::{
     catalog::{
-        Catalog, ExternalDefinition, MaterializedDefinition, Relation, SourceDefinition, Trigger, ViewDefinition, WatermarkDefinition,
-        bad_schema, late_schema,
+        Catalog, ExternalDefinition, MaterializedDefinition, Relation, SourceDefinition, Trigger, ViewDefinition,
+        WatermarkDefinition, bad_schema, late_schema,
     },
     mistakes::{Places, diagnostics_of, type_name},
     registry::{ConnectorSpec, OpenExternal, Registry, SOURCE_OPTIONS},
@@ -38,8 +41,12 @@ use super::{
 
 /// Options of a materialized view: how the dashboard draws it.
 pub const VIEW_OPTIONS: &[OptionSpec] = &[
-    OptionSpec::text("panel", "how the dashboard draws it")
-        .kind(OptionKind::Choice(&["candlestick", "series", "stat", "table"])),
+    OptionSpec::text("panel", "how the dashboard draws it").kind(OptionKind::Choice(&[
+        "candlestick",
+        "series",
+        "stat",
+        "table",
+    ])),
     OptionSpec::text("panel.title", "what stands above it"),
     OptionSpec::text("panel.unit", "the unit of its numbers"),
 ];
@@ -55,12 +62,19 @@ pub enum Bound {
     Drop(String),
     /// Checked and planned; not executed.
     Query(LogicalPlan),
-    Explain { relation: String, is_verbose: bool },
+    Explain {
+        relation: String,
+        is_verbose: bool,
+    },
     ExplainQuery(LogicalPlan, bool),
     ExplainCreate(Relation, bool),
     Show(String),
     Describe(String),
-    Insert { table: String, columns: Vec<String>, query: LogicalPlan },
+    Insert {
+        table: String,
+        columns: Vec<String>,
+        query: LogicalPlan,
+    },
 }
 
 pub struct Binder<'a> {
@@ -90,7 +104,9 @@ impl Binder<'_> {
             StatementKind::CreateSource(create) => self.create_source(create, statement, catalog),
             StatementKind::CreateExternalTable(create) => self.create_external_table(create, statement, catalog).await,
             StatementKind::CreateView(create) => self.create_view(create, statement, catalog).await,
-            StatementKind::CreateMaterializedView(create) => self.create_materialized_view(create, statement, catalog).await,
+            StatementKind::CreateMaterializedView(create) => {
+                self.create_materialized_view(create, statement, catalog).await
+            }
             StatementKind::Drop(drop) => self.drop(drop, catalog),
             StatementKind::Query(query) => Ok(Bound::Query(self.query(query, statement.span, catalog).await?)),
             StatementKind::Show(what) => Ok(Bound::Show(what.value.clone())),
@@ -98,33 +114,55 @@ impl Binder<'_> {
             StatementKind::Explain(explain) => match &explain.target {
                 crate::sql::ExplainTarget::Name(name) => {
                     let relation = self.known(name, catalog)?.to_owned();
-                    Ok(Bound::Explain { relation, is_verbose: explain.is_verbose })
+                    Ok(Bound::Explain {
+                        relation,
+                        is_verbose: explain.is_verbose,
+                    })
                 }
                 crate::sql::ExplainTarget::Statement(inner) => {
                     let mut scratch = catalog.clone();
                     match Box::pin(self.bind(inner, &mut scratch)).await? {
                         Bound::Query(plan) => Ok(Bound::ExplainQuery(plan, explain.is_verbose)),
                         Bound::Create(relation) => Ok(Bound::ExplainCreate(relation, explain.is_verbose)),
-                        _ => Err(vec![Diagnostic::error(SqlState::Unsupported, "EXPLAIN takes a view, a query or a CREATE", inner.span)]),
+                        _ => Err(vec![Diagnostic::error(
+                            SqlState::Unsupported,
+                            "EXPLAIN takes a view, a query or a CREATE",
+                            inner.span,
+                        )]),
                     }
                 }
             },
             StatementKind::Insert(insert) => {
                 let table = self.known(&insert.table, catalog)?.to_owned();
-                let is_memory = catalog.source(&table).is_some_and(|source| source.connector == "memory");
+                let is_memory = catalog
+                    .source(&table)
+                    .is_some_and(|source| source.connector == "memory");
                 if !is_memory {
                     return Err(vec![
-                        Diagnostic::error(SqlState::Unsupported, format!("`{table}` does not take INSERT"), insert.table.span)
-                            .help("only sources with connector = 'memory' do; write to the topic with `zeta replay`"),
+                        Diagnostic::error(
+                            SqlState::Unsupported,
+                            format!("`{table}` does not take INSERT"),
+                            insert.table.span,
+                        )
+                        .help("only sources with connector = 'memory' do; write to the topic with `zeta replay`"),
                     ]);
                 }
                 let query = self.query(&insert.source, statement.span, catalog).await?;
-                Ok(Bound::Insert { table, columns: insert.columns.iter().map(|column| column.value.clone()).collect(), query })
+                Ok(Bound::Insert {
+                    table,
+                    columns: insert.columns.iter().map(|column| column.value.clone()).collect(),
+                    query,
+                })
             }
         }
     }
 
-    fn create_source(&self, create: &CreateSource, statement: &Statement, catalog: &mut Catalog) -> Result<Bound, Mistakes> {
+    fn create_source(
+        &self,
+        create: &CreateSource,
+        statement: &Statement,
+        catalog: &mut Catalog,
+    ) -> Result<Bound, Mistakes> {
         let mut mistakes = Vec::new();
         if let Some(done) = self.taken(&create.name, create.if_not_exists, catalog, &mut mistakes) {
             return done;
@@ -136,7 +174,8 @@ impl Binder<'_> {
         for column in &create.columns {
             if fields.iter().any(|field| *field.name() == column.name.value) {
                 let message = format!("two columns are named `{}`", column.name.value);
-                mistakes.push(Diagnostic::error(SqlState::Duplicate, message, column.name.span).help("rename one of them"));
+                mistakes
+                    .push(Diagnostic::error(SqlState::Duplicate, message, column.name.span).help("rename one of them"));
                 continue;
             }
             match column_type(column) {
@@ -158,7 +197,10 @@ impl Binder<'_> {
         }
         if declared == 0 && columns_are_known {
             let message = format!("`{}` has no columns", create.name.value);
-            mistakes.push(Diagnostic::error(SqlState::Invalid, message, create.name.span).help("declare what a record holds, e.g. (symbol VARCHAR, price DOUBLE)"));
+            mistakes.push(
+                Diagnostic::error(SqlState::Invalid, message, create.name.span)
+                    .help("declare what a record holds, e.g. (symbol VARCHAR, price DOUBLE)"),
+            );
         }
 
         let mut watermark = None;
@@ -175,16 +217,27 @@ impl Binder<'_> {
                     }
                 }
                 Some(column) => {
-                    let message = format!("a watermark needs a TIMESTAMP column, but `{}` is {}", clause.column.value, type_name(fields[column].data_type()));
-                    let times: Vec<&str> =
-                        fields.iter().filter(|field| is_time(field.data_type())).map(|field| field.name().as_str()).collect();
-                    let mut mistake = Diagnostic::error(SqlState::TypeMismatch, message, clause.column.span).label("expected TIMESTAMP");
+                    let message = format!(
+                        "a watermark needs a TIMESTAMP column, but `{}` is {}",
+                        clause.column.value,
+                        type_name(fields[column].data_type())
+                    );
+                    let times: Vec<&str> = fields
+                        .iter()
+                        .filter(|field| is_time(field.data_type()))
+                        .map(|field| field.name().as_str())
+                        .collect();
+                    let mut mistake = Diagnostic::error(SqlState::TypeMismatch, message, clause.column.span)
+                        .label("expected TIMESTAMP");
                     if !times.is_empty() {
                         mistake = mistake.help(format!("TIMESTAMP columns: {}", times.join(", ")));
                     }
                     mistakes.push(mistake);
                 }
-                None if columns_are_known => mistakes.push(unknown_column(&clause.column, fields.iter().map(|field| field.name().as_str()))),
+                None if columns_are_known => mistakes.push(unknown_column(
+                    &clause.column,
+                    fields.iter().map(|field| field.name().as_str()),
+                )),
                 None => {}
             }
         }
@@ -202,7 +255,8 @@ impl Binder<'_> {
             format_options,
             trigger: Trigger::of(parse_duration(general.get("trigger").unwrap_or("100 ms")).unwrap_or_default()),
             idle_timeout: parse_duration(general.get("idle_timeout").unwrap_or("30 seconds")).unwrap_or_default(),
-            event_time_ahead_max: parse_duration(general.get("event_time_ahead_max").unwrap_or("1 hour")).unwrap_or_default(),
+            event_time_ahead_max: parse_duration(general.get("event_time_ahead_max").unwrap_or("1 hour"))
+                .unwrap_or_default(),
             sql: statement.text.clone(),
         };
         self.created(Relation::Source(Arc::new(definition)), mistakes, catalog)
@@ -215,9 +269,20 @@ impl Binder<'_> {
         statement: &Statement,
         mistakes: &mut Mistakes,
     ) -> (Option<&ConnectorSpec>, (Options, Options, Options)) {
-        let value = |name: &str| create.options.iter().find(|option| option.key.value.eq_ignore_ascii_case(name)).map(|option| &option.value);
+        let value = |name: &str| {
+            create
+                .options
+                .iter()
+                .find(|option| option.key.value.eq_ignore_ascii_case(name))
+                .map(|option| &option.value)
+        };
         let names = |names: &[&'static str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
-        let connector_names: Vec<&'static str> = self.registry.connectors.iter().map(|connector| connector.name).collect();
+        let connector_names: Vec<&'static str> = self
+            .registry
+            .connectors
+            .iter()
+            .map(|connector| connector.name)
+            .collect();
         let connector = value("connector").and_then(|given| {
             let found = self.registry.connector(&given.value);
             if found.is_none() {
@@ -238,7 +303,11 @@ impl Binder<'_> {
         };
         let connector_specs = connector.map_or(&[] as &[OptionSpec], |connector| connector.options);
         let format_specs = format.map_or(&[] as &[OptionSpec], |format| format.options);
-        let known: Vec<&OptionSpec> = SOURCE_OPTIONS.iter().chain(connector_specs).chain(format_specs).collect();
+        let known: Vec<&OptionSpec> = SOURCE_OPTIONS
+            .iter()
+            .chain(connector_specs)
+            .chain(format_specs)
+            .collect();
         let prefixes = connector.map_or(&[] as &[&str], |connector| connector.open_prefixes);
         let is_open = |key: &str| prefixes.iter().any(|prefix| key.starts_with(prefix));
         // Without its connector an option cannot be told wrong.
@@ -247,12 +316,19 @@ impl Binder<'_> {
         for spec in known.iter().filter(|spec| spec.is_required) {
             let is_given = create.options.iter().any(|option| spec.answers_to(&option.key.value));
             if !is_given && (spec.name == "connector" || connector.is_some()) {
-                let message = format!("source `{}` has no option `{}`: {}", create.name.value, spec.name, spec.help);
+                let message = format!(
+                    "source `{}` has no option `{}`: {}",
+                    create.name.value, spec.name, spec.help
+                );
                 let help = match spec.name {
                     "connector" => format!("add to WITH: connector = {}", one_of(&connector_names)),
                     name => format!("add to WITH: '{name}' = '…'"),
                 };
-                let span = if create.options.is_empty() { statement.span } else { create.name.span };
+                let span = if create.options.is_empty() {
+                    statement.span
+                } else {
+                    create.name.span
+                };
                 mistakes.push(Diagnostic::error(SqlState::InvalidOption, message, span).help(help));
             }
         }
@@ -260,14 +336,30 @@ impl Binder<'_> {
             let given = create
                 .options
                 .iter()
-                .filter(|option| specs.iter().any(|spec| spec.answers_to(&option.key.value)) || (takes_open && is_open(&option.key.value)))
+                .filter(|option| {
+                    specs.iter().any(|spec| spec.answers_to(&option.key.value))
+                        || (takes_open && is_open(&option.key.value))
+                })
                 .map(|option| (option.key.value.clone(), option.value.value.clone()));
             Options::resolve(specs, given)
         };
-        (connector, (of(SOURCE_OPTIONS, false), of(connector_specs_static(connector), true), of(format_specs_static(format), false)))
+        (
+            connector,
+            (
+                of(SOURCE_OPTIONS, false),
+                of(connector_specs_static(connector), true),
+                of(format_specs_static(format), false),
+            ),
+        )
     }
 
-    fn include(&self, include: &Include, connector: &ConnectorSpec, fields: &[Field], mistakes: &mut Mistakes) -> Option<Field> {
+    fn include(
+        &self,
+        include: &Include,
+        connector: &ConnectorSpec,
+        fields: &[Field],
+        mistakes: &mut Mistakes,
+    ) -> Option<Field> {
         let Some(spec) = connector.fields.iter().find(|field| field.name == include.field.value) else {
             let names: Vec<&str> = connector.fields.iter().map(|field| field.name).collect();
             let message = format!("{} has no field `{}` to include", connector.name, include.field.value);
@@ -283,10 +375,17 @@ impl Binder<'_> {
         };
         if fields.iter().any(|field| *field.name() == include.name.value) {
             let message = format!("two columns are named `{}`", include.name.value);
-            mistakes.push(Diagnostic::error(SqlState::Duplicate, message, include.name.span).help("give the field another name with AS"));
+            mistakes.push(
+                Diagnostic::error(SqlState::Duplicate, message, include.name.span)
+                    .help("give the field another name with AS"),
+            );
             return None;
         }
-        Some(Field::new(&include.name.value, spec.data_type.clone(), spec.is_nullable))
+        Some(Field::new(
+            &include.name.value,
+            spec.data_type.clone(),
+            spec.is_nullable,
+        ))
     }
 
     fn watermark(
@@ -297,11 +396,18 @@ impl Binder<'_> {
         statement: &Statement,
     ) -> Result<WatermarkDefinition, Mistakes> {
         let name = &clause.column.value;
-        let df_schema = DFSchema::try_from(schema.as_ref().clone()).map_err(|e| self.mistakes(&e, statement.span, &[]))?;
+        let df_schema =
+            DFSchema::try_from(schema.as_ref().clone()).map_err(|e| self.mistakes(&e, statement.span, &[]))?;
         let (expression, text) = match &clause.expression {
-            None => (datafusion::logical_expr::Expr::Column(datafusion::common::Column::from_name(name)), name.clone()),
+            None => (
+                datafusion::logical_expr::Expr::Column(datafusion::common::Column::from_name(name)),
+                name.clone(),
+            ),
             Some(written) => {
-                let aliased = ast::ExprWithAlias { expr: written.value.clone(), alias: None };
+                let aliased = ast::ExprWithAlias {
+                    expr: written.value.clone(),
+                    alias: None,
+                };
                 let expression = self
                     .base
                     .create_logical_expr_from_sql_expr(aliased, &df_schema)
@@ -309,8 +415,13 @@ impl Binder<'_> {
                 (expression, written.value.to_string())
             }
         };
-        let span = clause.expression.as_ref().map_or(clause.column.span, |written| written.span);
-        let data_type = expression.get_type(&df_schema).map_err(|e| self.mistakes(&e, span, &[]))?;
+        let span = clause
+            .expression
+            .as_ref()
+            .map_or(clause.column.span, |written| written.span);
+        let data_type = expression
+            .get_type(&df_schema)
+            .map_err(|e| self.mistakes(&e, span, &[]))?;
         if !matches!(data_type, DataType::Timestamp(..)) {
             let message = format!("a watermark is a TIMESTAMP, but this is {}", type_name(&data_type));
             return Err(vec![
@@ -319,9 +430,20 @@ impl Binder<'_> {
             ]);
         }
         let nanoseconds = DataType::Timestamp(TimeUnit::Nanosecond, None);
-        let expression = if data_type == nanoseconds { expression } else { cast(expression, nanoseconds) };
-        let expression = self.base.create_physical_expr(expression, &df_schema).map_err(|e| self.mistakes(&e, span, &[]))?;
-        Ok(WatermarkDefinition { column, expression, text })
+        let expression = if data_type == nanoseconds {
+            expression
+        } else {
+            cast(expression, nanoseconds)
+        };
+        let expression = self
+            .base
+            .create_physical_expr(expression, &df_schema)
+            .map_err(|e| self.mistakes(&e, span, &[]))?;
+        Ok(WatermarkDefinition {
+            column,
+            expression,
+            text,
+        })
     }
 
     async fn create_external_table(
@@ -336,13 +458,20 @@ impl Binder<'_> {
         }
         if !create.format.value.eq_ignore_ascii_case("parquet") {
             let message = format!("files stored as {} cannot be read", create.format.value);
-            mistakes.push(Diagnostic::error(SqlState::Unsupported, message, create.format.span).help("STORED AS PARQUET is supported"));
+            mistakes.push(
+                Diagnostic::error(SqlState::Unsupported, message, create.format.span)
+                    .help("STORED AS PARQUET is supported"),
+            );
         }
         check_options(&create.options, &[], true, &|_| false, &mut mistakes);
         if let Some(first) = create.columns.first() {
             mistakes.push(
-                Diagnostic::error(SqlState::Unsupported, "declared columns of an external table are not supported", first.name.span)
-                    .help("leave the list out: Parquet files say what they hold"),
+                Diagnostic::error(
+                    SqlState::Unsupported,
+                    "declared columns of an external table are not supported",
+                    first.name.span,
+                )
+                .help("leave the list out: Parquet files say what they hold"),
             );
         }
         let mut file_name_column = None;
@@ -351,13 +480,19 @@ impl Binder<'_> {
                 file_name_column = Some(include.name.value.clone());
             } else {
                 let message = format!("an external table has no field `{}` to include", include.field.value);
-                mistakes.push(Diagnostic::error(SqlState::UnknownColumn, message, include.field.span).help("fields: file_name"));
+                mistakes.push(
+                    Diagnostic::error(SqlState::UnknownColumn, message, include.field.span).help("fields: file_name"),
+                );
             }
         }
         if !mistakes.is_empty() {
             return Err(mistakes);
         }
-        let open = OpenExternal { name: create.name.value.clone(), location: create.location.value.clone(), file_name_column };
+        let open = OpenExternal {
+            name: create.name.value.clone(),
+            location: create.location.value.clone(),
+            file_name_column,
+        };
         match (self.registry.open_external)(open).await {
             Ok(table) => {
                 let definition = ExternalDefinition {
@@ -368,11 +503,20 @@ impl Binder<'_> {
                 };
                 self.created(Relation::External(Arc::new(definition)), mistakes, catalog)
             }
-            Err(error) => Err(vec![Diagnostic::error(SqlState::Invalid, error.to_string(), create.location.span)]),
+            Err(error) => Err(vec![Diagnostic::error(
+                SqlState::Invalid,
+                error.to_string(),
+                create.location.span,
+            )]),
         }
     }
 
-    async fn create_view(&self, create: &CreateView, statement: &Statement, catalog: &mut Catalog) -> Result<Bound, Mistakes> {
+    async fn create_view(
+        &self,
+        create: &CreateView,
+        statement: &Statement,
+        catalog: &mut Catalog,
+    ) -> Result<Bound, Mistakes> {
         let mut mistakes = Vec::new();
         if let Some(done) = self.taken(&create.name, create.if_not_exists, catalog, &mut mistakes) {
             return done;
@@ -382,7 +526,12 @@ impl Binder<'_> {
         tables.extend(side_outputs(catalog));
         let session = session_over(self.base, tables);
         let plan = self.plan(&session, &create.query, create.query_span, catalog).await?;
-        let definition = ViewDefinition { name: create.name.value.clone(), reads: scanned(&plan), plan, sql: statement.text.clone() };
+        let definition = ViewDefinition {
+            name: create.name.value.clone(),
+            reads: scanned(&plan),
+            plan,
+            sql: statement.text.clone(),
+        };
         self.created(Relation::View(Arc::new(definition)), mistakes, catalog)
     }
 
@@ -408,7 +557,14 @@ impl Binder<'_> {
         };
         let emit = create.emit.as_ref().map_or(Emit::Changes, |emit| emit.value.clone());
         let emit_span = create.emit.as_ref().map_or(create.query_span, |emit| emit.span);
-        let scope = Scope { session: &session, catalog, places: self.places, text: self.text, statement: create.query_span, emit_span };
+        let scope = Scope {
+            session: &session,
+            catalog,
+            places: self.places,
+            text: self.text,
+            statement: create.query_span,
+            emit_span,
+        };
         let stream = StreamPlan::of(&plan, &emit, &scope);
         let stream = match stream {
             Ok(stream) => stream,
@@ -431,7 +587,11 @@ impl Binder<'_> {
             stream,
             source,
             emit,
-            options: create.options.iter().map(|option| (option.key.value.clone(), option.value.value.clone())).collect(),
+            options: create
+                .options
+                .iter()
+                .map(|option| (option.key.value.clone(), option.value.value.clone()))
+                .collect(),
             sql: statement.text.clone(),
         };
         self.created(Relation::Materialized(Arc::new(definition)), mistakes, catalog)
@@ -439,7 +599,11 @@ impl Binder<'_> {
 
     fn drop(&self, drop: &Drop, catalog: &mut Catalog) -> Result<Bound, Mistakes> {
         let Some(relation) = catalog.get(&drop.name.value) else {
-            return if drop.if_exists { Ok(Bound::Nothing) } else { self.known(&drop.name, catalog).map(|_| Bound::Nothing) };
+            return if drop.if_exists {
+                Ok(Bound::Nothing)
+            } else {
+                self.known(&drop.name, catalog).map(|_| Bound::Nothing)
+            };
         };
         let fits = matches!(
             (drop.kind, relation),
@@ -457,13 +621,16 @@ impl Binder<'_> {
                 Relation::Materialized(_) => "MATERIALIZED VIEW",
             };
             return Err(vec![
-                Diagnostic::error(SqlState::Invalid, message, drop.name.span).help(format!("write DROP {words} {}", drop.name.value)),
+                Diagnostic::error(SqlState::Invalid, message, drop.name.span)
+                    .help(format!("write DROP {words} {}", drop.name.value)),
             ]);
         }
         let readers = catalog.readers_of(&drop.name.value);
         if !readers.is_empty() {
             let message = format!("`{}` is read by {}", drop.name.value, readers.join(", "));
-            return Err(vec![Diagnostic::error(SqlState::Invalid, message, drop.name.span).help("drop those first")]);
+            return Err(vec![
+                Diagnostic::error(SqlState::Invalid, message, drop.name.span).help("drop those first"),
+            ]);
         }
         catalog.remove(&drop.name.value);
         Ok(Bound::Drop(drop.name.value.clone()))
@@ -471,18 +638,32 @@ impl Binder<'_> {
 
     async fn query(&self, query: &ast::Query, span: Span, catalog: &Catalog) -> Result<LogicalPlan, Mistakes> {
         let mut tables = self.definitions(catalog, Rows::Snapshots);
-        tables.extend(self.snapshots.iter().map(|(name, table)| (name.clone(), Arc::clone(table))));
+        tables.extend(
+            self.snapshots
+                .iter()
+                .map(|(name, table)| (name.clone(), Arc::clone(table))),
+        );
         let session = session_over(self.base, tables);
         self.plan(&session, query, span, catalog).await
     }
 
-    async fn plan(&self, session: &SessionState, query: &ast::Query, span: Span, catalog: &Catalog) -> Result<LogicalPlan, Mistakes> {
+    async fn plan(
+        &self,
+        session: &SessionState,
+        query: &ast::Query,
+        span: Span,
+        catalog: &Catalog,
+    ) -> Result<LogicalPlan, Mistakes> {
         let statement = PlannerStatement::Statement(Box::new(ast::Statement::Query(Box::new(query.clone()))));
         let names: Vec<&str> = catalog.names().collect();
-        let plan = datafusion_entry::logical_plan(session, statement).await.map_err(|e| self.mistakes(&e, span, &names))?;
+        let plan = datafusion_entry::logical_plan(session, statement)
+            .await
+            .map_err(|e| self.mistakes(&e, span, &names))?;
         // Types are checked here, so that a mistake is found before anything runs.
         let analyzer = datafusion::optimizer::Analyzer::new();
-        analyzer.execute_and_check(plan.clone(), session.config_options(), |_, _| {}).map_err(|e| self.mistakes(&e, span, &names))?;
+        analyzer
+            .execute_and_check(plan.clone(), session.config_options(), |_, _| {})
+            .map_err(|e| self.mistakes(&e, span, &names))?;
         Ok(plan)
     }
 
@@ -495,14 +676,25 @@ impl Binder<'_> {
                     Relation::Source(source) => {
                         let views: Vec<&str> = catalog.readers_of(&source.name);
                         let refusal = match views.as_slice() {
-                            [] => format!("`{}` is a source and keeps no rows: make a materialized view of it", source.name),
-                            views => format!("`{}` is a source and keeps no rows: query {}", source.name, views.join(" or ")),
+                            [] => format!(
+                                "`{}` is a source and keeps no rows: make a materialized view of it",
+                                source.name
+                            ),
+                            views => format!(
+                                "`{}` is a source and keeps no rows: query {}",
+                                source.name,
+                                views.join(" or ")
+                            ),
                         };
                         Arc::new(StreamRelation::new(&source.name, Arc::clone(&source.schema), refusal))
                     }
                     Relation::Materialized(view) => {
                         let refusal = format!("`{}` has not started yet", view.name);
-                        Arc::new(StreamRelation::new(&view.name, Arc::clone(&view.stream.schema), refusal))
+                        Arc::new(StreamRelation::new(
+                            &view.name,
+                            Arc::clone(&view.stream.schema),
+                            refusal,
+                        ))
                     }
                     Relation::External(table) => Arc::clone(&table.table),
                     Relation::View(view) => {
@@ -521,9 +713,16 @@ impl Binder<'_> {
     /// The plan of a plain view over the rows of now.
     fn over_snapshots(&self, plan: &LogicalPlan) -> LogicalPlan {
         let bound = plan.clone().transform_up_with_subqueries(|node| {
-            let LogicalPlan::TableScan(scan) = &node else { return Ok(Transformed::no(node)) };
-            let Some(table) = self.snapshots.get(scan.table_name.table()) else { return Ok(Transformed::no(node)) };
-            let scan = TableScan { source: provider_as_source(Arc::clone(table)), ..scan.clone() };
+            let LogicalPlan::TableScan(scan) = &node else {
+                return Ok(Transformed::no(node));
+            };
+            let Some(table) = self.snapshots.get(scan.table_name.table()) else {
+                return Ok(Transformed::no(node));
+            };
+            let scan = TableScan {
+                source: provider_as_source(Arc::clone(table)),
+                ..scan.clone()
+            };
             Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
         });
         bound.expect("the function cannot fail").data
@@ -533,7 +732,11 @@ impl Binder<'_> {
         if catalog.get(relation.name()).is_none() {
             catalog.add(relation.clone());
         }
-        if mistakes.is_empty() { Ok(Bound::Create(relation)) } else { Err(mistakes) }
+        if mistakes.is_empty() {
+            Ok(Bound::Create(relation))
+        } else {
+            Err(mistakes)
+        }
     }
 
     /// Whether the name can be used: `Some` ends the statement.
@@ -553,7 +756,10 @@ impl Binder<'_> {
             return Some(Ok(Bound::Nothing));
         }
         let message = format!("`{}` exists already: a {}", name.value, existing.kind());
-        Some(Err(vec![Diagnostic::error(SqlState::Duplicate, message, name.span).help("choose another name, or add IF NOT EXISTS")]))
+        Some(Err(vec![
+            Diagnostic::error(SqlState::Duplicate, message, name.span)
+                .help("choose another name, or add IF NOT EXISTS"),
+        ]))
     }
 
     fn known<'b>(&self, name: &'b Spanned<String>, catalog: &Catalog) -> Result<&'b str, Mistakes> {
@@ -561,7 +767,11 @@ impl Binder<'_> {
             return Ok(&name.value);
         }
         let names: Vec<&str> = catalog.names().collect();
-        let mistake = Diagnostic::error(SqlState::UnknownTable, format!("no table or view named `{}`", name.value), name.span);
+        let mistake = Diagnostic::error(
+            SqlState::UnknownTable,
+            format!("no table or view named `{}`", name.value),
+            name.span,
+        );
         Err(vec![match suggest::nearest(&name.value, names.iter().copied()) {
             Some(near) => mistake.help(format!("did you mean `{near}`?")),
             None if names.is_empty() => mistake.help("nothing is defined yet"),
@@ -600,7 +810,13 @@ fn format_specs_static(format: Option<&super::registry::FormatSpec>) -> &'static
     format.map_or(&[], |format| format.options)
 }
 
-fn check_options(given: &[SqlOption], known: &[&OptionSpec], is_judged: bool, is_open: &dyn Fn(&str) -> bool, mistakes: &mut Mistakes) {
+fn check_options(
+    given: &[SqlOption],
+    known: &[&OptionSpec],
+    is_judged: bool,
+    is_open: &dyn Fn(&str) -> bool,
+    mistakes: &mut Mistakes,
+) {
     for (index, option) in given.iter().enumerate() {
         let key = &option.key.value;
         let spec = known.iter().find(|spec| spec.answers_to(key));
@@ -609,7 +825,9 @@ fn check_options(given: &[SqlOption], known: &[&OptionSpec], is_judged: bool, is
                 let is_twice = given[..index].iter().any(|earlier| spec.answers_to(&earlier.key.value));
                 if is_twice {
                     let message = format!("option `{}` is given twice", spec.name);
-                    mistakes.push(Diagnostic::error(SqlState::InvalidOption, message, option.key.span).help("remove one of them"));
+                    mistakes.push(
+                        Diagnostic::error(SqlState::InvalidOption, message, option.key.span).help("remove one of them"),
+                    );
                 }
                 if let Err(reason) = spec.check(&option.value.value) {
                     let mistake = Diagnostic::error(SqlState::InvalidOption, reason, option.value.span);
@@ -626,7 +844,11 @@ fn check_options(given: &[SqlOption], known: &[&OptionSpec], is_judged: bool, is
             None if is_open(key) || !is_judged => {}
             None => {
                 let names: Vec<&str> = known.iter().map(|spec| spec.name).collect();
-                let mistake = Diagnostic::error(SqlState::InvalidOption, format!("no option named `{key}`"), option.key.span);
+                let mistake = Diagnostic::error(
+                    SqlState::InvalidOption,
+                    format!("no option named `{key}`"),
+                    option.key.span,
+                );
                 mistakes.push(match suggest::nearest(key, names.iter().copied()) {
                     Some(near) => mistake.help(format!("did you mean `{near}`?")),
                     None if names.is_empty() => mistake.help("this statement takes no options"),
@@ -638,7 +860,11 @@ fn check_options(given: &[SqlOption], known: &[&OptionSpec], is_judged: bool, is
 }
 
 fn unknown_choice(what: &str, given: &Spanned<String>, names: &[String]) -> Diagnostic {
-    let mistake = Diagnostic::error(SqlState::InvalidOption, format!("no {what} named '{}'", given.value), given.span);
+    let mistake = Diagnostic::error(
+        SqlState::InvalidOption,
+        format!("no {what} named '{}'", given.value),
+        given.span,
+    );
     match suggest::nearest(&given.value, names.iter().map(String::as_str)) {
         Some(near) => mistake.help(format!("did you mean '{near}'?")),
         None => mistake.help(format!("there are: {}", names.join(", "))),
@@ -647,7 +873,11 @@ fn unknown_choice(what: &str, given: &Spanned<String>, names: &[String]) -> Diag
 
 fn unknown_column<'a>(name: &Spanned<String>, columns: impl Iterator<Item = &'a str>) -> Diagnostic {
     let columns: Vec<&str> = columns.collect();
-    let mistake = Diagnostic::error(SqlState::UnknownColumn, format!("no column named `{}`", name.value), name.span);
+    let mistake = Diagnostic::error(
+        SqlState::UnknownColumn,
+        format!("no column named `{}`", name.value),
+        name.span,
+    );
     let mistake = match suggest::nearest(&name.value, columns.iter().copied()) {
         Some(near) => mistake.help(format!("did you mean `{near}`?")),
         None => mistake,
@@ -670,7 +900,12 @@ fn scanned(plan: &LogicalPlan) -> Vec<String> {
             _ => None,
         };
         // Who reads a side output reads what it belongs to.
-        let name = name.map(|name| SIDE_SUFFIXES.iter().find_map(|suffix| name.strip_suffix(*suffix)).unwrap_or(name));
+        let name = name.map(|name| {
+            SIDE_SUFFIXES
+                .iter()
+                .find_map(|suffix| name.strip_suffix(*suffix))
+                .unwrap_or(name)
+        });
         if let Some(name) = name
             && !names.iter().any(|known| known == name)
         {
@@ -697,7 +932,12 @@ fn column_type(column: &Column) -> Result<DataType, Box<Diagnostic>> {
         Sql::BigIntUnsigned(_) => DataType::UInt64,
         Sql::Real | Sql::Float4 | Sql::Float(_) => DataType::Float32,
         Sql::Double(_) | Sql::DoublePrecision | Sql::Float8 => DataType::Float64,
-        Sql::Varchar(_) | Sql::Text | Sql::String(_) | Sql::Char(_) | Sql::CharVarying(_) | Sql::CharacterVarying(_) => DataType::Utf8View,
+        Sql::Varchar(_)
+        | Sql::Text
+        | Sql::String(_)
+        | Sql::Char(_)
+        | Sql::CharVarying(_)
+        | Sql::CharacterVarying(_) => DataType::Utf8View,
         Sql::Timestamp(_, ast::TimezoneInfo::None | ast::TimezoneInfo::WithoutTimeZone) | Sql::Datetime(_) => {
             DataType::Timestamp(TimeUnit::Nanosecond, None)
         }
@@ -706,25 +946,46 @@ fn column_type(column: &Column) -> Result<DataType, Box<Diagnostic>> {
         Sql::Date => DataType::Date32,
         Sql::Decimal(info) | Sql::Numeric(info) => match info {
             ExactNumberInfo::None => DataType::Decimal128(38, 10),
-            ExactNumberInfo::Precision(precision) if (1..=38).contains(precision) => DataType::Decimal128(*precision as u8, 0),
-            ExactNumberInfo::PrecisionAndScale(precision, scale) if (1..=38).contains(precision) && 0 <= *scale && *scale as u64 <= *precision => {
+            ExactNumberInfo::Precision(precision) if (1..=38).contains(precision) => {
+                DataType::Decimal128(*precision as u8, 0)
+            }
+            ExactNumberInfo::PrecisionAndScale(precision, scale)
+                if (1..=38).contains(precision) && 0 <= *scale && *scale as u64 <= *precision =>
+            {
                 DataType::Decimal128(*precision as u8, *scale as i8)
             }
             _ => {
                 return Err(Box::new(
-                    Diagnostic::error(SqlState::TypeMismatch, "a DECIMAL has 1 to 38 digits", column.data_type.span).help("e.g. DECIMAL(18, 4)"),
+                    Diagnostic::error(
+                        SqlState::TypeMismatch,
+                        "a DECIMAL has 1 to 38 digits",
+                        column.data_type.span,
+                    )
+                    .help("e.g. DECIMAL(18, 4)"),
                 ));
             }
         },
         other => {
             let message = format!("columns of type {other} are not supported");
-            let names =
-                ["BOOLEAN", "SMALLINT", "INT", "BIGINT", "REAL", "DOUBLE", "DECIMAL(18, 4)", "VARCHAR", "DATE", "TIMESTAMP"];
+            let names = [
+                "BOOLEAN",
+                "SMALLINT",
+                "INT",
+                "BIGINT",
+                "REAL",
+                "DOUBLE",
+                "DECIMAL(18, 4)",
+                "VARCHAR",
+                "DATE",
+                "TIMESTAMP",
+            ];
             let mistake = Diagnostic::error(SqlState::TypeMismatch, message, column.data_type.span);
-            return Err(Box::new(match suggest::nearest(&other.to_string().to_uppercase(), names) {
-                Some(near) => mistake.help(format!("did you mean {near}?")),
-                None => mistake.help(format!("types: {}", names.join(", "))),
-            }));
+            return Err(Box::new(
+                match suggest::nearest(&other.to_string().to_uppercase(), names) {
+                    Some(near) => mistake.help(format!("did you mean {near}?")),
+                    None => mistake.help(format!("types: {}", names.join(", "))),
+                },
+            ));
         }
     };
     Ok(data_type)

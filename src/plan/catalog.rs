@@ -175,7 +175,11 @@ impl Catalog {
     }
 
     pub fn readers_of(&self, name: &str) -> Vec<&str> {
-        self.relations.iter().filter(|relation| relation.reads().iter().any(|read| read == name)).map(Relation::name).collect()
+        self.relations
+            .iter()
+            .filter(|relation| relation.reads().iter().any(|read| read == name))
+            .map(Relation::name)
+            .collect()
     }
 
     pub fn source(&self, name: &str) -> Option<&Arc<SourceDefinition>> {
@@ -207,13 +211,15 @@ impl Catalog {
     pub fn history_of(&self, view: &MaterializedDefinition) -> Option<&Arc<ExternalDefinition>> {
         let source = self.source(&view.source)?;
         self.relations.iter().find_map(|relation| {
-            let Relation::External(table) = relation else { return None };
+            let Relation::External(table) = relation else {
+                return None;
+            };
             let schema = table.table.schema();
             let fits = view.stream.source_columns.iter().all(|column| {
                 let wanted = source.schema.field(*column);
-                schema.field_with_name(wanted.name()).is_ok_and(|found| {
-                    arrow::compute::can_cast_types(found.data_type(), wanted.data_type())
-                })
+                schema
+                    .field_with_name(wanted.name())
+                    .is_ok_and(|found| arrow::compute::can_cast_types(found.data_type(), wanted.data_type()))
             });
             (fits && view.stream.reads_source_directly).then_some(table)
         })
@@ -234,7 +240,11 @@ pub fn bad_schema() -> SchemaRef {
 pub fn late_schema(rows: &SchemaRef) -> SchemaRef {
     let time = DataType::Timestamp(TimeUnit::Nanosecond, None);
     let own = ["window_start", "window_end", "late_by_ms"];
-    let fields = rows.fields().iter().filter(|field| !own.contains(&field.name().as_str())).cloned();
+    let fields = rows
+        .fields()
+        .iter()
+        .filter(|field| !own.contains(&field.name().as_str()))
+        .cloned();
     Arc::new(Schema::new(
         fields
             .chain([

@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use crate::{operator::{Emission, Step}, sql::Emit};
+use crate::{
+    operator::{Emission, Step},
+    sql::Emit,
+};
 
 use super::{
     catalog::{Catalog, MaterializedDefinition, Relation, Trigger},
@@ -13,7 +16,11 @@ use super::{
 pub fn explain(catalog: &Catalog, relation: &Relation, is_verbose: bool) -> String {
     match relation {
         Relation::Materialized(view) => view_text(catalog, view, is_verbose),
-        Relation::View(view) => format!("view {}: computed when it is read\n{}", view.name, view.plan.display_indent()),
+        Relation::View(view) => format!(
+            "view {}: computed when it is read\n{}",
+            view.name,
+            view.plan.display_indent()
+        ),
         Relation::External(table) => format!("external table {}: Parquet files in {}", table.name, table.location),
         Relation::Source(source) => {
             let trigger = match source.trigger {
@@ -21,11 +28,18 @@ pub fn explain(catalog: &Catalog, relation: &Relation, is_verbose: bool) -> Stri
                 Trigger::AtMostEvery(interval) => format!("as soon as rows are there, at most every {interval:?}"),
                 Trigger::Interval(interval) => format!("every {interval:?}"),
             };
-            let mut text = format!("source {}: {} as {}, an epoch {trigger}\n", source.name, source.connector, source.format);
+            let mut text = format!(
+                "source {}: {} as {}, an epoch {trigger}\n",
+                source.name, source.connector, source.format
+            );
             match &source.watermark {
                 Some(watermark) => {
                     let column = source.schema.field(watermark.column).name();
-                    let _infallible = writeln!(text, "watermark: {} of {column}, per split; idle after {:?}", watermark.text, source.idle_timeout);
+                    let _infallible = writeln!(
+                        text,
+                        "watermark: {} of {column}, per split; idle after {:?}",
+                        watermark.text, source.idle_timeout
+                    );
                 }
                 None => text.push_str("watermark: none\n"),
             }
@@ -37,7 +51,13 @@ pub fn explain(catalog: &Catalog, relation: &Relation, is_verbose: bool) -> Stri
 fn view_text(catalog: &Catalog, view: &MaterializedDefinition, is_verbose: bool) -> String {
     let stream = &view.stream;
     let mut lines = vec![format!("materialized view {}", view.name)];
-    let names = |columns: &[usize]| columns.iter().map(|column| stream.schema.field(*column).name().as_str()).collect::<Vec<_>>().join(", ");
+    let names = |columns: &[usize]| {
+        columns
+            .iter()
+            .map(|column| stream.schema.field(*column).name().as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     lines.push(match &view.emit {
         Emit::Changes => "emit: changes, at each epoch".into(),
         Emit::OnWindowClose => "emit: each window once, when it is closed".into(),
@@ -54,22 +74,44 @@ fn view_text(catalog: &Catalog, view: &MaterializedDefinition, is_verbose: bool)
     lines.push("dataflow:".into());
     let upstream = catalog.get(&stream.upstream).expect("what a view reads is there");
     let upstream_schema = upstream.schema();
-    let columns = stream.source_columns.iter().map(|column| upstream_schema.field(*column).name().as_str()).collect::<Vec<_>>().join(", ");
+    let columns = stream
+        .source_columns
+        .iter()
+        .map(|column| upstream_schema.field(*column).name().as_str())
+        .collect::<Vec<_>>()
+        .join(", ");
     lines.push(format!("  read {} {}: {columns}", upstream.kind(), stream.upstream));
     for stage in &stream.stages {
         match stage {
             Stage::Segment(steps) => lines.extend(steps.iter().map(|step| match step {
                 Step::Filter(predicate) => format!("  filter {predicate}"),
                 Step::Project { schema, columns } if is_verbose => {
-                    let columns = schema.fields().iter().zip(columns).map(|(field, column)| format!("{} = {column}", field.name()));
+                    let columns = schema
+                        .fields()
+                        .iter()
+                        .zip(columns)
+                        .map(|(field, column)| format!("{} = {column}", field.name()));
                     format!("  project {}", columns.collect::<Vec<_>>().join(", "))
                 }
                 Step::Project { schema, .. } | Step::Select { schema, .. } => {
-                    format!("  project {}", schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", "))
+                    format!(
+                        "  project {}",
+                        schema
+                            .fields()
+                            .iter()
+                            .map(|field| field.name().as_str())
+                            .collect::<Vec<_>>()
+                            .join(", ")
+                    )
                 }
                 Step::Window { window, .. } => format!("  assign windows of {} s", window.size_ns as f64 / 1e9),
             })),
-            Stage::WindowAggregate { window, emission, schema, .. } => {
+            Stage::WindowAggregate {
+                window,
+                emission,
+                schema,
+                ..
+            } => {
                 lines.push(format!("  aggregate per window and key: {}", field_names(schema)));
                 lines.push(format!(
                     "    state: a group per key of every open window of {} s; gone when the watermark reaches its end",
@@ -95,5 +137,10 @@ fn view_text(catalog: &Catalog, view: &MaterializedDefinition, is_verbose: bool)
 }
 
 fn field_names(schema: &arrow::datatypes::SchemaRef) -> String {
-    schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ")
+    schema
+        .fields()
+        .iter()
+        .map(|field| field.name().as_str())
+        .collect::<Vec<_>>()
+        .join(", ")
 }

@@ -12,11 +12,18 @@ use crate::sql::{Diagnostic, Span, SqlState, suggest};
 pub type Places<'a> = &'a (dyn Fn(AstSpan) -> Option<Span> + Sync);
 
 /// Every mistake that an error stands for. `statement` is where to point when the error names no place.
-pub fn diagnostics_of(error: &DataFusionError, places: Places, statement: Span, text: &str, tables: &[&str]) -> Vec<Diagnostic> {
+pub fn diagnostics_of(
+    error: &DataFusionError,
+    places: Places,
+    statement: Span,
+    text: &str,
+    tables: &[&str],
+) -> Vec<Diagnostic> {
     match error {
-        DataFusionError::Collection(errors) => {
-            errors.iter().flat_map(|error| diagnostics_of(error, places, statement, text, tables)).collect()
-        }
+        DataFusionError::Collection(errors) => errors
+            .iter()
+            .flat_map(|error| diagnostics_of(error, places, statement, text, tables))
+            .collect(),
         DataFusionError::Context(_, inner) => diagnostics_of(inner, places, statement, text, tables),
         _ => vec![diagnostic_of(error, places, statement, text, tables)],
     }
@@ -39,10 +46,16 @@ fn diagnostic_of(error: &DataFusionError, places: Places, statement: Span, text:
             plain_mistake(&clean(&message), &root.strip_backtrace(), tables)
         }
     };
-    diagnostic.span = span.or_else(|| named_in(&diagnostic.message, statement, text)).or(Some(statement));
+    diagnostic.span = span
+        .or_else(|| named_in(&diagnostic.message, statement, text))
+        .or(Some(statement));
     if let Some(noted) = noted {
         if diagnostic.label.is_none() {
-            diagnostic.label = noted.notes.first().map(|note| note.message.clone()).filter(|note| note.len() < 60);
+            diagnostic.label = noted
+                .notes
+                .first()
+                .map(|note| note.message.clone())
+                .filter(|note| note.len() < 60);
         }
         if diagnostic.help.is_empty() {
             diagnostic.help = noted.helps.iter().map(|help| clean(&help.message)).collect();
@@ -56,7 +69,11 @@ fn schema_mistake(error: &SchemaError) -> Diagnostic {
         SchemaError::FieldNotFound { field, valid_fields } => {
             let mut names: Vec<&str> = valid_fields.iter().map(|column| column.name.as_str()).collect();
             names.dedup();
-            let diagnostic = Diagnostic::error(SqlState::UnknownColumn, format!("no column named `{}`", field.name), None);
+            let diagnostic = Diagnostic::error(
+                SqlState::UnknownColumn,
+                format!("no column named `{}`", field.name),
+                None,
+            );
             let diagnostic = match suggest::nearest(&field.name, names.iter().copied()) {
                 Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
                 None => diagnostic,
@@ -66,12 +83,15 @@ fn schema_mistake(error: &SchemaError) -> Diagnostic {
                 false => diagnostic.help(format!("columns: {}", names.join(", "))),
             }
         }
-        SchemaError::AmbiguousReference { field } => {
-            Diagnostic::error(SqlState::AmbiguousColumn, format!("`{}` could be a column of two tables", field.name), None)
-                .help(format!("write the table before it, e.g. t.{}", field.name))
-        }
+        SchemaError::AmbiguousReference { field } => Diagnostic::error(
+            SqlState::AmbiguousColumn,
+            format!("`{}` could be a column of two tables", field.name),
+            None,
+        )
+        .help(format!("write the table before it, e.g. t.{}", field.name)),
         SchemaError::DuplicateQualifiedField { name, .. } | SchemaError::DuplicateUnqualifiedField { name } => {
-            Diagnostic::error(SqlState::Duplicate, format!("two columns are named `{name}`"), None).help("give one another name with AS")
+            Diagnostic::error(SqlState::Duplicate, format!("two columns are named `{name}`"), None)
+                .help("give one another name with AS")
         }
     }
 }
@@ -91,14 +111,20 @@ fn plain_mistake(message: &str, full: &str, tables: &[&str]) -> Diagnostic {
     if lower.starts_with("invalid function") {
         let name = quoted(message).unwrap_or_default();
         let diagnostic = Diagnostic::error(SqlState::UnknownFunction, format!("no function named `{name}`"), None);
-        return match full.split("Did you mean '").nth(1).and_then(|rest| rest.split('\'').next()) {
+        return match full
+            .split("Did you mean '")
+            .nth(1)
+            .and_then(|rest| rest.split('\'').next())
+        {
             Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
             None => diagnostic,
         };
     }
     if lower.starts_with("projections require unique expression names") {
         // `… the expression "count(Int64(1)) AS n" at position 0 and …`
-        let name = quoted(message).and_then(|expression| expression.rsplit(" AS ").next()).unwrap_or_default();
+        let name = quoted(message)
+            .and_then(|expression| expression.rsplit(" AS ").next())
+            .unwrap_or_default();
         return Diagnostic::error(SqlState::Duplicate, format!("two columns are named `{name}`"), None)
             .help("give one another name with AS");
     }
@@ -126,7 +152,12 @@ fn clean(message: &str) -> String {
     ] {
         text = text.strip_prefix(prefix).unwrap_or(text);
     }
-    let text = text.split("\n\nbacktrace").next().unwrap_or(text).replace('\n', " ").replace("zeta.public.", "");
+    let text = text
+        .split("\n\nbacktrace")
+        .next()
+        .unwrap_or(text)
+        .replace('\n', " ")
+        .replace("zeta.public.", "");
     let text = text.trim_end_matches('.').to_owned();
     // An acronym keeps its capitals.
     let mut letters = text.chars();
@@ -139,7 +170,9 @@ fn clean(message: &str) -> String {
 }
 
 fn quoted(message: &str) -> Option<&str> {
-    ['\'', '`', '"'].into_iter().find_map(|quote| message.split(quote).nth(1))
+    ['\'', '`', '"']
+        .into_iter()
+        .find_map(|quote| message.split(quote).nth(1))
 }
 
 /// The place in the statement of the first name that the message quotes.

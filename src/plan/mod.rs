@@ -18,12 +18,14 @@ mod window;
 
 pub use binder::{Binder, Bound, VIEW_OPTIONS};
 pub use catalog::{
-    Catalog, ExternalDefinition, MaterializedDefinition, Relation, SourceDefinition, Trigger, ViewDefinition, WatermarkDefinition,
-    bad_schema, late_schema,
+    Catalog, ExternalDefinition, MaterializedDefinition, Relation, SourceDefinition, Trigger, ViewDefinition,
+    WatermarkDefinition, bad_schema, late_schema,
 };
 pub use dataflow::explain;
 pub use mistakes::{diagnostics_of, type_name};
-pub use registry::{ConnectorSpec, ExternalFuture, FieldSpec, FormatSpec, MakeSource, OpenExternal, Registry, SOURCE_OPTIONS};
+pub use registry::{
+    ConnectorSpec, ExternalFuture, FieldSpec, FormatSpec, MakeSource, OpenExternal, Registry, SOURCE_OPTIONS,
+};
 pub use session::{StreamRelation, base_session, session_over};
 pub use stream::{StreamPlan, replace_scan};
 pub use window::LowerWindows;

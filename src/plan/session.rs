@@ -7,11 +7,7 @@ use async_trait::async_trait;
 use datafusion::{
     catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, Session, TableProvider},
     common::DataFusionError,
-    execution::{
-        SessionStateBuilder,
-        context::SessionState,
-        runtime_env::RuntimeEnv,
-    },
+    execution::{SessionStateBuilder, context::SessionState, runtime_env::RuntimeEnv},
     logical_expr::{Expr, TableType},
     physical_plan::ExecutionPlan,
     prelude::SessionConfig,
@@ -24,7 +20,9 @@ const SCHEMA: &str = "public";
 
 /// Functions, window functions and settings; without any table.
 pub fn base_session(environment: Arc<RuntimeEnv>) -> SessionState {
-    let mut config = SessionConfig::new().with_default_catalog_and_schema(CATALOG, SCHEMA).with_information_schema(false);
+    let mut config = SessionConfig::new()
+        .with_default_catalog_and_schema(CATALOG, SCHEMA)
+        .with_information_schema(false);
     let options = config.options_mut();
     options.sql_parser.collect_spans = true;
     options.catalog.create_default_catalog_and_schema = false;
@@ -43,9 +41,15 @@ pub fn base_session(environment: Arc<RuntimeEnv>) -> SessionState {
 /// The same session over these tables.
 pub fn session_over(base: &SessionState, tables: BTreeMap<String, Arc<dyn TableProvider>>) -> SessionState {
     let windows = WindowFunctions { tables: tables.clone() };
-    let names = Names { schema: Arc::new(Tables(tables)) };
-    let mut state = SessionStateBuilder::new_from_existing(base.clone()).with_catalog_list(Arc::new(names)).build();
-    state.register_relation_planner(Arc::new(windows)).expect("a planner is always taken");
+    let names = Names {
+        schema: Arc::new(Tables(tables)),
+    };
+    let mut state = SessionStateBuilder::new_from_existing(base.clone())
+        .with_catalog_list(Arc::new(names))
+        .build();
+    state
+        .register_relation_planner(Arc::new(windows))
+        .expect("a planner is always taken");
     state
 }
 
@@ -64,7 +68,11 @@ impl CatalogProviderList for Names {
     }
 
     fn catalog(&self, name: &str) -> Option<Arc<dyn CatalogProvider>> {
-        (name == CATALOG).then(|| Arc::new(One { schema: Arc::clone(&self.schema) }) as Arc<dyn CatalogProvider>)
+        (name == CATALOG).then(|| {
+            Arc::new(One {
+                schema: Arc::clone(&self.schema),
+            }) as Arc<dyn CatalogProvider>
+        })
     }
 }
 
@@ -112,7 +120,11 @@ pub struct StreamRelation {
 
 impl StreamRelation {
     pub fn new(name: &str, schema: SchemaRef, refusal: impl Into<String>) -> Self {
-        Self { name: name.to_owned(), schema, refusal: refusal.into() }
+        Self {
+            name: name.to_owned(),
+            schema,
+            refusal: refusal.into(),
+        }
     }
 }
 

@@ -11,19 +11,25 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::{
     catalog::TableProvider,
-    common::{DFSchemaRef, DataFusionError, tree_node::{Transformed, TreeNode, TreeNodeRecursion}},
+    common::{
+        DFSchemaRef, DataFusionError,
+        tree_node::{Transformed, TreeNode, TreeNodeRecursion},
+    },
     datasource::source_as_provider,
     execution::context::SessionState,
     logical_expr::{
-        Aggregate, Distinct, Expr, Extension, LogicalPlan, TableScan, Volatility, physical_planning_context::PhysicalPlanningContext,
-        utils::conjunction,
+        Aggregate, Distinct, Expr, Extension, LogicalPlan, TableScan, Volatility,
+        physical_planning_context::PhysicalPlanningContext, utils::conjunction,
     },
     optimizer::{Analyzer, Optimizer, optimize_projections::OptimizeProjections},
     physical_expr::{PhysicalExpr, aggregate::LoweredAggregateBuilder, create_physical_expr},
 };
 
 use crate::{
-    operator::{Aggregation, Chain, EmitEvery, Emission, GroupAggregate, Operator, OutputColumn, Segment, Step, WindowAggregate, WindowCloseGate},
+    operator::{
+        Aggregation, Chain, Emission, EmitEvery, GroupAggregate, Operator, OutputColumn, Segment, Step,
+        WindowAggregate, WindowCloseGate,
+    },
     sql::{Diagnostic, Emit, Span, SqlState},
     types::{Result, TumblingWindow},
 };
@@ -79,9 +85,15 @@ pub enum Stage {
         output: Vec<OutputColumn>,
         schema: SchemaRef,
     },
-    GroupAggregate { aggregation: Arc<Aggregation>, schema: SchemaRef },
+    GroupAggregate {
+        aggregation: Arc<Aggregation>,
+        schema: SchemaRef,
+    },
     EmitEvery(std::time::Duration),
-    WindowCloseGate { schema: SchemaRef, window_end: usize },
+    WindowCloseGate {
+        schema: SchemaRef,
+        window_end: usize,
+    },
 }
 
 /// What a column stands for, beyond its value.
@@ -103,12 +115,28 @@ impl StreamPlan {
             .map(|stage| {
                 Ok(match stage.clone() {
                     Stage::Segment(steps) => Box::new(Segment::new(steps)) as Box<dyn Operator>,
-                    Stage::WindowAggregate { aggregation, window_start, window, emission, output, schema } => {
-                        Box::new(WindowAggregate::new(aggregation, window_start, window, emission, output, schema))
+                    Stage::WindowAggregate {
+                        aggregation,
+                        window_start,
+                        window,
+                        emission,
+                        output,
+                        schema,
+                    } => Box::new(WindowAggregate::new(
+                        aggregation,
+                        window_start,
+                        window,
+                        emission,
+                        output,
+                        schema,
+                    )),
+                    Stage::GroupAggregate { aggregation, schema } => {
+                        Box::new(GroupAggregate::new(aggregation, schema)?)
                     }
-                    Stage::GroupAggregate { aggregation, schema } => Box::new(GroupAggregate::new(aggregation, schema)?),
                     Stage::EmitEvery(interval) => Box::new(EmitEvery::new(interval)),
-                    Stage::WindowCloseGate { schema, window_end } => Box::new(WindowCloseGate::new(schema, window_end)?),
+                    Stage::WindowCloseGate { schema, window_end } => {
+                        Box::new(WindowCloseGate::new(schema, window_end)?)
+                    }
                 })
             })
             .collect::<Result<Vec<_>>>()?;
@@ -117,14 +145,28 @@ impl StreamPlan {
 
     /// Turns the query of a materialized view into a dataflow.
     pub(super) fn of(plan: &LogicalPlan, emit: &Emit, scope: &Scope<'_>) -> Result<Self, Vec<Diagnostic>> {
-        let Scope { session, catalog, places, text, statement, emit_span } = *scope;
+        let Scope {
+            session,
+            catalog,
+            places,
+            text,
+            statement,
+            emit_span,
+        } = *scope;
         let mistakes = |error: DataFusionError| diagnostics_of(&error, places, statement, text, &[]);
         refuse_expressions(plan, statement)?;
         let config = session.config_options();
-        let plan = Analyzer::new().execute_and_check(plan.clone(), config, |_, _| {}).map_err(mistakes)?;
+        let plan = Analyzer::new()
+            .execute_and_check(plan.clone(), config, |_, _| {})
+            .map_err(mistakes)?;
         let prune = Optimizer::with_rules(vec![Arc::new(OptimizeProjections::new())]);
         let plan = prune.optimize(plan, session, |_, _| {}).map_err(mistakes)?;
-        let builder = Builder { session, catalog, statement, emission: emission_of(emit) };
+        let builder = Builder {
+            session,
+            catalog,
+            statement,
+            emission: emission_of(emit),
+        };
         let built = builder.build(&plan).map_err(|refusal| match refusal {
             Refusal::Mistake(diagnostic) => vec![*diagnostic],
             Refusal::Planner(error) => mistakes(error),
@@ -185,20 +227,32 @@ impl Builder<'_> {
             LogicalPlan::Projection(projection) => {
                 let mut built = self.build(&projection.input)?;
                 let input = projection.input.schema();
-                let columns = projection.expr.iter().map(|expr| self.physical(expr, input)).collect::<Result<_, _>>()?;
+                let columns = projection
+                    .expr
+                    .iter()
+                    .map(|expr| self.physical(expr, input))
+                    .collect::<Result<_, _>>()?;
                 let origins: Vec<Option<usize>> = projection.expr.iter().map(|expr| origin(expr, input)).collect();
-                built.steps.push(Step::Project { columns, schema: arrow_schema(&projection.schema) });
+                built.steps.push(Step::Project {
+                    columns,
+                    schema: arrow_schema(&projection.schema),
+                });
                 built.rearrange(&origins);
                 Ok(built)
             }
             LogicalPlan::Filter(filter) => {
                 let mut built = self.build(&filter.input)?;
-                built.steps.push(Step::Filter(self.physical(&filter.predicate, filter.input.schema())?));
+                built
+                    .steps
+                    .push(Step::Filter(self.physical(&filter.predicate, filter.input.schema())?));
                 Ok(built)
             }
             LogicalPlan::Extension(Extension { node }) => match node.as_any().downcast_ref::<Tumble>() {
                 Some(tumble) => self.tumble(tumble),
-                None => Err(self.refuse(format!("{} is not supported over a stream", node.name()), "use SELECT … FROM a source or view")),
+                None => Err(self.refuse(
+                    format!("{} is not supported over a stream", node.name()),
+                    "use SELECT … FROM a source or view",
+                )),
             },
             LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
             LogicalPlan::Distinct(Distinct::All(input)) => {
@@ -217,13 +271,19 @@ impl Builder<'_> {
         let provider: &dyn TableProvider = provider.as_ref();
         let Some(relation) = (provider as &dyn std::any::Any).downcast_ref::<StreamRelation>() else {
             return Err(self.refuse(
-                format!("`{}` is a table, and a materialized view needs a source", scan.table_name.table()),
+                format!(
+                    "`{}` is a table, and a materialized view needs a source",
+                    scan.table_name.table()
+                ),
                 "use CREATE VIEW for a query over tables; it is computed when it is read",
             ));
         };
         let Some(upstream) = self.catalog.get(&relation.name) else {
             return Err(self.refuse(
-                format!("a materialized view of the side output `{}` is not supported yet", relation.name),
+                format!(
+                    "a materialized view of the side output `{}` is not supported yet",
+                    relation.name
+                ),
                 "use CREATE VIEW: it is computed when it is read",
             ));
         };
@@ -235,7 +295,15 @@ impl Builder<'_> {
                 Built {
                     upstream: source.name.clone(),
                     reads_source_directly: true,
-                    roles: (0..width).map(|column| if Some(column) == event_time { Role::EventTime } else { Role::Plain }).collect(),
+                    roles: (0..width)
+                        .map(|column| {
+                            if Some(column) == event_time {
+                                Role::EventTime
+                            } else {
+                                Role::Plain
+                            }
+                        })
+                        .collect(),
                     source_columns: Vec::new(),
                     stages: Vec::new(),
                     steps: Vec::new(),
@@ -272,14 +340,19 @@ impl Builder<'_> {
                     late_rows: None,
                 }
             }
-            other => unreachable!("a stream relation is a source or a materialized view, not a {}", other.kind()),
+            other => unreachable!(
+                "a stream relation is a source or a materialized view, not a {}",
+                other.kind()
+            ),
         };
         let origins: Vec<Option<usize>> = source_columns.iter().copied().map(Some).collect();
         built.rearrange(&origins);
         built.source_columns = source_columns;
         // The runtime hands over the columns that are needed; filters that were pushed into the scan are its own first step.
         if let Some(predicate) = conjunction(scan.filters.clone()) {
-            built.steps.push(Step::Filter(self.physical(&predicate, &scan.projected_schema)?));
+            built
+                .steps
+                .push(Step::Filter(self.physical(&predicate, &scan.projected_schema)?));
         }
         Ok(built)
     }
@@ -291,7 +364,10 @@ impl Builder<'_> {
             let name = &tumble.time.name;
             return Err(match (built.reads_source_directly, built.has_watermark) {
                 (true, false) => self.refuse(
-                    format!("`{}` has no watermark, so no window over it could ever close", built.upstream),
+                    format!(
+                        "`{}` has no watermark, so no window over it could ever close",
+                        built.upstream
+                    ),
                     format!("add to CREATE SOURCE: WATERMARK FOR {name} AS {name} - INTERVAL '5 seconds'"),
                 ),
                 (true, true) => self.refuse(
@@ -299,13 +375,20 @@ impl Builder<'_> {
                     "tumble over the column that WATERMARK FOR names",
                 ),
                 (false, _) => self.refuse(
-                    format!("windows over the materialized view `{}` are not supported yet", built.upstream),
+                    format!(
+                        "windows over the materialized view `{}` are not supported yet",
+                        built.upstream
+                    ),
                     "tumble over the source itself",
                 ),
             });
         }
         use datafusion::logical_expr::UserDefinedLogicalNodeCore;
-        built.steps.push(Step::Window { time, window: tumble.window(), schema: arrow_schema(tumble.schema()) });
+        built.steps.push(Step::Window {
+            time,
+            window: tumble.window(),
+            schema: arrow_schema(tumble.schema()),
+        });
         built.roles.extend([Role::WindowStart, Role::WindowEnd]);
         built.window = Some(tumble.window());
         Ok(built)
@@ -315,8 +398,14 @@ impl Builder<'_> {
         let mut built = self.build(&aggregate.input)?;
         if !built.is_append_only {
             return Err(self.refuse(
-                format!("an aggregate over `{}`, whose rows change, is not supported yet", built.upstream),
-                format!("make `{}` EMIT ON WINDOW CLOSE: then its rows are final", built.upstream),
+                format!(
+                    "an aggregate over `{}`, whose rows change, is not supported yet",
+                    built.upstream
+                ),
+                format!(
+                    "make `{}` EMIT ON WINDOW CLOSE: then its rows are final",
+                    built.upstream
+                ),
             ));
         }
         let input = aggregate.input.schema();
@@ -327,7 +416,8 @@ impl Builder<'_> {
             .aggr_expr
             .iter()
             .map(|expr| {
-                let lowered = LoweredAggregateBuilder::new(expr, input, input.as_arrow(), properties, &context).build()?;
+                let lowered =
+                    LoweredAggregateBuilder::new(expr, input, input.as_arrow(), properties, &context).build()?;
                 let ordered = ["first_value", "last_value", "nth_value"];
                 if ordered.contains(&lowered.aggregate.fun().name()) && lowered.order_bys.is_empty() {
                     let name = lowered.aggregate.fun().name();
@@ -356,7 +446,11 @@ impl Builder<'_> {
                 Role::WindowStart | Role::WindowEnd if built.reads_source_directly => {
                     let start = built.roles.iter().position(|other| *other == Role::WindowStart);
                     window_start = start.or(window_start);
-                    output.push(if role == Role::WindowStart { OutputColumn::WindowStart } else { OutputColumn::WindowEnd });
+                    output.push(if role == Role::WindowStart {
+                        OutputColumn::WindowStart
+                    } else {
+                        OutputColumn::WindowEnd
+                    });
                     roles.push(role);
                 }
                 _ => {
@@ -369,10 +463,14 @@ impl Builder<'_> {
         let group_width = output.len();
         output.extend((0..functions.len()).map(OutputColumn::Function));
         roles.resize(output.len(), Role::Plain);
-        let windowed = output.iter().any(|column| matches!(column, OutputColumn::WindowStart | OutputColumn::WindowEnd));
+        let windowed = output
+            .iter()
+            .any(|column| matches!(column, OutputColumn::WindowStart | OutputColumn::WindowEnd));
         let has_start = output.contains(&OutputColumn::WindowStart);
         // The end of a window says nothing that its start does not.
-        let key = (0..group_width).filter(|column| !(has_start && output[*column] == OutputColumn::WindowEnd)).collect();
+        let key = (0..group_width)
+            .filter(|column| !(has_start && output[*column] == OutputColumn::WindowEnd))
+            .collect();
 
         let input_schema = arrow_schema(input);
         let aggregation = Aggregation::new(Arc::clone(&input_schema), groups, functions)
@@ -400,7 +498,10 @@ impl Builder<'_> {
             built.is_on_close = self.emission == Emission::OnWindowClose;
             built.late_rows = Some(input_schema);
         } else {
-            built.stages.push(Stage::GroupAggregate { aggregation: Arc::new(aggregation), schema });
+            built.stages.push(Stage::GroupAggregate {
+                aggregation: Arc::new(aggregation),
+                schema,
+            });
             built.is_append_only = false;
             built.window = None;
             built.is_on_close = false;
@@ -411,20 +512,32 @@ impl Builder<'_> {
     }
 
     fn physical(&self, expr: &Expr, schema: &DFSchemaRef) -> Result<Arc<dyn PhysicalExpr>, Refusal> {
-        Ok(create_physical_expr(expr, schema, self.session.execution_props(), &PhysicalPlanningContext::default())?)
+        Ok(create_physical_expr(
+            expr,
+            schema,
+            self.session.execution_props(),
+            &PhysicalPlanningContext::default(),
+        )?)
     }
 
     fn refuse(&self, message: String, help: impl Into<String>) -> Refusal {
-        Refusal::Mistake(Box::new(Diagnostic::error(SqlState::Unsupported, message, self.statement).help(help)))
+        Refusal::Mistake(Box::new(
+            Diagnostic::error(SqlState::Unsupported, message, self.statement).help(help),
+        ))
     }
 }
 
 impl Built {
     /// The columns are now these of before; `None` is a computed one.
     fn rearrange(&mut self, origins: &[Option<usize>]) {
-        self.roles = origins.iter().map(|origin| origin.map_or(Role::Plain, |column| self.roles[column])).collect();
+        self.roles = origins
+            .iter()
+            .map(|origin| origin.map_or(Role::Plain, |column| self.roles[column]))
+            .collect();
         self.key = self.key.take().and_then(|key| {
-            key.iter().map(|column| origins.iter().position(|origin| *origin == Some(*column))).collect::<Option<Vec<_>>>()
+            key.iter()
+                .map(|column| origins.iter().position(|origin| *origin == Some(*column)))
+                .collect::<Option<Vec<_>>>()
         });
     }
 
@@ -437,7 +550,8 @@ impl Built {
     fn finish(mut self, plan: &LogicalPlan, emit: &Emit, emit_span: Span) -> Result<StreamPlan, Vec<Diagnostic>> {
         let schema = arrow_schema(plan.schema());
         let place = |role: Role| self.roles.iter().position(|other| *other == role);
-        let (window_start, window_end, event_time) = (place(Role::WindowStart), place(Role::WindowEnd), place(Role::EventTime));
+        let (window_start, window_end, event_time) =
+            (place(Role::WindowStart), place(Role::WindowEnd), place(Role::EventTime));
         self.close_segment();
         match emit {
             Emit::Changes => {}
@@ -445,7 +559,10 @@ impl Built {
             Emit::OnWindowClose if self.is_on_close => {}
             Emit::OnWindowClose => match window_end {
                 Some(window_end) if !self.reads_source_directly => {
-                    self.stages.push(Stage::WindowCloseGate { schema: Arc::clone(&schema), window_end });
+                    self.stages.push(Stage::WindowCloseGate {
+                        schema: Arc::clone(&schema),
+                        window_end,
+                    });
                     self.is_append_only = true;
                 }
                 _ => {
@@ -454,14 +571,21 @@ impl Built {
                         true => "group by window_start and window_end of TUMBLE(…), and keep window_end in the result",
                         false => "give the source a WATERMARK and group by window_start and window_end of TUMBLE(…)",
                     };
-                    return Err(vec![Diagnostic::error(SqlState::Unsupported, message, emit_span).help(help)]);
+                    return Err(vec![
+                        Diagnostic::error(SqlState::Unsupported, message, emit_span).help(help),
+                    ]);
                 }
             },
         }
         let names: Vec<&String> = schema.fields().iter().map(|field| field.name()).collect();
-        if let Some(twice) = names.iter().enumerate().find_map(|(index, name)| names[..index].contains(name).then_some(*name)) {
+        if let Some(twice) = names
+            .iter()
+            .enumerate()
+            .find_map(|(index, name)| names[..index].contains(name).then_some(*name))
+        {
             return Err(vec![
-                Diagnostic::error(SqlState::Duplicate, format!("two columns are named `{twice}`"), None).help("give one another name with AS"),
+                Diagnostic::error(SqlState::Duplicate, format!("two columns are named `{twice}`"), None)
+                    .help("give one another name with AS"),
             ]);
         }
         Ok(StreamPlan {
@@ -510,23 +634,39 @@ fn refuse_expressions(plan: &LogicalPlan, statement: Span) -> Result<(), Vec<Dia
                             _ => "its value would change when the stream is read again",
                         };
                         Some(
-                            Diagnostic::error(SqlState::Unsupported, format!("{name}() is not supported in a materialized view"), statement)
-                                .help(help),
+                            Diagnostic::error(
+                                SqlState::Unsupported,
+                                format!("{name}() is not supported in a materialized view"),
+                                statement,
+                            )
+                            .help(help),
                         )
                     }
                     Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) => Some(
-                        Diagnostic::error(SqlState::Unsupported, "sub-queries in expressions of a materialized view are not supported yet", statement)
-                            .help("compute it in a view of its own"),
+                        Diagnostic::error(
+                            SqlState::Unsupported,
+                            "sub-queries in expressions of a materialized view are not supported yet",
+                            statement,
+                        )
+                        .help("compute it in a view of its own"),
                     ),
                     _ => None,
                 };
-                Ok(if found.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+                Ok(if found.is_some() {
+                    TreeNodeRecursion::Stop
+                } else {
+                    TreeNodeRecursion::Continue
+                })
             })
         })
     });
     match (refused, found) {
         (_, Some(diagnostic)) => Err(vec![diagnostic]),
-        (Err(error), None) => Err(vec![Diagnostic::error(SqlState::Invalid, error.strip_backtrace(), statement)]),
+        (Err(error), None) => Err(vec![Diagnostic::error(
+            SqlState::Invalid,
+            error.strip_backtrace(),
+            statement,
+        )]),
         (Ok(_), None) => Ok(()),
     }
 }
@@ -534,7 +674,10 @@ fn refuse_expressions(plan: &LogicalPlan, statement: Span) -> Result<(), Vec<Dia
 fn unsupported(plan: &LogicalPlan) -> (&'static str, &'static str) {
     match plan {
         LogicalPlan::Join(_) => ("a join", "join the view with tables in the query that reads it"),
-        LogicalPlan::Union(_) => ("UNION", "make a view for each part, and unite them in the query that reads them"),
+        LogicalPlan::Union(_) => (
+            "UNION",
+            "make a view for each part, and unite them in the query that reads them",
+        ),
         LogicalPlan::Sort(_) => ("ORDER BY", "order in the query that reads the view"),
         LogicalPlan::Limit(_) => ("LIMIT", "limit in the query that reads the view"),
         LogicalPlan::Window(_) => ("OVER", "use it in the query that reads the view"),
@@ -547,10 +690,16 @@ fn unsupported(plan: &LogicalPlan) -> (&'static str, &'static str) {
 }
 
 /// The plan over other rows: every scan of `relation` becomes `replacement`, which has the same columns.
-pub fn replace_scan(plan: &LogicalPlan, relation: &str, replacement: &dyn Fn(&TableScan) -> Result<LogicalPlan, DataFusionError>) -> Result<LogicalPlan, DataFusionError> {
+pub fn replace_scan(
+    plan: &LogicalPlan,
+    relation: &str,
+    replacement: &dyn Fn(&TableScan) -> Result<LogicalPlan, DataFusionError>,
+) -> Result<LogicalPlan, DataFusionError> {
     plan.clone()
         .transform_up(|node| match &node {
-            LogicalPlan::TableScan(scan) if scan.table_name.table() == relation => Ok(Transformed::yes(replacement(scan)?)),
+            LogicalPlan::TableScan(scan) if scan.table_name.table() == relation => {
+                Ok(Transformed::yes(replacement(scan)?))
+            }
             _ => Ok(Transformed::no(node)),
         })
         .map(|transformed| transformed.data)

@@ -22,13 +22,17 @@ pub struct SystemClock {
 
 impl Default for SystemClock {
     fn default() -> Self {
-        Self { started: Instant::now() }
+        Self {
+            started: Instant::now(),
+        }
     }
 }
 
 impl Clock for SystemClock {
     fn now(&self) -> EventTime {
-        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let since_1970 = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
         EventTime(i64::try_from(since_1970.as_nanos()).unwrap_or(i64::MAX))
     }
 
@@ -45,7 +49,9 @@ pub struct ManualClock {
 
 impl ManualClock {
     pub fn at(time: EventTime) -> Self {
-        Self { now_ns: AtomicI64::new(time.0) }
+        Self {
+            now_ns: AtomicI64::new(time.0),
+        }
     }
 
     pub fn advance(&self, duration: Duration) {

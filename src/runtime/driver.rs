@@ -54,7 +54,14 @@ impl Driver {
             .spawn(move || {
                 let shared = Arc::clone(timeline.shared());
                 let source = timeline.source().name.clone();
-                let run = Run { timeline, make, registry, clock, stop: stopping, checkpoint: None };
+                let run = Run {
+                    timeline,
+                    make,
+                    registry,
+                    clock,
+                    stop: stopping,
+                    checkpoint: None,
+                };
                 let reason = match catch_unwind(AssertUnwindSafe(move || run.whole_life())) {
                     Ok(Ok(())) => return,
                     Ok(Err(error)) => error.to_string(),
@@ -64,7 +71,10 @@ impl Driver {
                 shared.set_state(SourceState::Failed, Some(reason));
             })
             .expect("the system can start a thread");
-        Self { stop, thread: Some(thread) }
+        Self {
+            stop,
+            thread: Some(thread),
+        }
     }
 
     /// Asks it to finish its epoch and take a checkpoint.
@@ -83,7 +93,11 @@ impl Driver {
 }
 
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic")
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("a panic")
 }
 
 struct Run {
@@ -109,7 +123,9 @@ impl Run {
         let mut source = (self.make)(&definition.name, &definition.connector_options)?;
         let mut intake = Intake::new(&definition, self.timeline.needed(), &self.registry)?;
         self.timeline.publish_state();
-        let Some(bounds) = self.patiently(|| source.discover())? else { return Ok(()) };
+        let Some(bounds) = self.patiently(|| source.discover())? else {
+            return Ok(());
+        };
         let new_splits = self.new_splits(&bounds)?;
         self.replay(&mut *source, &mut intake)?;
         let mut positions = self.timeline.positions().clone();
@@ -117,13 +133,29 @@ impl Run {
         if self.patiently(|| source.seek(&positions))?.is_none() {
             return Ok(());
         }
-        *self.timeline.shared().ends.lock().expect("nobody panics while holding it") =
+        *self
+            .timeline
+            .shared()
+            .ends
+            .lock()
+            .expect("nobody panics while holding it") =
             bounds.iter().map(|bounds| (bounds.split.clone(), bounds.end)).collect();
         self.timeline.shared().set_state(SourceState::Running, None);
-        tracing::info!(source = definition.name, epoch = self.timeline.epoch().0, splits = positions.len(), "source running");
+        tracing::info!(
+            source = definition.name,
+            epoch = self.timeline.epoch().0,
+            splits = positions.len(),
+            "source running"
+        );
 
         let (sender, events) = sync_channel(CHANNEL_CHUNKS);
-        let reader = Reader { source, intake, sender, stop: Arc::clone(&self.stop), shared: Arc::clone(self.timeline.shared()) };
+        let reader = Reader {
+            source,
+            intake,
+            sender,
+            stop: Arc::clone(&self.stop),
+            shared: Arc::clone(self.timeline.shared()),
+        };
         let reader = std::thread::Builder::new()
             .name(format!("reader {}", definition.name))
             .spawn(move || reader.run())
@@ -148,7 +180,12 @@ impl Run {
                 Err(SourceError::Failed(reason)) => return Err(Error::user(reason)),
                 Err(SourceError::Unreachable(reason)) => {
                     let since = *since.get_or_insert_with(|| self.clock.now());
-                    tracing::warn!(source = self.timeline.source().name, reason, retry_ms = backoff.as_millis() as u64, "source unreachable");
+                    tracing::warn!(
+                        source = self.timeline.source().name,
+                        reason,
+                        retry_ms = backoff.as_millis() as u64,
+                        "source unreachable"
+                    );
                     let reason = format!("unreachable since {since}: {reason}; trying again");
                     self.timeline.shared().set_state(SourceState::Unreachable, Some(reason));
                     self.sleep(backoff);
@@ -196,7 +233,9 @@ impl Run {
         loop {
             let mut rows = Vec::new();
             for (split, range) in &plan.ranges {
-                let Some(chunks) = self.read_range(source, split, *range, &mut held)? else { return Ok(()) };
+                let Some(chunks) = self.read_range(source, split, *range, &mut held)? else {
+                    return Ok(());
+                };
                 for chunk in chunks {
                     rows.push(intake.take(chunk)?);
                 }
@@ -213,7 +252,12 @@ impl Run {
                 None => break,
             }
         }
-        tracing::info!(source = self.timeline.source().name, epochs, epoch = self.timeline.epoch().0, "journal replayed");
+        tracing::info!(
+            source = self.timeline.source().name,
+            epochs,
+            epoch = self.timeline.epoch().0,
+            "journal replayed"
+        );
         Ok(())
     }
 
@@ -246,7 +290,9 @@ impl Run {
                     return Ok(Some(chunks));
                 }
             }
-            let Some(polled) = self.patiently(|| source.poll(limits::CHUNK_ROWS, POLL_BYTES, TICK * 4))? else { return Ok(None) };
+            let Some(polled) = self.patiently(|| source.poll(limits::CHUNK_ROWS, POLL_BYTES, TICK * 4))? else {
+                return Ok(None);
+            };
             for chunk in polled {
                 held.entry(chunk.split.clone()).or_default().push_back(chunk);
             }
@@ -265,7 +311,11 @@ impl Run {
         let mut has_ended = false;
         while !self.stop.load(Ordering::Relaxed) {
             if !gathered.is_full() && !has_ended {
-                match events.recv_timeout(if gathered.rows == 0 { TICK } else { self.patience(last_epoch) }) {
+                match events.recv_timeout(if gathered.rows == 0 {
+                    TICK
+                } else {
+                    self.patience(last_epoch)
+                }) {
                     Ok(event) => self.on_event(event, &mut gathered, &mut is_finished)?,
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) if is_finished => {}
@@ -321,7 +371,11 @@ impl Run {
             if is_last {
                 has_ended = true;
                 self.timeline.shared().set_state(SourceState::Finished, None);
-                tracing::info!(source = self.timeline.source().name, epoch = self.timeline.epoch().0, "source finished");
+                tracing::info!(
+                    source = self.timeline.source().name,
+                    epoch = self.timeline.epoch().0,
+                    "source finished"
+                );
             }
         }
         self.last_checkpoint()
@@ -359,21 +413,33 @@ impl Run {
         match self.timeline.source().trigger {
             Trigger::Interval(interval) => {
                 let interval = i64::try_from(interval.as_nanos()).unwrap_or(i64::MAX);
-                Some(EventTime((self.clock.now().0.div_euclid(interval) + 1).saturating_mul(interval)))
+                Some(EventTime(
+                    (self.clock.now().0.div_euclid(interval) + 1).saturating_mul(interval),
+                ))
             }
             Trigger::EachRow | Trigger::AtMostEvery(_) => None,
         }
     }
 
     /// Splits that are caught up and were silent for the timeout.
-    fn idle_splits(&self, gathered: &Gathered, last_rows: &mut BTreeMap<SplitId, Duration>, now: Duration) -> BTreeSet<SplitId> {
+    fn idle_splits(
+        &self,
+        gathered: &Gathered,
+        last_rows: &mut BTreeMap<SplitId, Duration>,
+        now: Duration,
+    ) -> BTreeSet<SplitId> {
         if !self.timeline.has_watermark() {
             return BTreeSet::new();
         }
         for part in &gathered.parts {
             last_rows.insert(part.split.clone(), now);
         }
-        let ends = self.timeline.shared().ends.lock().expect("nobody panics while holding it");
+        let ends = self
+            .timeline
+            .shared()
+            .ends
+            .lock()
+            .expect("nobody panics while holding it");
         let timeout = self.timeline.source().idle_timeout;
         self.timeline
             .positions()
@@ -402,7 +468,10 @@ impl Run {
                 match writer.write(&checkpoint) {
                     Ok(bytes) => {
                         let seconds = stopwatch.elapsed().as_secs_f64();
-                        metrics.checkpoint_duration_seconds.with_label_values(&[&source]).observe(seconds);
+                        metrics
+                            .checkpoint_duration_seconds
+                            .with_label_values(&[&source])
+                            .observe(seconds);
                         tracing::info!(source, epoch = checkpoint.epoch.0, bytes, seconds, "checkpoint written");
                     }
                     // The journal still has everything since the one before.
@@ -428,7 +497,8 @@ impl Run {
                 Err(error) if self.stop.load(Ordering::Relaxed) => return Err(error),
                 Err(error) => {
                     tracing::warn!(source = self.timeline.source().name, %error, retry_ms = backoff.as_millis() as u64, "epoch not committed");
-                    let reason = format!("{error}; reading waits, nothing is lost, and it goes on as soon as the disk takes it");
+                    let reason =
+                        format!("{error}; reading waits, nothing is lost, and it goes on as soon as the disk takes it");
                     self.timeline.shared().set_state(SourceState::Unreachable, Some(reason));
                     has_failed = true;
                     self.sleep(backoff);
@@ -472,7 +542,13 @@ impl Run {
 fn ranges(input: &[SplitRows]) -> BTreeMap<SplitId, PlannedRange> {
     let mut ranges: BTreeMap<SplitId, PlannedRange> = BTreeMap::new();
     for part in input {
-        ranges.entry(part.split.clone()).and_modify(|range| range.to = part.to).or_insert(PlannedRange { from: part.from, to: part.to });
+        ranges
+            .entry(part.split.clone())
+            .and_modify(|range| range.to = part.to)
+            .or_insert(PlannedRange {
+                from: part.from,
+                to: part.to,
+            });
     }
     ranges
 }

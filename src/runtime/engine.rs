@@ -121,7 +121,12 @@ impl Engine {
         let catalog = self.catalog();
         for relation in catalog.iter() {
             let Relation::Source(source) = relation else { continue };
-            let is_running = self.0.timelines.read().expect("nobody panics while holding it").contains_key(&source.name);
+            let is_running = self
+                .0
+                .timelines
+                .read()
+                .expect("nobody panics while holding it")
+                .contains_key(&source.name);
             if !is_running && !catalog.views_of(&source.name).is_empty() && self.0.options.mode == Mode::Live {
                 self.start_source(source, &catalog)?;
             }
@@ -131,13 +136,27 @@ impl Engine {
 
     fn start_source(&self, source: &Arc<SourceDefinition>, catalog: &Catalog) -> Result<()> {
         let folder = self.folder(&source.name);
-        let timeline = Timeline::open(Arc::clone(source), catalog, folder.as_deref(), Arc::clone(&self.0.metrics))?;
+        let timeline = Timeline::open(
+            Arc::clone(source),
+            catalog,
+            folder.as_deref(),
+            Arc::clone(&self.0.metrics),
+        )?;
         let make = Arc::clone(
-            &self.0.registry.connector(&source.connector).ok_or_else(|| Error::bug("a connector was bound that is not registered"))?.make,
+            &self
+                .0
+                .registry
+                .connector(&source.connector)
+                .ok_or_else(|| Error::bug("a connector was bound that is not registered"))?
+                .make,
         );
         self.adopt(timeline.shared());
         let driver = Driver::start(timeline, make, self.0.registry.clone(), Arc::clone(&self.0.clock));
-        self.0.drivers.lock().expect("nobody panics while holding it").push(driver);
+        self.0
+            .drivers
+            .lock()
+            .expect("nobody panics while holding it")
+            .push(driver);
         Ok(())
     }
 
@@ -183,18 +202,30 @@ impl Engine {
     /// One epoch of every timeline, and all their views as tables.
     pub(super) fn pin(&self) -> Pinned {
         let timelines = self.0.timelines.read().expect("nobody panics while holding it");
-        let sources: BTreeMap<String, Arc<Snapshot>> =
-            timelines.iter().map(|(source, shared)| (source.clone(), shared.snapshot())).collect();
+        let sources: BTreeMap<String, Arc<Snapshot>> = timelines
+            .iter()
+            .map(|(source, shared)| (source.clone(), shared.snapshot()))
+            .collect();
         let tables = sources
             .values()
             .flat_map(|snapshot| &snapshot.views)
-            .map(|(name, rows)| (name.clone(), Arc::new(SnapshotTable::new(rows.clone())) as Arc<dyn TableProvider>))
+            .map(|(name, rows)| {
+                (
+                    name.clone(),
+                    Arc::new(SnapshotTable::new(rows.clone())) as Arc<dyn TableProvider>,
+                )
+            })
             .collect();
         Pinned { sources, tables }
     }
 
     fn shared_of(&self, source: &str) -> Option<Arc<Shared>> {
-        self.0.timelines.read().expect("nobody panics while holding it").get(source).cloned()
+        self.0
+            .timelines
+            .read()
+            .expect("nobody panics while holding it")
+            .get(source)
+            .cloned()
     }
 
     pub fn relations(&self) -> Vec<RelationInfo> {
@@ -222,7 +253,10 @@ impl Engine {
                 Relation::View(_) => {}
                 Relation::Source(source) => {
                     info.kind = RelationKind::Source;
-                    info.time = source.watermark.as_ref().map(|watermark| source.schema.field(watermark.column).name().clone());
+                    info.time = source
+                        .watermark
+                        .as_ref()
+                        .map(|watermark| source.schema.field(watermark.column).name().clone());
                     self.live(&mut info, &source.name);
                     let bad = format!("{}$bad", source.name);
                     all.push(info.clone());
@@ -312,14 +346,26 @@ impl Engine {
         let timelines = self.0.timelines.read().expect("nobody panics while holding it");
         if let Some(shared) = timelines.values().find(|shared| shared.views.contains_key(view)) {
             let shared = Arc::clone(shared);
-            return Ok(ViewReader { name: view.to_owned(), epochs: shared.epochs(), shared, stopping: self.0.stopping.clone() });
+            return Ok(ViewReader {
+                name: view.to_owned(),
+                epochs: shared.epochs(),
+                shared,
+                stopping: self.0.stopping.clone(),
+            });
         }
-        let names: Vec<&str> = timelines.values().flat_map(|shared| shared.views.keys()).map(String::as_str).collect();
+        let names: Vec<&str> = timelines
+            .values()
+            .flat_map(|shared| shared.views.keys())
+            .map(String::as_str)
+            .collect();
         let help = match crate::sql::suggest::nearest(view, names.iter().copied()) {
             Some(near) => format!("did you mean {near}?"),
             None => format!("views to follow: {}", names.join(", ")),
         };
-        Err(Problem::new(ProblemKind::NotFound { detail: format!("no materialized view named {view}"), help: vec![help] }))
+        Err(Problem::new(ProblemKind::NotFound {
+            detail: format!("no materialized view named {view}"),
+            help: vec![help],
+        }))
     }
 }
 
@@ -361,12 +407,20 @@ impl ViewReader {
 
     pub fn published(&self) -> Published {
         let snapshot = self.shared.snapshot();
-        Published { epoch: snapshot.epoch, watermark: snapshot.watermark, rows: snapshot.views[&self.name].clone() }
+        Published {
+            epoch: snapshot.epoch,
+            watermark: snapshot.watermark,
+            rows: snapshot.views[&self.name].clone(),
+        }
     }
 
     /// All changes after `epoch` that are known by now, or `None` where they are not kept any more.
     pub fn changes_after(&self, epoch: Epoch) -> Option<Vec<Arc<Change>>> {
-        self.face().log.lock().expect("nobody panics while holding it").after(epoch)
+        self.face()
+            .log
+            .lock()
+            .expect("nobody panics while holding it")
+            .after(epoch)
     }
 
     /// Waits until an epoch after the one last seen by this reader is published; `false` when the engine stops.

@@ -167,7 +167,10 @@ pub struct Problem {
 #[derive(Debug)]
 pub enum ProblemKind {
     /// The text is wrong; places are in this text.
-    Text { text: SourceText, diagnostics: Vec<Diagnostic> },
+    Text {
+        text: SourceText,
+        diagnostics: Vec<Diagnostic>,
+    },
     /// There is no such view.
     NotFound { detail: String, help: Vec<String> },
     /// A parameter is wrong.
@@ -190,7 +193,10 @@ impl Problem {
     }
 
     pub fn of_query(kind: ProblemKind, query_id: &str) -> Self {
-        Self { kind, query_id: Some(query_id.to_owned()) }
+        Self {
+            kind,
+            query_id: Some(query_id.to_owned()),
+        }
     }
 }
 
@@ -207,5 +213,8 @@ impl From<Error> for Problem {
 /// A handle on rows that are shared and never change; used where a trait object of a query's rows is built from memory.
 pub(crate) fn stream_of(schema: SchemaRef, batches: Vec<RecordBatch>) -> SendableRecordBatchStream {
     let rows = futures::stream::iter(batches.into_iter().map(Ok));
-    Box::pin(datafusion::physical_plan::stream::RecordBatchStreamAdapter::new(Arc::clone(&schema), rows))
+    Box::pin(datafusion::physical_plan::stream::RecordBatchStreamAdapter::new(
+        Arc::clone(&schema),
+        rows,
+    ))
 }

@@ -9,7 +9,10 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, RecordBatchOptions, StringViewArray, TimestampNanosecondArray},
+    array::{
+        Array, ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, RecordBatchOptions, StringViewArray,
+        TimestampNanosecondArray,
+    },
     compute::{cast, filter_record_batch, is_not_null},
     datatypes::{Schema, SchemaRef},
 };
@@ -50,9 +53,20 @@ impl Intake {
     /// `needed` are columns of the source's schema, ascending.
     pub fn new(source: &SourceDefinition, needed: &[usize], registry: &Registry) -> Result<Self> {
         let schema = Arc::new(source.schema.project(needed).map_err(|e| Error::bug(e.to_string()))?);
-        let declared: Vec<usize> = needed.iter().copied().filter(|column| *column < source.declared).collect();
-        let decoded = Arc::new(source.schema.project(&declared).map_err(|e| Error::bug(e.to_string()))?);
-        let format = registry.format(&source.format).ok_or_else(|| Error::bug("a format was bound that is not registered"))?;
+        let declared: Vec<usize> = needed
+            .iter()
+            .copied()
+            .filter(|column| *column < source.declared)
+            .collect();
+        let decoded = Arc::new(
+            source
+                .schema
+                .project(&declared)
+                .map_err(|e| Error::bug(e.to_string()))?,
+        );
+        let format = registry
+            .format(&source.format)
+            .ok_or_else(|| Error::bug("a format was bound that is not registered"))?;
         let columns = needed
             .iter()
             .map(|column| match column.checked_sub(source.declared) {
@@ -60,11 +74,20 @@ impl Intake {
                 Some(include) => Origin::Field(source.includes[include].clone()),
             })
             .collect();
-        Ok(Self { schema, decoder: (format.make)(decoded, source.declared, &source.format_options)?, columns })
+        Ok(Self {
+            schema,
+            decoder: (format.make)(decoded, source.declared, &source.format_options)?,
+            columns,
+        })
     }
 
     pub fn take(&mut self, chunk: Chunk) -> Result<SplitRows> {
-        let Chunk { split, from, to, payload } = chunk;
+        let Chunk {
+            split,
+            from,
+            to,
+            payload,
+        } = chunk;
         let (rows, positions, bad) = match payload {
             Payload::Records(records) => self.decode(&records, &split)?,
             Payload::Rows(rows) => {
@@ -72,13 +95,24 @@ impl Intake {
                 (self.adopt(&rows)?, positions, Vec::new())
             }
         };
-        let mut taken = SplitRows { split, from, to, rows, positions, bad };
+        let mut taken = SplitRows {
+            split,
+            from,
+            to,
+            rows,
+            positions,
+            bad,
+        };
         taken.refuse_nulls()?;
         Ok(taken)
     }
 
     fn decode(&mut self, records: &Records, split: &SplitId) -> Result<(RecordBatch, Vec<u64>, Vec<BadRecord>)> {
-        let Decoded { rows, record_of_row, bad } = self.decoder.decode(records);
+        let Decoded {
+            rows,
+            record_of_row,
+            bad,
+        } = self.decoder.decode(records);
         let record_of = |row: usize| record_of_row.as_ref().map_or(row, |records| records[row] as usize);
         let count = rows.num_rows();
         let positions: Vec<u64> = (0..count).map(|row| records.positions()[record_of(row)]).collect();
@@ -89,13 +123,21 @@ impl Intake {
                 Origin::Decoded(column) => Ok(Arc::clone(rows.column(*column))),
                 Origin::Field(field) => Ok(match field.as_str() {
                     "timestamp" => {
-                        let time = |row| records.timestamps_ms()[record_of(row)].and_then(|millis| millis.checked_mul(1_000_000));
+                        let time = |row| {
+                            records.timestamps_ms()[record_of(row)].and_then(|millis| millis.checked_mul(1_000_000))
+                        };
                         Arc::new((0..count).map(time).collect::<TimestampNanosecondArray>()) as ArrayRef
                     }
                     "partition" => Arc::new(Int32Array::from_value(split.as_str().parse().unwrap_or(0), count)),
-                    "offset" => Arc::new(Int64Array::from_iter_values(positions.iter().map(|position| *position as i64))),
+                    "offset" => Arc::new(Int64Array::from_iter_values(
+                        positions.iter().map(|position| *position as i64),
+                    )),
                     "key" => {
-                        let key = |row| records.key(record_of(row)).and_then(|key| std::str::from_utf8(key).ok());
+                        let key = |row| {
+                            records
+                                .key(record_of(row))
+                                .and_then(|key| std::str::from_utf8(key).ok())
+                        };
                         Arc::new((0..count).map(key).collect::<StringViewArray>())
                     }
                     other => return Err(Error::bug(format!("field {other} was bound, but nothing gives it"))),
@@ -103,7 +145,12 @@ impl Intake {
             })
             .collect::<Result<Vec<ArrayRef>>>()?;
         // Nulls of columns that must not have any are found afterwards, so they are allowed for a moment.
-        let fields: Vec<_> = self.schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+        let fields: Vec<_> = self
+            .schema
+            .fields()
+            .iter()
+            .map(|field| field.as_ref().clone().with_nullable(true))
+            .collect();
         let options = RecordBatchOptions::new().with_row_count(Some(count));
         let rows = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
             .map_err(|e| Error::bug(format!("decoded columns do not fit: {e}")))?;
@@ -117,11 +164,18 @@ impl Intake {
             .fields()
             .iter()
             .map(|field| {
-                let column = rows.column_by_name(field.name()).ok_or_else(|| Error::user(format!("rows have no column `{}`", field.name())))?;
+                let column = rows
+                    .column_by_name(field.name())
+                    .ok_or_else(|| Error::user(format!("rows have no column `{}`", field.name())))?;
                 cast(column, field.data_type()).map_err(|e| Error::user(format!("column `{}`: {e}", field.name())))
             })
             .collect::<Result<Vec<_>>>()?;
-        let fields: Vec<_> = self.schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+        let fields: Vec<_> = self
+            .schema
+            .fields()
+            .iter()
+            .map(|field| field.as_ref().clone().with_nullable(true))
+            .collect();
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
         let rows = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
             .map_err(|e| Error::bug(e.to_string()))?;
@@ -130,29 +184,47 @@ impl Intake {
 
     /// The declared schema where no column breaks it, else the lenient one, which `refuse_nulls` settles.
     fn with_schema(&self, rows: RecordBatch) -> Result<RecordBatch> {
-        let is_kept = self.schema.fields().iter().zip(rows.columns()).all(|(field, column)| field.is_nullable() || column.null_count() == 0);
+        let is_kept = self
+            .schema
+            .fields()
+            .iter()
+            .zip(rows.columns())
+            .all(|(field, column)| field.is_nullable() || column.null_count() == 0);
         if !is_kept {
-            let schema = Schema::new_with_metadata(rows.schema().fields().clone(), [("strict".to_owned(), self.strict_names())].into());
-            return rows.with_schema(Arc::new(schema)).map_err(|e| Error::bug(e.to_string()));
+            let schema = Schema::new_with_metadata(
+                rows.schema().fields().clone(),
+                [("strict".to_owned(), self.strict_names())].into(),
+            );
+            return rows
+                .with_schema(Arc::new(schema))
+                .map_err(|e| Error::bug(e.to_string()));
         }
         strict(&rows, &self.schema)
     }
 
     fn strict_names(&self) -> String {
-        self.schema.fields().iter().filter(|field| !field.is_nullable()).map(|field| field.name().as_str()).collect::<Vec<_>>().join("\u{1f}")
+        self.schema
+            .fields()
+            .iter()
+            .filter(|field| !field.is_nullable())
+            .map(|field| field.name().as_str())
+            .collect::<Vec<_>>()
+            .join("\u{1f}")
     }
-
 }
 
 fn strict(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-    RecordBatch::try_new_with_options(Arc::clone(schema), rows.columns().to_vec(), &options).map_err(|e| Error::bug(e.to_string()))
+    RecordBatch::try_new_with_options(Arc::clone(schema), rows.columns().to_vec(), &options)
+        .map_err(|e| Error::bug(e.to_string()))
 }
 
 impl SplitRows {
     /// Rows with a null where none may be become bad records.
     fn refuse_nulls(&mut self) -> Result<()> {
-        let Some(names) = self.rows.schema().metadata().get("strict").cloned() else { return Ok(()) };
+        let Some(names) = self.rows.schema().metadata().get("strict").cloned() else {
+            return Ok(());
+        };
         let mut is_good = BooleanArray::from(vec![true; self.rows.num_rows()]);
         let mut reasons: Vec<Option<String>> = vec![None; self.rows.num_rows()];
         for name in names.split('\u{1f}') {
@@ -170,7 +242,12 @@ impl SplitRows {
             .schema()
             .fields()
             .iter()
-            .map(|field| field.as_ref().clone().with_nullable(!names.split('\u{1f}').any(|name| name == field.name())))
+            .map(|field| {
+                field
+                    .as_ref()
+                    .clone()
+                    .with_nullable(!names.split('\u{1f}').any(|name| name == field.name()))
+            })
             .collect();
         self.rows = strict(&self.rows, &Arc::new(Schema::new(fields)))?;
         Ok(())
@@ -183,7 +260,11 @@ impl SplitRows {
         }
         for row in (0..self.rows.num_rows()).filter(|row| !is_good.value(*row)) {
             let shown = shown(&self.rows, row);
-            self.bad.push(BadRecord { position: Position(self.positions[row]), reason: reason(row), first_bytes: shown });
+            self.bad.push(BadRecord {
+                position: Position(self.positions[row]),
+                reason: reason(row),
+                first_bytes: shown,
+            });
         }
         self.bad.sort_by_key(|bad| bad.position);
         self.rows = filter_record_batch(&self.rows, is_good).map_err(|e| Error::bug(e.to_string()))?;
@@ -196,10 +277,17 @@ impl SplitRows {
 /// A decoded row, for people: its record's bytes are gone by now.
 fn shown(rows: &RecordBatch, row: usize) -> Vec<u8> {
     let options = arrow::util::display::FormatOptions::default().with_null("null");
-    let values = rows.schema().fields().iter().zip(rows.columns()).map(|(field, column)| {
-        let value = arrow::util::display::ArrayFormatter::try_new(column, &options).map(|formatter| formatter.value(row).to_string());
-        format!("{}={}", field.name(), value.unwrap_or_default())
-    }).collect::<Vec<_>>();
+    let values = rows
+        .schema()
+        .fields()
+        .iter()
+        .zip(rows.columns())
+        .map(|(field, column)| {
+            let value = arrow::util::display::ArrayFormatter::try_new(column, &options)
+                .map(|formatter| formatter.value(row).to_string());
+            format!("{}={}", field.name(), value.unwrap_or_default())
+        })
+        .collect::<Vec<_>>();
     let mut text = values.join(" ").into_bytes();
     text.truncate(limits::BAD_RECORD_BYTES_KEPT);
     text

@@ -1,6 +1,8 @@
 //! Counters and gauges of the whole process, in Prometheus's text format.
 
-use prometheus::{Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, GaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 
 /// Every metric has its unit in its name.
 pub struct Metrics {
@@ -38,29 +40,67 @@ impl Default for Metrics {
         };
         let histogram = |name: &str, help: &str, labels: &[&str]| {
             let buckets = prometheus::exponential_buckets(0.000_25, 2.0, 18).expect("valid buckets");
-            let metric = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels).expect("a valid metric");
+            let metric =
+                HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels).expect("a valid metric");
             registry.register(Box::new(metric.clone())).expect("a name used once");
             metric
         };
-        let watermark_lag_seconds =
-            GaugeVec::new(Opts::new("zeta_watermark_lag_seconds", "Epoch time minus watermark"), &["source"]).expect("a valid metric");
-        registry.register(Box::new(watermark_lag_seconds.clone())).expect("a name used once");
+        let watermark_lag_seconds = GaugeVec::new(
+            Opts::new("zeta_watermark_lag_seconds", "Epoch time minus watermark"),
+            &["source"],
+        )
+        .expect("a valid metric");
+        registry
+            .register(Box::new(watermark_lag_seconds.clone()))
+            .expect("a name used once");
         let build = gauge("zeta_build_info", "1, with the version as label", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Self {
             source_rows_total: counter("zeta_source_rows_total", "Rows decoded", &["source", "split"]),
-            bad_records_total: counter("zeta_bad_records_total", "Records that could not become a row", &["source"]),
-            rows_late_total: counter("zeta_rows_late_total", "Rows that came after their window had closed", &["view"]),
-            source_lag_rows: gauge("zeta_source_lag_rows", "Rows between position and end", &["source", "split"]),
+            bad_records_total: counter(
+                "zeta_bad_records_total",
+                "Records that could not become a row",
+                &["source"],
+            ),
+            rows_late_total: counter(
+                "zeta_rows_late_total",
+                "Rows that came after their window had closed",
+                &["view"],
+            ),
+            source_lag_rows: gauge(
+                "zeta_source_lag_rows",
+                "Rows between position and end",
+                &["source", "split"],
+            ),
             watermark_lag_seconds,
             epochs_total: counter("zeta_epochs_total", "Epochs committed", &["source"]),
-            epoch_duration_seconds: histogram("zeta_epoch_duration_seconds", "Run of an epoch without its commit", &["source"]),
-            commit_stall_seconds: histogram("zeta_commit_stall_seconds", "Append and sync of the journal", &["source"]),
-            checkpoint_duration_seconds: histogram("zeta_checkpoint_duration_seconds", "Writing of a checkpoint", &["source"]),
+            epoch_duration_seconds: histogram(
+                "zeta_epoch_duration_seconds",
+                "Run of an epoch without its commit",
+                &["source"],
+            ),
+            commit_stall_seconds: histogram(
+                "zeta_commit_stall_seconds",
+                "Append and sync of the journal",
+                &["source"],
+            ),
+            checkpoint_duration_seconds: histogram(
+                "zeta_checkpoint_duration_seconds",
+                "Writing of a checkpoint",
+                &["source"],
+            ),
             state_bytes: gauge("zeta_state_bytes", "Memory of operators and views", &["view"]),
             view_rows: gauge("zeta_view_rows", "Rows of a view", &["view"]),
-            rows_evicted_total: counter("zeta_rows_evicted_total", "Rows that made room in a side output", &["view"]),
-            http_request_duration_seconds: histogram("zeta_http_request_duration_seconds", "Requests", &["route", "method", "status"]),
+            rows_evicted_total: counter(
+                "zeta_rows_evicted_total",
+                "Rows that made room in a side output",
+                &["view"],
+            ),
+            http_request_duration_seconds: histogram(
+                "zeta_http_request_duration_seconds",
+                "Requests",
+                &["route", "method", "status"],
+            ),
             ws_subscriptions: gauge("zeta_ws_subscriptions", "Subscriptions", &["view"]),
             ws_merged_total: counter("zeta_ws_merged_total", "Rows merged for slow readers", &["view"]),
             query_duration_seconds: histogram("zeta_query_duration_seconds", "Ad-hoc queries", &["outcome"]),
@@ -73,7 +113,9 @@ impl Metrics {
     /// Everything, as text for a scraper.
     pub fn text(&self) -> String {
         let mut out = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut out).expect("memory takes it");
+        TextEncoder::new()
+            .encode(&self.registry.gather(), &mut out)
+            .expect("memory takes it");
         String::from_utf8(out).expect("the format is text")
     }
 }

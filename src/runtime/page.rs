@@ -27,11 +27,7 @@ use crate::{
     view::{RowsSnapshot, SnapshotTable},
 };
 
-use super::{
-    engine::Engine,
-    face::*,
-    query::problem_of,
-};
+use super::{engine::Engine, face::*, query::problem_of};
 
 /// How much further back the second look into history reaches than the first, when the first found too little.
 const REACH_FACTOR: i64 = 16;
@@ -40,7 +36,9 @@ impl Engine {
     /// Reads a page of a view or side output, continued into its history.
     pub async fn page(&self, request: PageRequest) -> Result<Page, Problem> {
         let query_id = self.next_query_id();
-        self.read_page(request, &query_id).await.map_err(|kind| Problem::of_query(kind, &query_id))
+        self.read_page(request, &query_id)
+            .await
+            .map_err(|kind| Problem::of_query(kind, &query_id))
     }
 
     async fn read_page(&self, request: PageRequest, query_id: &str) -> Result<Page, ProblemKind> {
@@ -49,12 +47,20 @@ impl Engine {
             let relations = self.relations();
             let names = relations.iter().map(|relation| relation.name.as_str());
             let help = suggest::nearest(&request.view, names).map(|near| format!("did you mean {near}?"));
-            ProblemKind::NotFound { detail: format!("no view named {}", request.view), help: help.into_iter().collect() }
+            ProblemKind::NotFound {
+                detail: format!("no view named {}", request.view),
+                help: help.into_iter().collect(),
+            }
         })?;
         let pinned = self.pin().sources;
         let snapshot = info.source.as_ref().and_then(|source| pinned.get(source));
-        let (epoch, watermark) = snapshot.map_or((Epoch(0), Watermark::START), |snapshot| (snapshot.epoch, snapshot.watermark));
-        let base = match (catalog.get(&info.name), snapshot.and_then(|snapshot| snapshot.views.get(&info.name))) {
+        let (epoch, watermark) = snapshot.map_or((Epoch(0), Watermark::START), |snapshot| {
+            (snapshot.epoch, snapshot.watermark)
+        });
+        let base = match (
+            catalog.get(&info.name),
+            snapshot.and_then(|snapshot| snapshot.views.get(&info.name)),
+        ) {
             (_, Some(rows)) => scan(&info.name, rows.clone()).map_err(problem_of)?,
             (Some(Relation::External(table)), None) => {
                 LogicalPlanBuilder::scan(&info.name, provider_as_source(Arc::clone(&table.table)), None)
@@ -77,7 +83,12 @@ impl Engine {
             && let (Some(history), Some(source)) = (catalog.history_of(view), catalog.source(&view.source))
         {
             let seam = self.oldest(base, &equals, time).await?;
-            let past = Past { view, source, history, seam };
+            let past = Past {
+                view,
+                source,
+                history,
+                seam,
+            };
             let missing = limit + 1 - rows.num_rows();
             let older = self.past_rows(&past, &request, &equals, &info, time, missing).await?;
             rows = concat_batches(&info.schema, [&rows, &conform(&older, &info.schema)?]).map_err(internal)?;
@@ -92,7 +103,9 @@ impl Engine {
             None => rows,
         };
         let next_before = info.time.as_ref().and_then(|time| {
-            let times = rows.column_by_name(time)?.as_primitive_opt::<TimestampNanosecondType>()?;
+            let times = rows
+                .column_by_name(time)?
+                .as_primitive_opt::<TimestampNanosecondType>()?;
             (!times.is_empty() && times.is_valid(0)).then(|| times.value(0))
         });
         Ok(Page {
@@ -107,19 +120,36 @@ impl Engine {
     }
 
     /// Rows that match, newest first; without a time as they stand.
-    async fn newest(&self, plan: LogicalPlan, filters: &[Expr], info: &RelationInfo, limit: usize) -> Result<RecordBatch, ProblemKind> {
+    async fn newest(
+        &self,
+        plan: LogicalPlan,
+        filters: &[Expr],
+        info: &RelationInfo,
+        limit: usize,
+    ) -> Result<RecordBatch, ProblemKind> {
         let mut builder = LogicalPlanBuilder::from(plan);
         for filter in filters {
             builder = builder.filter(filter.clone()).map_err(problem_of)?;
         }
         if let Some(time) = &info.time {
             let mut order = vec![ident(time).sort(false, false)];
-            order.extend(info.key.iter().filter(|key| *key != time).map(|key| ident(key).sort(false, false)));
+            order.extend(
+                info.key
+                    .iter()
+                    .filter(|key| *key != time)
+                    .map(|key| ident(key).sort(false, false)),
+            );
             builder = builder.sort(order).map_err(problem_of)?;
         }
-        let plan = builder.limit(0, Some(limit)).and_then(|builder| builder.build()).map_err(problem_of)?;
+        let plan = builder
+            .limit(0, Some(limit))
+            .and_then(|builder| builder.build())
+            .map_err(problem_of)?;
         let batches = self.collect(plan).await?;
-        let batches = batches.iter().map(|batch| conform(batch, &info.schema)).collect::<Result<Vec<_>, _>>()?;
+        let batches = batches
+            .iter()
+            .map(|batch| conform(batch, &info.schema))
+            .collect::<Result<Vec<_>, _>>()?;
         concat_batches(&info.schema, &batches).map_err(internal)
     }
 
@@ -130,7 +160,10 @@ impl Engine {
             builder = builder.filter(filter.clone()).map_err(problem_of)?;
         }
         let none: [Expr; 0] = [];
-        let plan = builder.aggregate(none, [min(ident(time))]).and_then(|builder| builder.build()).map_err(problem_of)?;
+        let plan = builder
+            .aggregate(none, [min(ident(time))])
+            .and_then(|builder| builder.build())
+            .map_err(problem_of)?;
         let batches = self.collect(plan).await?;
         Ok(batches.first().and_then(|batch| {
             let times = batch.column(0).as_primitive_opt::<TimestampNanosecondType>()?;
@@ -150,17 +183,30 @@ impl Engine {
     ) -> Result<RecordBatch, ProblemKind> {
         let window = past.view.stream.window.map_or(1, |window| window.size_ns);
         let floor = |time: i64| time.saturating_sub(time.rem_euclid(window));
-        let ceiling = |time: i64| if time.rem_euclid(window) == 0 { time } else { floor(time).saturating_add(window) };
+        let ceiling = |time: i64| {
+            if time.rem_euclid(window) == 0 {
+                time
+            } else {
+                floor(time).saturating_add(window)
+            }
+        };
         // Whole windows only: what is before the seam, and the window that `before` lies in.
         let upper = [past.seam, request.before.map(ceiling)].into_iter().flatten().min();
         let mut filters = equals.to_vec();
         filters.extend(request.before.map(|before| ident(time).lt(nanos(before))));
         filters.extend(request.after.map(|after| ident(time).gt_eq(nanos(after))));
-        let reach_unit = if past.view.stream.window.is_some() { window } else { 60_000_000_000 };
+        let reach_unit = if past.view.stream.window.is_some() {
+            window
+        } else {
+            60_000_000_000
+        };
         let mut reach = reach_unit.saturating_mul(wanted as i64).saturating_mul(2);
         loop {
             // Without an upper end there is nowhere to reach back from: look at everything.
-            let lower = upper.and_then(|upper| upper.checked_sub(reach)).map(floor).filter(|lower| 0 < *lower);
+            let lower = upper
+                .and_then(|upper| upper.checked_sub(reach))
+                .map(floor)
+                .filter(|lower| 0 < *lower);
             let lower = [lower, request.after.map(floor)].into_iter().flatten().max();
             let plan = past.plan(lower, upper).map_err(problem_of)?;
             let rows = self.newest(plan, &filters, info, wanted).await?;
@@ -174,7 +220,13 @@ impl Engine {
 
     async fn collect(&self, plan: LogicalPlan) -> Result<Vec<RecordBatch>, ProblemKind> {
         let session = session_over(&self.0.session, BTreeMap::new());
-        self.0.queries.run(session, plan, page_timeout()).await?.try_collect().await.map_err(problem_of)
+        self.0
+            .queries
+            .run(session, plan, page_timeout())
+            .await?
+            .try_collect()
+            .await
+            .map_err(problem_of)
     }
 }
 
@@ -193,12 +245,21 @@ struct Past<'a> {
 impl Past<'_> {
     /// The view's query with its source replaced by the history's rows with event time in `[lower, upper)`.
     fn plan(&self, lower: Option<i64>, upper: Option<i64>) -> Result<LogicalPlan, DataFusionError> {
-        let event_time = self.source.watermark.as_ref().map(|watermark| self.source.schema.field(watermark.column).name().clone());
+        let event_time = self
+            .source
+            .watermark
+            .as_ref()
+            .map(|watermark| self.source.schema.field(watermark.column).name().clone());
         replace_scan(&self.view.plan, &self.source.name, &|scanned: &TableScan| {
             let table = provider_as_source(Arc::clone(&self.history.table));
             let mut builder = LogicalPlanBuilder::scan(&self.history.name, table, None)?;
             if let Some(event_time) = &event_time {
-                let time = || cast(col(Column::new(Some(self.history.name.clone()), event_time)), DataType::Timestamp(arrow::datatypes::TimeUnit::Nanosecond, None));
+                let time = || {
+                    cast(
+                        col(Column::new(Some(self.history.name.clone()), event_time)),
+                        DataType::Timestamp(arrow::datatypes::TimeUnit::Nanosecond, None),
+                    )
+                };
                 if let Some(lower) = lower {
                     builder = builder.filter(time().gt_eq(nanos(lower)))?;
                 }
@@ -209,13 +270,19 @@ impl Past<'_> {
             let in_history = self.history.table.schema();
             let columns = scanned.projected_schema.fields().iter().map(|field| {
                 let value = match in_history.field_with_name(field.name()) {
-                    Ok(_) => cast(col(Column::new(Some(self.history.name.clone()), field.name())), field.data_type().clone()),
+                    Ok(_) => cast(
+                        col(Column::new(Some(self.history.name.clone()), field.name())),
+                        field.data_type().clone(),
+                    ),
                     // A column that the view does not use.
                     Err(_) => cast(lit(ScalarValue::Null), field.data_type().clone()),
                 };
                 value.alias(field.name())
             });
-            builder.project(columns.collect::<Vec<_>>())?.alias(scanned.table_name.clone())?.build()
+            builder
+                .project(columns.collect::<Vec<_>>())?
+                .alias(scanned.table_name.clone())?
+                .build()
         })
         .and_then(|plan| plan.recompute_schema())
     }
@@ -233,17 +300,25 @@ fn conditions(request: &PageRequest, info: &RelationInfo) -> Result<Vec<Expr>, P
     for (column, text) in &request.equals {
         let field = info.schema.field_with_name(column).map_err(|_| {
             let names: Vec<&str> = info.schema.fields().iter().map(|field| field.name().as_str()).collect();
-            let near = suggest::nearest(column, names.iter().copied()).map_or(String::new(), |near| format!("; did you mean {near}?"));
+            let near = suggest::nearest(column, names.iter().copied())
+                .map_or(String::new(), |near| format!("; did you mean {near}?"));
             ProblemKind::Parameter(format!("{} has no column {column}{near}", info.name))
         })?;
-        let value = ScalarValue::try_from_string(text.clone(), field.data_type())
-            .map_err(|_| ProblemKind::Parameter(format!("{column} is {}, and '{text}' is not", crate::plan::type_name(field.data_type()))))?;
+        let value = ScalarValue::try_from_string(text.clone(), field.data_type()).map_err(|_| {
+            ProblemKind::Parameter(format!(
+                "{column} is {}, and '{text}' is not",
+                crate::plan::type_name(field.data_type())
+            ))
+        })?;
         match by_column.iter_mut().find(|(known, _)| known == column) {
             Some((_, values)) => values.push(lit(value)),
             None => by_column.push((column, vec![lit(value)])),
         }
     }
-    Ok(by_column.into_iter().map(|(column, values)| ident(column).in_list(values, false)).collect())
+    Ok(by_column
+        .into_iter()
+        .map(|(column, values)| ident(column).in_list(values, false))
+        .collect())
 }
 
 fn nanos(time: i64) -> Expr {
@@ -264,11 +339,20 @@ fn conform(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Proble
 /// The first rows (newest first), at most `limit`, without a time that goes on behind them: the next page begins before a time.
 /// A single time that fills the whole page is an error, as no page could hold it.
 fn whole_times(rows: &RecordBatch, time: &str, limit: usize) -> Result<RecordBatch, ProblemKind> {
-    let times = rows.column_by_name(time).and_then(|column| column.as_primitive_opt::<TimestampNanosecondType>().cloned());
-    let Some(times) = times else { return Ok(rows.slice(0, limit)) };
-    let cut = (0..=limit).rev().find(|row| *row == 0 || times.value(row - 1) != times.value(limit)).unwrap_or(0);
+    let times = rows
+        .column_by_name(time)
+        .and_then(|column| column.as_primitive_opt::<TimestampNanosecondType>().cloned());
+    let Some(times) = times else {
+        return Ok(rows.slice(0, limit));
+    };
+    let cut = (0..=limit)
+        .rev()
+        .find(|row| *row == 0 || times.value(row - 1) != times.value(limit))
+        .unwrap_or(0);
     match cut {
-        0 => Err(ProblemKind::Parameter(format!("more than {limit} rows have the same {time}: filter by a key, or raise the limit"))),
+        0 => Err(ProblemKind::Parameter(format!(
+            "more than {limit} rows have the same {time}: filter by a key, or raise the limit"
+        ))),
         cut => Ok(rows.slice(0, cut)),
     }
 }

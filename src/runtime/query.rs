@@ -19,11 +19,7 @@ use tokio::sync::Semaphore;
 
 use crate::types::{Error, limits};
 
-use super::{
-    Metrics,
-    clock::Stopwatch,
-    face::ProblemKind,
-};
+use super::{Metrics, clock::Stopwatch, face::ProblemKind};
 
 /// Threads for queries, and the gate before them.
 pub struct QueryPool {
@@ -46,7 +42,9 @@ pub fn environment() -> Arc<RuntimeEnv> {
 
 impl QueryPool {
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        let threads = std::thread::available_parallelism().map_or(2, |count| count.get()).clamp(1, limits::QUERIES_AT_ONCE);
+        let threads = std::thread::available_parallelism()
+            .map_or(2, |count| count.get())
+            .clamp(1, limits::QUERIES_AT_ONCE);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads)
             .thread_name("query")
@@ -64,7 +62,12 @@ impl QueryPool {
     }
 
     /// Plans and starts a query; its rows come through a bounded channel. Dropping the stream ends it.
-    pub async fn run(&self, session: SessionState, plan: LogicalPlan, timeout: Duration) -> Result<SendableRecordBatchStream, ProblemKind> {
+    pub async fn run(
+        &self,
+        session: SessionState,
+        plan: LogicalPlan,
+        timeout: Duration,
+    ) -> Result<SendableRecordBatchStream, ProblemKind> {
         let _place = self.waiting.try_acquire().map_err(|_| ProblemKind::Busy)?;
         let stopwatch = Stopwatch::start();
         let permit = tokio::time::timeout(timeout, Arc::clone(&self.running).acquire_owned())
@@ -76,14 +79,21 @@ impl QueryPool {
 
         let planned = handle.spawn(async move {
             let physical = datafusion_entry::physical_plan(&session, plan).await?;
-            Ok::<_, DataFusionError>((datafusion_entry::stream(Arc::clone(&physical), session.task_ctx())?, physical.schema()))
+            Ok::<_, DataFusionError>((
+                datafusion_entry::stream(Arc::clone(&physical), session.task_ctx())?,
+                physical.schema(),
+            ))
         });
         let abort = planned.abort_handle();
-        let planned = tokio::time::timeout(timeout.saturating_sub(stopwatch.elapsed()), planned).await.map_err(|_| {
-            abort.abort();
-            ProblemKind::Timeout(timeout)
-        })?;
-        let (mut stream, schema) = planned.map_err(|panic| ProblemKind::Internal(Error::bug(panic.to_string())))?.map_err(problem_of)?;
+        let planned = tokio::time::timeout(timeout.saturating_sub(stopwatch.elapsed()), planned)
+            .await
+            .map_err(|_| {
+                abort.abort();
+                ProblemKind::Timeout(timeout)
+            })?;
+        let (mut stream, schema) = planned
+            .map_err(|panic| ProblemKind::Internal(Error::bug(panic.to_string())))?
+            .map_err(problem_of)?;
 
         let mut builder = RecordBatchReceiverStreamBuilder::new(schema, 2);
         let sender = builder.tx();
@@ -103,11 +113,17 @@ impl QueryPool {
                         && sender.send(batch).await.is_err()
                     {
                         // Nobody reads any more.
-                        metrics.query_duration_seconds.with_label_values(&["left"]).observe(stopwatch.elapsed().as_secs_f64());
+                        metrics
+                            .query_duration_seconds
+                            .with_label_values(&["left"])
+                            .observe(stopwatch.elapsed().as_secs_f64());
                         return Ok(());
                     }
                     if let Some(outcome) = outcome {
-                        metrics.query_duration_seconds.with_label_values(&[outcome]).observe(stopwatch.elapsed().as_secs_f64());
+                        metrics
+                            .query_duration_seconds
+                            .with_label_values(&[outcome])
+                            .observe(stopwatch.elapsed().as_secs_f64());
                         return Ok(());
                     }
                 }
@@ -148,7 +164,9 @@ pub fn problem_of(error: DataFusionError) -> ProblemKind {
         DataFusionError::ObjectStore(cause) => ProblemKind::Unavailable(cause.to_string()),
         DataFusionError::ResourcesExhausted(_) => {
             let limit = limits::QUERY_MEMORY_BYTES >> 20;
-            ProblemKind::Execution(format!("the query needs more than the {limit} MiB that all queries share; ask for fewer rows or groups"))
+            ProblemKind::Execution(format!(
+                "the query needs more than the {limit} MiB that all queries share; ask for fewer rows or groups"
+            ))
         }
         DataFusionError::Internal(message) => ProblemKind::Internal(Error::bug(message.clone())),
         root => ProblemKind::Execution(root.strip_backtrace()),

@@ -56,12 +56,19 @@ pub struct Status {
 
 impl Shared {
     pub fn new(source: &str, connector: &str, generation: u64, views: BTreeMap<String, ViewFace>) -> Self {
-        let empty = views.iter().map(|(name, view)| (name.clone(), RowsSnapshot::empty(Arc::clone(&view.schema)))).collect();
+        let empty = views
+            .iter()
+            .map(|(name, view)| (name.clone(), RowsSnapshot::empty(Arc::clone(&view.schema))))
+            .collect();
         Self {
             source: source.to_owned(),
             connector: connector.to_owned(),
             generation,
-            snapshot: RwLock::new(Arc::new(Snapshot { epoch: Epoch(0), watermark: Watermark::START, views: empty })),
+            snapshot: RwLock::new(Arc::new(Snapshot {
+                epoch: Epoch(0),
+                watermark: Watermark::START,
+                views: empty,
+            })),
             status: Mutex::new(Status {
                 state: SourceState::Starting,
                 reason: None,

@@ -36,7 +36,11 @@ impl Engine {
     /// Takes the definitions of a file. Nothing of it is taken when anything in it is wrong.
     ///
     /// Queries in it are checked; those that nobody would ever see are told by a warning among the returned diagnostics.
-    pub async fn apply(&self, text: &SourceText, parsed: ParsedFile) -> std::result::Result<Vec<Diagnostic>, Vec<Diagnostic>> {
+    pub async fn apply(
+        &self,
+        text: &SourceText,
+        parsed: ParsedFile,
+    ) -> std::result::Result<Vec<Diagnostic>, Vec<Diagnostic>> {
         let _defining = self.0.defining.lock().await;
         let mut catalog = self.catalog();
         let mut diagnostics = parsed.diagnostics.clone();
@@ -44,8 +48,12 @@ impl Engine {
             let statement = self.overridden(statement);
             match self.bind(&statement, text, &mut catalog, BTreeMap::new()).await {
                 Ok(Bound::Query(_)) => diagnostics.push(
-                    Diagnostic::warning(SqlState::Invalid, "nobody sees the rows of a bare query in a pipeline file", statement.span)
-                        .help("give it a name: CREATE MATERIALIZED VIEW name AS …"),
+                    Diagnostic::warning(
+                        SqlState::Invalid,
+                        "nobody sees the rows of a bare query in a pipeline file",
+                        statement.span,
+                    )
+                    .help("give it a name: CREATE MATERIALIZED VIEW name AS …"),
                 ),
                 Ok(bound) => diagnostics.extend(self.allowed(&bound, &statement)),
                 Err(mistakes) => diagnostics.extend(mistakes),
@@ -54,7 +62,10 @@ impl Engine {
         // What a broken statement would have made is not unknown: its own mistake is told already.
         diagnostics.retain(|diagnostic| {
             diagnostic.code != SqlState::UnknownTable
-                || !parsed.unfinished.iter().any(|name| diagnostic.message.contains(&format!("`{name}`")))
+                || !parsed
+                    .unfinished
+                    .iter()
+                    .any(|name| diagnostic.message.contains(&format!("`{name}`")))
         });
         diagnostics.sort_by_key(|diagnostic| diagnostic.span.map(|span| span.start));
         if diagnostics.iter().any(Diagnostic::is_error) {
@@ -67,12 +78,17 @@ impl Engine {
     /// Runs one statement, a query or a definition.
     pub async fn execute(&self, request: SqlRequest) -> Result<Answer, Problem> {
         let query_id = self.next_query_id();
-        self.answer(request, &query_id).await.map_err(|kind| Problem::of_query(kind, &query_id))
+        self.answer(request, &query_id)
+            .await
+            .map_err(|kind| Problem::of_query(kind, &query_id))
     }
 
     async fn answer(&self, request: SqlRequest, query_id: &str) -> Result<Answer, ProblemKind> {
         let text = SourceText::new("query", request.sql);
-        let wrong = |diagnostics: Vec<Diagnostic>| ProblemKind::Text { text: text.clone(), diagnostics };
+        let wrong = |diagnostics: Vec<Diagnostic>| ProblemKind::Text {
+            text: text.clone(),
+            diagnostics,
+        };
         sql::guard(&text.text).map_err(|diagnostic| wrong(vec![diagnostic]))?;
         let parsed = sql::parse(&text);
         if parsed.diagnostics.iter().any(Diagnostic::is_error) {
@@ -93,7 +109,10 @@ impl Engine {
         };
         let told = |column: &str, lines: Vec<String>| {
             let schema = Arc::new(Schema::new(vec![Field::new(column, DataType::Utf8View, false)]));
-            let rows = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(StringViewArray::from_iter_values(lines))]);
+            let rows = RecordBatch::try_new(
+                Arc::clone(&schema),
+                vec![Arc::new(StringViewArray::from_iter_values(lines))],
+            );
             answer(schema, vec![rows.expect("one column of text")])
         };
         let is_definition = matches!(
@@ -105,12 +124,19 @@ impl Engine {
                 | StatementKind::Drop(_)
         );
         // Definitions follow each other; queries run beside them on the catalog as it is.
-        let _defining = if is_definition { Some(self.0.defining.lock().await) } else { None };
+        let _defining = if is_definition {
+            Some(self.0.defining.lock().await)
+        } else {
+            None
+        };
         let snapshots = self.pin().tables;
         let mut catalog = self.catalog();
         let before = catalog.clone();
         let statement = self.overridden(statement);
-        let bound = self.bind(&statement, &text, &mut catalog, snapshots).await.map_err(&wrong)?;
+        let bound = self
+            .bind(&statement, &text, &mut catalog, snapshots)
+            .await
+            .map_err(&wrong)?;
         if let Some(refused) = self.allowed(&bound, &statement) {
             return Err(wrong(vec![refused]));
         }
@@ -124,7 +150,11 @@ impl Engine {
                     Some(rows_max) => first_rows(stream, rows_max),
                     None => stream,
                 };
-                Ok(Answer { query_id: query_id.to_owned(), schema, rows })
+                Ok(Answer {
+                    query_id: query_id.to_owned(),
+                    schema,
+                    rows,
+                })
             }
             Bound::Create(relation) => {
                 *self.0.catalog.write().expect("nobody panics while holding it") = catalog;
@@ -133,7 +163,10 @@ impl Engine {
                     return Err(Problem::from(error).kind);
                 }
                 self.open_manual(&relation).map_err(|error| Problem::from(error).kind)?;
-                Ok(told("result", vec![format!("created {} {}", relation.kind(), relation.name())]))
+                Ok(told(
+                    "result",
+                    vec![format!("created {} {}", relation.kind(), relation.name())],
+                ))
             }
             Bound::Drop(name) => {
                 *self.0.catalog.write().expect("nobody panics while holding it") = catalog;
@@ -155,15 +188,26 @@ impl Engine {
                 if catalog.get(relation.name()).is_none() {
                     catalog.add(relation.clone());
                 }
-                Ok(told("plan", explain(&catalog, &relation, is_verbose).lines().map(str::to_owned).collect()))
+                Ok(told(
+                    "plan",
+                    explain(&catalog, &relation, is_verbose)
+                        .lines()
+                        .map(str::to_owned)
+                        .collect(),
+                ))
             }
             Bound::ExplainQuery(plan, is_verbose) => {
                 let session = session_over(&self.0.session, BTreeMap::new());
                 let optimized = session.optimize(&plan).map_err(problem_of)?;
                 let mut text = optimized.display_indent().to_string();
                 if is_verbose {
-                    let physical = datafusion_entry::physical_plan(&session, plan).await.map_err(problem_of)?;
-                    text.push_str(&format!("\n\n{}", datafusion::physical_plan::displayable(physical.as_ref()).indent(false)));
+                    let physical = datafusion_entry::physical_plan(&session, plan)
+                        .await
+                        .map_err(problem_of)?;
+                    text.push_str(&format!(
+                        "\n\n{}",
+                        datafusion::physical_plan::displayable(physical.as_ref()).indent(false)
+                    ));
                 }
                 Ok(told("plan", text.lines().map(str::to_owned).collect()))
             }
@@ -181,9 +225,17 @@ impl Engine {
             }
             Bound::Insert { table, columns, query } => {
                 let session = session_over(&self.0.session, BTreeMap::new());
-                let rows: Vec<RecordBatch> =
-                    self.0.queries.run(session, query, request.timeout).await?.try_collect().await.map_err(problem_of)?;
-                let count = self.insert(&table, &columns, rows).map_err(|error| Problem::from(error).kind)?;
+                let rows: Vec<RecordBatch> = self
+                    .0
+                    .queries
+                    .run(session, query, request.timeout)
+                    .await?
+                    .try_collect()
+                    .await
+                    .map_err(problem_of)?;
+                let count = self
+                    .insert(&table, &columns, rows)
+                    .map_err(|error| Problem::from(error).kind)?;
                 Ok(told("result", vec![format!("inserted {count}")]))
             }
         }
@@ -197,7 +249,13 @@ impl Engine {
         snapshots: BTreeMap<String, Arc<dyn datafusion::catalog::TableProvider>>,
     ) -> Result<Bound, Vec<Diagnostic>> {
         let places = |span| sql::byte_span(text, span);
-        let binder = Binder { registry: &self.0.registry, base: &self.0.session, text: &text.text, places: &places, snapshots };
+        let binder = Binder {
+            registry: &self.0.registry,
+            base: &self.0.session,
+            text: &text.text,
+            places: &places,
+            snapshots,
+        };
         binder.bind(statement, catalog).await
     }
 
@@ -205,23 +263,28 @@ impl Engine {
     fn allowed(&self, bound: &Bound, statement: &Statement) -> Option<Diagnostic> {
         let started = |source: &str| {
             let timelines = self.0.timelines.read().expect("nobody panics while holding it");
-            timelines.get(source).is_some_and(|shared| self.0.options.mode == Mode::Live || 0 < shared.snapshot().epoch.0)
+            timelines
+                .get(source)
+                .is_some_and(|shared| self.0.options.mode == Mode::Live || 0 < shared.snapshot().epoch.0)
         };
         let refuse = |message: String| {
-            Some(
-                Diagnostic::error(SqlState::Unsupported, message, statement.span)
-                    .help("change the pipeline file and start it again with --reset; queries and plain views need no restart"),
-            )
+            Some(Diagnostic::error(SqlState::Unsupported, message, statement.span).help(
+                "change the pipeline file and start it again with --reset; queries and plain views need no restart",
+            ))
         };
         match bound {
-            Bound::Create(Relation::Materialized(view)) if started(&view.source) => {
-                refuse(format!("source `{}` is running: a view that is added now would miss the rows before", view.source))
-            }
+            Bound::Create(Relation::Materialized(view)) if started(&view.source) => refuse(format!(
+                "source `{}` is running: a view that is added now would miss the rows before",
+                view.source
+            )),
             Bound::Drop(name) => match self.catalog().get(name) {
-                Some(Relation::Materialized(view)) if started(&view.source) => {
-                    refuse(format!("source `{}` is running and keeps `{name}` up to date", view.source))
+                Some(Relation::Materialized(view)) if started(&view.source) => refuse(format!(
+                    "source `{}` is running and keeps `{name}` up to date",
+                    view.source
+                )),
+                Some(Relation::Source(source)) if started(&source.name) => {
+                    refuse(format!("source `{name}` is running"))
                 }
-                Some(Relation::Source(source)) if started(&source.name) => refuse(format!("source `{name}` is running")),
                 _ => None,
             },
             _ => None,
@@ -232,19 +295,39 @@ impl Engine {
     fn overridden(&self, statement: &Statement) -> Statement {
         let mut statement = statement.clone();
         if let StatementKind::CreateSource(create) = &mut statement.kind
-            && let Some(wanted) = self.0.options.overrides.iter().find(|wanted| wanted.source == create.name.value)
+            && let Some(wanted) = self
+                .0
+                .options
+                .overrides
+                .iter()
+                .find(|wanted| wanted.source == create.name.value)
         {
             let general = |key: &str| {
                 key != "connector"
                     && (crate::plan::SOURCE_OPTIONS.iter().any(|spec| spec.answers_to(key))
-                        || self.0.registry.formats.iter().any(|format| format.options.iter().any(|spec| spec.answers_to(key))))
+                        || self
+                            .0
+                            .registry
+                            .formats
+                            .iter()
+                            .any(|format| format.options.iter().any(|spec| spec.answers_to(key))))
             };
-            create.options.retain(|option| general(&option.key.value) && !wanted.options.iter().any(|(key, _)| *key == option.key.value));
+            create.options.retain(|option| {
+                general(&option.key.value) && !wanted.options.iter().any(|(key, _)| *key == option.key.value)
+            });
             let at = create.name.span;
-            create.options.extend(wanted.options.iter().map(|(key, value)| SqlOption {
-                key: Spanned { value: key.clone(), span: at },
-                value: Spanned { value: value.clone(), span: at },
-            }));
+            create
+                .options
+                .extend(wanted.options.iter().map(|(key, value)| SqlOption {
+                    key: Spanned {
+                        value: key.clone(),
+                        span: at,
+                    },
+                    value: Spanned {
+                        value: value.clone(),
+                        span: at,
+                    },
+                }));
         }
         statement
     }
@@ -257,14 +340,21 @@ impl Engine {
             "MATERIALIZED VIEWS" => kind == RelationKind::MaterializedView,
             _ => true,
         };
-        let relations: Vec<RelationInfo> = self.relations().into_iter().filter(|relation| wanted(relation.kind)).collect();
+        let relations: Vec<RelationInfo> = self
+            .relations()
+            .into_iter()
+            .filter(|relation| wanted(relation.kind))
+            .collect();
         let text = |values: Vec<String>| Arc::new(StringViewArray::from_iter_values(values)) as ArrayRef;
         let schema = Arc::new(Schema::new(vec![
             Field::new("name", DataType::Utf8View, false),
             Field::new("kind", DataType::Utf8View, false),
             Field::new("rows", DataType::UInt64, true),
         ]));
-        let rows: arrow::array::UInt64Array = relations.iter().map(|relation| relation.rows.map(|rows| rows as u64)).collect();
+        let rows: arrow::array::UInt64Array = relations
+            .iter()
+            .map(|relation| relation.rows.map(|rows| rows as u64))
+            .collect();
         let columns = vec![
             text(relations.iter().map(|relation| relation.name.clone()).collect()),
             text(relations.iter().map(|relation| relation.kind.to_string()).collect()),
@@ -290,21 +380,39 @@ impl Engine {
         // The state folder is locked by the one that is there.
         manual.remove(&source.name);
         let folder = self.folder(&source.name);
-        let mut timeline = Timeline::open(Arc::clone(&source), &catalog, folder.as_deref(), Arc::clone(&self.0.metrics))?;
-        let connector = self.0.registry.connector(&source.connector).ok_or_else(|| Error::bug("a connector is not registered"))?;
+        let mut timeline = Timeline::open(
+            Arc::clone(&source),
+            &catalog,
+            folder.as_deref(),
+            Arc::clone(&self.0.metrics),
+        )?;
+        let connector = self
+            .0
+            .registry
+            .connector(&source.connector)
+            .ok_or_else(|| Error::bug("a connector is not registered"))?;
         let mut input = (connector.make)(&source.name, &source.connector_options)?;
         let mut intake = Intake::new(&source, timeline.needed(), &self.0.registry)?;
         input.discover().map_err(|e| Error::user(e.to_string()))?;
-        input.seek(&timeline.replay_positions()).map_err(|e| Error::user(e.to_string()))?;
+        input
+            .seek(&timeline.replay_positions())
+            .map_err(|e| Error::user(e.to_string()))?;
         while let Some(plan) = timeline.next_replay() {
             let mut rows = Vec::new();
             for (split, range) in &plan.ranges {
-                input.seek(&BTreeMap::from([(split.clone(), range.from)])).map_err(|e| Error::user(e.to_string()))?;
+                input
+                    .seek(&BTreeMap::from([(split.clone(), range.from)]))
+                    .map_err(|e| Error::user(e.to_string()))?;
                 let mut next = range.from;
                 while next < range.to {
-                    let polled = input.poll(usize::MAX, usize::MAX, std::time::Duration::ZERO).map_err(|e| Error::user(e.to_string()))?;
+                    let polled = input
+                        .poll(usize::MAX, usize::MAX, std::time::Duration::ZERO)
+                        .map_err(|e| Error::user(e.to_string()))?;
                     if polled.is_empty() {
-                        return Err(Error::user(format!("rows {next} to {} of split {split} are gone", range.to)));
+                        return Err(Error::user(format!(
+                            "rows {next} to {} of split {split} are gone",
+                            range.to
+                        )));
                     }
                     for mut chunk in polled {
                         if range.to <= chunk.from {
@@ -328,7 +436,14 @@ impl Engine {
         timeline.publish_state();
         timeline.shared().set_state(SourceState::Running, None);
         self.adopt(timeline.shared());
-        manual.insert(source.name.clone(), ManualSource { timeline, source: input, intake });
+        manual.insert(
+            source.name.clone(),
+            ManualSource {
+                timeline,
+                source: input,
+                intake,
+            },
+        );
         Ok(())
     }
 
@@ -339,8 +454,16 @@ impl Engine {
         }
         match dropped {
             Relation::Source(source) => {
-                self.0.manual.lock().expect("nobody panics while holding it").remove(&source.name);
-                self.0.timelines.write().expect("nobody panics while holding it").remove(&source.name);
+                self.0
+                    .manual
+                    .lock()
+                    .expect("nobody panics while holding it")
+                    .remove(&source.name);
+                self.0
+                    .timelines
+                    .write()
+                    .expect("nobody panics while holding it")
+                    .remove(&source.name);
                 Ok(())
             }
             Relation::Materialized(view) => {
@@ -360,18 +483,36 @@ impl Engine {
         for batch in rows {
             let fields = source.schema.fields();
             let names: Vec<String> = match columns.is_empty() {
-                true => fields[..source.declared].iter().map(|field| field.name().clone()).collect(),
+                true => fields[..source.declared]
+                    .iter()
+                    .map(|field| field.name().clone())
+                    .collect(),
                 false => columns.to_vec(),
             };
             if names.len() != batch.num_columns() {
-                return Err(Error::user(format!("{} values for {} columns ({})", batch.num_columns(), names.len(), names.join(", "))));
+                return Err(Error::user(format!(
+                    "{} values for {} columns ({})",
+                    batch.num_columns(),
+                    names.len(),
+                    names.join(", ")
+                )));
             }
             let declared = &fields[..source.declared];
-            if let Some(unknown) = names.iter().find(|name| !declared.iter().any(|field| field.name() == *name)) {
+            if let Some(unknown) = names
+                .iter()
+                .find(|name| !declared.iter().any(|field| field.name() == *name))
+            {
                 let known: Vec<&str> = declared.iter().map(|field| field.name().as_str()).collect();
-                return Err(Error::user(format!("no column named `{unknown}` to insert into; columns: {}", known.join(", "))));
+                return Err(Error::user(format!(
+                    "no column named `{unknown}` to insert into; columns: {}",
+                    known.join(", ")
+                )));
             }
-            if let Some(twice) = names.iter().enumerate().find_map(|(index, name)| names[..index].contains(name).then_some(name)) {
+            if let Some(twice) = names
+                .iter()
+                .enumerate()
+                .find_map(|(index, name)| names[..index].contains(name).then_some(name))
+            {
                 return Err(Error::user(format!("column `{twice}` is named twice")));
             }
             let columns = declared
@@ -382,9 +523,14 @@ impl Engine {
                     None => Ok(arrow::array::new_null_array(field.data_type(), batch.num_rows())),
                 })
                 .collect::<Result<Vec<_>>>()?;
-            let fields: Vec<Field> = declared.iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+            let fields: Vec<Field> = declared
+                .iter()
+                .map(|field| field.as_ref().clone().with_nullable(true))
+                .collect();
             inserted += batch.num_rows();
-            taken.push(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|e| Error::user(e.to_string()))?);
+            taken.push(
+                RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|e| Error::user(e.to_string()))?,
+            );
         }
         for batch in taken {
             (self.0.registry.insert)(table, batch)?;
@@ -401,7 +547,11 @@ impl Engine {
         let Some(manual) = manual.get_mut(source) else {
             return Ok(());
         };
-        let ManualSource { timeline, source: input, intake } = manual;
+        let ManualSource {
+            timeline,
+            source: input,
+            intake,
+        } = manual;
         let bounds = input.discover().map_err(|e| Error::user(e.to_string()))?;
         let new_splits: BTreeMap<_, _> = bounds
             .iter()
@@ -415,7 +565,9 @@ impl Engine {
         let mut ranges: BTreeMap<_, PlannedRange> = BTreeMap::new();
         loop {
             let rows_max = end.rows_max.unwrap_or(usize::MAX);
-            let polled = input.poll(rows_max, usize::MAX, std::time::Duration::ZERO).map_err(|e| Error::user(e.to_string()))?;
+            let polled = input
+                .poll(rows_max, usize::MAX, std::time::Duration::ZERO)
+                .map_err(|e| Error::user(e.to_string()))?;
             if polled.is_empty() {
                 break;
             }
@@ -423,7 +575,10 @@ impl Engine {
                 ranges
                     .entry(chunk.split.clone())
                     .and_modify(|range| range.to = chunk.to)
-                    .or_insert(PlannedRange { from: chunk.from, to: chunk.to });
+                    .or_insert(PlannedRange {
+                        from: chunk.from,
+                        to: chunk.to,
+                    });
                 rows.push(intake.take(chunk)?);
             }
             if end.rows_max.is_some() {
@@ -453,7 +608,14 @@ impl Engine {
 
     /// What a crash at this moment leaves is taken up again, in manual mode: everything that was only in memory is gone.
     pub fn crash_and_restore(&self) -> Result<()> {
-        let names: Vec<String> = self.0.manual.lock().expect("nobody panics while holding it").keys().cloned().collect();
+        let names: Vec<String> = self
+            .0
+            .manual
+            .lock()
+            .expect("nobody panics while holding it")
+            .keys()
+            .cloned()
+            .collect();
         for name in names {
             let source = Arc::clone(self.catalog().source(&name).expect("a manual source is in the catalog"));
             self.open_manual(&Relation::Source(source))?;
@@ -465,14 +627,22 @@ impl Engine {
 /// The values in the type of their column. A value never becomes another one, nor null.
 fn fitting(values: &ArrayRef, field: &Field) -> Result<ArrayRef> {
     let name = field.name();
-    let options = CastOptions { safe: false, ..CastOptions::default() };
-    let cast = cast_with_options(values, field.data_type(), &options).map_err(|e| Error::user(format!("column `{name}`: {e}")))?;
+    let options = CastOptions {
+        safe: false,
+        ..CastOptions::default()
+    };
+    let cast = cast_with_options(values, field.data_type(), &options)
+        .map_err(|e| Error::user(format!("column `{name}`: {e}")))?;
     if field.data_type().is_integer() && !values.data_type().is_integer() && values.data_type().is_numeric() {
-        let back = cast_with_options(&cast, values.data_type(), &options).map_err(|e| Error::user(format!("column `{name}`: {e}")))?;
+        let back = cast_with_options(&cast, values.data_type(), &options)
+            .map_err(|e| Error::user(format!("column `{name}`: {e}")))?;
         let differs = distinct(&back, values).map_err(|e| Error::bug(e.to_string()))?;
         if let Some(row) = differs.iter().position(|differs| differs == Some(true)) {
             let shown = array_value_to_string(values, row).unwrap_or_default();
-            return Err(Error::user(format!("column `{name}`: {shown} is no {}", crate::plan::type_name(field.data_type()))));
+            return Err(Error::user(format!(
+                "column `{name}`: {shown} is no {}",
+                crate::plan::type_name(field.data_type())
+            )));
         }
     }
     Ok(cast)
@@ -507,7 +677,9 @@ fn first_rows(
         };
         futures::future::ready(next)
     });
-    Box::pin(datafusion::physical_plan::stream::RecordBatchStreamAdapter::new(schema, rows))
+    Box::pin(datafusion::physical_plan::stream::RecordBatchStreamAdapter::new(
+        schema, rows,
+    ))
 }
 
 fn describe(of: &SchemaRef) -> Result<(SchemaRef, RecordBatch)> {
@@ -517,9 +689,20 @@ fn describe(of: &SchemaRef) -> Result<(SchemaRef, RecordBatch)> {
         Field::new("nullable", DataType::Boolean, false),
     ]));
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(StringViewArray::from_iter_values(of.fields().iter().map(|field| field.name()))),
-        Arc::new(StringViewArray::from_iter_values(of.fields().iter().map(|field| crate::plan::type_name(field.data_type())))),
-        Arc::new(of.fields().iter().map(|field| Some(field.is_nullable())).collect::<BooleanArray>()),
+        Arc::new(StringViewArray::from_iter_values(
+            of.fields().iter().map(|field| field.name()),
+        )),
+        Arc::new(StringViewArray::from_iter_values(
+            of.fields()
+                .iter()
+                .map(|field| crate::plan::type_name(field.data_type())),
+        )),
+        Arc::new(
+            of.fields()
+                .iter()
+                .map(|field| Some(field.is_nullable()))
+                .collect::<BooleanArray>(),
+        ),
     ];
     let batch = RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|e| Error::bug(e.to_string()))?;
     Ok((schema, batch))

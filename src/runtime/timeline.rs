@@ -90,7 +90,12 @@ struct Header {
 
 impl Timeline {
     /// Builds the dataflows of all views of a source, and takes up the state in `folder`, where one is given.
-    pub fn open(source: Arc<SourceDefinition>, catalog: &Catalog, folder: Option<&Path>, metrics: Arc<Metrics>) -> Result<Self> {
+    pub fn open(
+        source: Arc<SourceDefinition>,
+        catalog: &Catalog,
+        folder: Option<&Path>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self> {
         let definitions = catalog.views_of(&source.name);
         let mut needed: BTreeSet<usize> = source.watermark.iter().map(|watermark| watermark.column).collect();
         for view in definitions.iter().filter(|view| view.stream.reads_source_directly) {
@@ -105,10 +110,18 @@ impl Timeline {
         let watermark_rule = match &source.watermark {
             None => None,
             Some(watermark) => {
-                let column = needed.iter().position(|column| *column == watermark.column).expect("needed above");
-                let expression = reassign_expr_columns(Arc::clone(&watermark.expression), &needed_schema).map_err(|e| Error::bug(e.to_string()))?;
+                let column = needed
+                    .iter()
+                    .position(|column| *column == watermark.column)
+                    .expect("needed above");
+                let expression = reassign_expr_columns(Arc::clone(&watermark.expression), &needed_schema)
+                    .map_err(|e| Error::bug(e.to_string()))?;
                 let delay_ns = constant_delay(expression.as_ref(), column);
-                Some(WatermarkRule { column, expression, delay_ns })
+                Some(WatermarkRule {
+                    column,
+                    expression,
+                    delay_ns,
+                })
             }
         };
 
@@ -117,10 +130,17 @@ impl Timeline {
             let stream = &definition.stream;
             let upstream = match stream.reads_source_directly {
                 true => Upstream::Source(
-                    stream.source_columns.iter().map(|column| needed.binary_search(column).expect("needed above")).collect(),
+                    stream
+                        .source_columns
+                        .iter()
+                        .map(|column| needed.binary_search(column).expect("needed above"))
+                        .collect(),
                 ),
                 false => Upstream::View {
-                    index: views.iter().position(|view| view.definition.name == stream.upstream).expect("created before"),
+                    index: views
+                        .iter()
+                        .position(|view| view.definition.name == stream.upstream)
+                        .expect("created before"),
                     columns: stream.source_columns.clone(),
                 },
             };
@@ -145,7 +165,12 @@ impl Timeline {
             definition: fingerprint(&source, &views),
             needed,
             watermark_rule,
-            shared: Arc::new(Shared::new(&source.name, &source.connector, generation, faces(&source, &views))),
+            shared: Arc::new(Shared::new(
+                &source.name,
+                &source.connector,
+                generation,
+                faces(&source, &views),
+            )),
             source,
             views,
             watermarks: SplitWatermarks::default(),
@@ -232,13 +257,19 @@ impl Timeline {
 
     /// Whether a split that went quiet would move the watermark by being left out.
     pub fn idle_splits_now(&self) -> BTreeSet<SplitId> {
-        self.positions.keys().filter(|split| self.watermarks.of(split).1).cloned().collect()
+        self.positions
+            .keys()
+            .filter(|split| self.watermarks.of(split).1)
+            .cloned()
+            .collect()
     }
 
     /// Whether the state has grown so far past its checkpoint that one should follow.
     pub fn wants_checkpoint(&self) -> bool {
         let journal_bytes = self.store.as_ref().map_or(0, Store::journal_bytes);
-        self.store.is_some() && (limits::CHECKPOINT_JOURNAL_BYTES <= journal_bytes || limits::CHECKPOINT_ROWS <= self.rows_since_checkpoint)
+        self.store.is_some()
+            && (limits::CHECKPOINT_JOURNAL_BYTES <= journal_bytes
+                || limits::CHECKPOINT_ROWS <= self.rows_since_checkpoint)
     }
 
     pub fn is_durable(&self) -> bool {
@@ -263,7 +294,10 @@ impl Timeline {
         }
         let (slices, new_bad) = self.prepare(plan, input)?;
         let watermark = self.watermarks.end_epoch(&plan.idle_splits, plan.is_last);
-        let end = EpochEnd { watermark, epoch_time: plan.epoch_time };
+        let end = EpochEnd {
+            watermark,
+            epoch_time: plan.epoch_time,
+        };
 
         let mut changes = Vec::new();
         let mut outputs: Vec<(Vec<Flow>, Watermark)> = Vec::new();
@@ -278,13 +312,25 @@ impl Timeline {
                 Upstream::Source(columns) => {
                     for (rows, row_watermarks) in &slices {
                         let rows = rows.project(columns).map_err(bug)?;
-                        view.chain.on_delta(Flow { delta: Delta::append(rows), row_watermarks: row_watermarks.clone() }, &mut out)?;
+                        view.chain.on_delta(
+                            Flow {
+                                delta: Delta::append(rows),
+                                row_watermarks: row_watermarks.clone(),
+                            },
+                            &mut out,
+                        )?;
                     }
                 }
                 Upstream::View { index, columns } => {
                     for flow in &outputs[*index].0 {
                         let rows = flow.delta.rows.project(columns).map_err(bug)?;
-                        view.chain.on_delta(Flow::of(Delta { rows, weights: flow.delta.weights.clone() }), &mut out)?;
+                        view.chain.on_delta(
+                            Flow::of(Delta {
+                                rows,
+                                weights: flow.delta.weights.clone(),
+                            }),
+                            &mut out,
+                        )?;
                     }
                 }
             }
@@ -292,40 +338,81 @@ impl Timeline {
             let mut applied = Vec::new();
             for flow in &out.flows {
                 let change = view.rows.apply(&flow.delta)?;
-                applied.push(Arc::new(Change { epoch: plan.number, watermark, added: change.added, removed: change.removed }));
+                applied.push(Arc::new(Change {
+                    epoch: plan.number,
+                    watermark,
+                    added: change.added,
+                    removed: change.removed,
+                }));
             }
             if !applied.is_empty() {
                 let stream = &view.definition.stream;
                 let (added, removed, _) = consolidate(&stream.schema, &stream.key, &applied)?;
-                changes.push((view.definition.name.clone(), Change { epoch: plan.number, watermark, added, removed }));
+                changes.push((
+                    view.definition.name.clone(),
+                    Change {
+                        epoch: plan.number,
+                        watermark,
+                        added,
+                        removed,
+                    },
+                ));
             }
             let mut late_changes = Vec::new();
             for late in out.late {
                 let side = view.late.as_mut().expect("only a windowed view has late rows");
                 let count = late.rows.num_rows() as u64;
-                self.metrics.rows_late_total.with_label_values(&[&view.definition.name]).inc_by(count);
+                self.metrics
+                    .rows_late_total
+                    .with_label_values(&[&view.definition.name])
+                    .inc_by(count);
                 let rows = late_rows(late, side.schema())?;
                 late_changes.push(rows.clone());
                 let evicted = side.push(rows);
-                self.metrics.rows_evicted_total.with_label_values(&[&format!("{}$late", view.definition.name)]).inc_by(evicted as u64);
+                self.metrics
+                    .rows_evicted_total
+                    .with_label_values(&[&format!("{}$late", view.definition.name)])
+                    .inc_by(evicted as u64);
             }
             if !late_changes.is_empty() {
                 let schema = late_changes[0].schema();
                 let added = concat_batches(&schema, &late_changes).map_err(bug)?;
                 let removed = RecordBatch::new_empty(schema);
-                changes.push((format!("{}$late", view.definition.name), Change { epoch: plan.number, watermark, added, removed }));
+                changes.push((
+                    format!("{}$late", view.definition.name),
+                    Change {
+                        epoch: plan.number,
+                        watermark,
+                        added,
+                        removed,
+                    },
+                ));
             }
             outputs.push((out.flows, handed_on));
         }
         if !new_bad.is_empty() {
             let added = concat_batches(&bad_schema(), &new_bad).map_err(bug)?;
             let removed = RecordBatch::new_empty(bad_schema());
-            changes.push((format!("{}$bad", self.source.name), Change { epoch: plan.number, watermark, added, removed }));
+            changes.push((
+                format!("{}$bad", self.source.name),
+                Change {
+                    epoch: plan.number,
+                    watermark,
+                    added,
+                    removed,
+                },
+            ));
         }
         self.epoch = plan.number;
         self.epoch_time = plan.epoch_time;
-        self.metrics.epoch_duration_seconds.with_label_values(&[&self.source.name]).observe(stopwatch.elapsed().as_secs_f64());
-        Ok(Ran { plan: plan.clone(), changes })
+        self.metrics
+            .epoch_duration_seconds
+            .with_label_values(&[&self.source.name])
+            .observe(stopwatch.elapsed().as_secs_f64());
+        Ok(Ran {
+            plan: plan.clone(),
+            changes,
+        })
     }
 
     /// Makes the epoch survive a crash. After an error nothing was committed: try again, and do nothing else meanwhile.
@@ -334,7 +421,10 @@ impl Timeline {
         if let Some(store) = &mut self.store {
             store.append(&ran.plan)?;
         }
-        self.metrics.commit_stall_seconds.with_label_values(&[&self.source.name]).observe(stopwatch.elapsed().as_secs_f64());
+        self.metrics
+            .commit_stall_seconds
+            .with_label_values(&[&self.source.name])
+            .observe(stopwatch.elapsed().as_secs_f64());
         self.metrics.epochs_total.with_label_values(&[&self.source.name]).inc();
         Ok(())
     }
@@ -355,7 +445,10 @@ impl Timeline {
         for view in &self.views {
             let name = &view.definition.name;
             views.insert(name.clone(), view.rows.snapshot());
-            self.metrics.view_rows.with_label_values(&[name]).set(view.rows.len() as i64);
+            self.metrics
+                .view_rows
+                .with_label_values(&[name])
+                .set(view.rows.len() as i64);
             if let Some(late) = &view.late {
                 views.insert(format!("{name}$late"), late.snapshot());
                 late_rows += late.total();
@@ -378,33 +471,61 @@ impl Timeline {
                         .source_lag_rows
                         .with_label_values(&[&self.source.name, split.as_str()])
                         .set(i64::try_from(end.0 - position.0).unwrap_or(i64::MAX));
-                    SplitStatus { split: split.clone(), position: *position, end, watermark, is_idle }
+                    SplitStatus {
+                        split: split.clone(),
+                        position: *position,
+                        end,
+                        watermark,
+                        is_idle,
+                    }
                 })
                 .collect();
         }
         if let Some(watermark) = self.watermarks.combined().time() {
             let lag = (self.epoch_time.0.saturating_sub(watermark.0)) as f64 / 1e9;
-            self.metrics.watermark_lag_seconds.with_label_values(&[&self.source.name]).set(lag);
+            self.metrics
+                .watermark_lag_seconds
+                .with_label_values(&[&self.source.name])
+                .set(lag);
         }
-        self.shared.publish(Snapshot { epoch: self.epoch, watermark: self.watermarks.combined(), views });
+        self.shared.publish(Snapshot {
+            epoch: self.epoch,
+            watermark: self.watermarks.combined(),
+            views,
+        });
     }
 
     /// The state after an epoch whose plan says that a checkpoint follows; also in a replay, where it is thrown away:
     /// taking a snapshot merges states anew, and later results must not depend on who did.
     pub fn checkpoint(&mut self) -> Result<Option<(CheckpointWriter, Checkpoint)>> {
-        let mut parts = vec![Part { name: "bad".into(), batches: self.bad.batches() }];
+        let mut parts = vec![Part {
+            name: "bad".into(),
+            batches: self.bad.batches(),
+        }];
         let mut late_totals = BTreeMap::new();
         for view in &mut self.views {
             let name = &view.definition.name;
             for (index, batches) in view.chain.snapshot()?.into_iter().enumerate() {
-                parts.push(Part { name: format!("{name}/operator/{index}"), batches });
+                parts.push(Part {
+                    name: format!("{name}/operator/{index}"),
+                    batches,
+                });
             }
-            parts.push(Part { name: format!("{name}/rows"), batches: view.rows.snapshot().batches()? });
+            parts.push(Part {
+                name: format!("{name}/rows"),
+                batches: view.rows.snapshot().batches()?,
+            });
             if let Some(late) = &view.late {
-                parts.push(Part { name: format!("{name}/late"), batches: late.batches() });
+                parts.push(Part {
+                    name: format!("{name}/late"),
+                    batches: late.batches(),
+                });
                 late_totals.insert(name.clone(), late.total());
             }
-            self.metrics.state_bytes.with_label_values(&[name]).set((view.chain.memory_bytes() + view.rows.memory_bytes()) as i64);
+            self.metrics
+                .state_bytes
+                .with_label_values(&[name])
+                .set((view.chain.memory_bytes() + view.rows.memory_bytes()) as i64);
         }
         self.rows_since_checkpoint = 0;
         let header = Header {
@@ -415,8 +536,14 @@ impl Timeline {
             bad_total: self.bad.total(),
             late_totals,
         };
-        let header = serde_json::to_value(header).map_err(|e| Error::bug(format!("a checkpoint's header cannot be written: {e}")))?;
-        let checkpoint = Checkpoint { epoch: self.epoch, header, definition: self.definition.clone(), parts };
+        let header = serde_json::to_value(header)
+            .map_err(|e| Error::bug(format!("a checkpoint's header cannot be written: {e}")))?;
+        let checkpoint = Checkpoint {
+            epoch: self.epoch,
+            header,
+            definition: self.definition.clone(),
+            parts,
+        };
         Ok(self.store.as_mut().map(|store| (store.begin_checkpoint(), checkpoint)))
     }
 
@@ -424,12 +551,21 @@ impl Timeline {
         if checkpoint.definition != self.definition {
             return Err(another_definition(folder, &checkpoint.definition, &self.definition));
         }
-        let header: Header = serde_json::from_value(checkpoint.header)
-            .map_err(|e| Error::state(format!("the checkpoint in {} has another header: {e}", folder.display())))?;
-        let mut parts: BTreeMap<String, Vec<RecordBatch>> =
-            checkpoint.parts.into_iter().map(|part| (part.name, part.batches)).collect();
+        let header: Header = serde_json::from_value(checkpoint.header).map_err(|e| {
+            Error::state(format!(
+                "the checkpoint in {} has another header: {e}",
+                folder.display()
+            ))
+        })?;
+        let mut parts: BTreeMap<String, Vec<RecordBatch>> = checkpoint
+            .parts
+            .into_iter()
+            .map(|part| (part.name, part.batches))
+            .collect();
         let mut part = |name: String| {
-            parts.remove(&name).ok_or_else(|| Error::state(format!("the checkpoint in {} has no part {name}", folder.display())))
+            parts
+                .remove(&name)
+                .ok_or_else(|| Error::state(format!("the checkpoint in {} has no part {name}", folder.display())))
         };
         self.epoch = checkpoint.epoch;
         self.epoch_time = header.epoch_time;
@@ -448,7 +584,10 @@ impl Timeline {
             }
             view.rows.restore(&part(format!("{name}/rows"))?)?;
             if let Some(late) = &mut view.late {
-                late.restore(part(format!("{name}/late"))?, header.late_totals.get(name).copied().unwrap_or_default());
+                late.restore(
+                    part(format!("{name}/late"))?,
+                    header.late_totals.get(name).copied().unwrap_or_default(),
+                );
             }
         }
         for face in self.shared.views.values() {
@@ -463,13 +602,20 @@ impl Timeline {
         for part in input {
             by_split.entry(part.split.clone()).or_default().push(part);
         }
-        assert!(by_split.keys().eq(plan.ranges.keys()), "an epoch gets the rows of its plan");
+        assert!(
+            by_split.keys().eq(plan.ranges.keys()),
+            "an epoch gets the rows of its plan"
+        );
         let mut slices = Vec::new();
         let mut new_bad = Vec::new();
         for (split, parts) in by_split {
             let range = plan.ranges[&split];
             let mut rows = join(parts)?;
-            assert_eq!((rows.from, rows.to), (range.from, range.to), "an epoch gets the rows of its plan");
+            assert_eq!(
+                (rows.from, rows.to),
+                (range.from, range.to),
+                "an epoch gets the rows of its plan"
+            );
             let position = self.positions.get(&split).copied();
             assert_eq!(position, Some(range.from), "no row is read twice, and none is left out");
             self.positions.insert(split.clone(), range.to);
@@ -478,10 +624,16 @@ impl Timeline {
             let count = rows.rows.num_rows();
             self.rows += count as u64;
             self.rows_since_checkpoint += count as u64;
-            self.metrics.source_rows_total.with_label_values(&[&self.source.name, split.as_str()]).inc_by(count as u64);
+            self.metrics
+                .source_rows_total
+                .with_label_values(&[&self.source.name, split.as_str()])
+                .inc_by(count as u64);
             for from in (0..count).step_by(limits::CHUNK_ROWS) {
                 let length = limits::CHUNK_ROWS.min(count - from);
-                slices.push((rows.rows.slice(from, length), watermarks.as_ref().map(|watermarks| watermarks.slice(from, length))));
+                slices.push((
+                    rows.rows.slice(from, length),
+                    watermarks.as_ref().map(|watermarks| watermarks.slice(from, length)),
+                ));
             }
         }
         Ok((slices, new_bad))
@@ -494,17 +646,29 @@ impl Timeline {
             return Ok(None);
         };
         let latest = plan.epoch_time.plus(self.source.event_time_ahead_max).0;
-        let times = rows.rows.column(rule.column).as_primitive::<TimestampNanosecondType>().clone();
+        let times = rows
+            .rows
+            .column(rule.column)
+            .as_primitive::<TimestampNanosecondType>()
+            .clone();
         if arrow::compute::max(&times).is_some_and(|max| latest < max) {
             let is_good: BooleanArray = times.values().iter().map(|time| Some(*time <= latest)).collect();
             rows.refuse(&is_good, |row| {
-                format!("event time {} is more than {:?} ahead of now", EventTime(times.value(row)), self.source.event_time_ahead_max)
+                format!(
+                    "event time {} is more than {:?} ahead of now",
+                    EventTime(times.value(row)),
+                    self.source.event_time_ahead_max
+                )
             })?;
         }
         let count = rows.rows.num_rows();
         if let Some(delay_ns) = rule.delay_ns {
             let times = rows.rows.column(rule.column).as_primitive::<TimestampNanosecondType>();
-            let mut met: Vec<i64> = times.values().iter().map(|time| time.saturating_sub(delay_ns)).collect();
+            let mut met: Vec<i64> = times
+                .values()
+                .iter()
+                .map(|time| time.saturating_sub(delay_ns))
+                .collect();
             self.watermarks.observe(split, &mut met);
             return Ok(Some(Int64Array::from(met)));
         }
@@ -512,10 +676,24 @@ impl Timeline {
             .expression
             .evaluate(&rows.rows)
             .and_then(|value| value.into_array(count))
-            .map_err(|e| Error::user(format!("the watermark of {} cannot be computed: {}", self.source.name, e.strip_backtrace())))?;
+            .map_err(|e| {
+                Error::user(format!(
+                    "the watermark of {} cannot be computed: {}",
+                    self.source.name,
+                    e.strip_backtrace()
+                ))
+            })?;
         let complete = complete.as_primitive::<TimestampNanosecondType>();
         // A null says nothing about how far the split is.
-        let mut met: Vec<i64> = (0..count).map(|row| if complete.is_null(row) { i64::MIN } else { complete.value(row) }).collect();
+        let mut met: Vec<i64> = (0..count)
+            .map(|row| {
+                if complete.is_null(row) {
+                    i64::MIN
+                } else {
+                    complete.value(row)
+                }
+            })
+            .collect();
         self.watermarks.observe(split, &mut met);
         Ok(Some(Int64Array::from(met)))
     }
@@ -526,15 +704,26 @@ impl Timeline {
         }
         let bad = &rows.bad;
         let columns: Vec<ArrayRef> = vec![
-            Arc::new(StringViewArray::from_iter_values(std::iter::repeat_n(split.as_str(), bad.len()))),
+            Arc::new(StringViewArray::from_iter_values(std::iter::repeat_n(
+                split.as_str(),
+                bad.len(),
+            ))),
             Arc::new(UInt64Array::from_iter_values(bad.iter().map(|bad| bad.position.0))),
             Arc::new(StringViewArray::from_iter_values(bad.iter().map(|bad| &bad.reason))),
-            Arc::new(StringViewArray::from_iter_values(bad.iter().map(|bad| String::from_utf8_lossy(&bad.first_bytes)))),
+            Arc::new(StringViewArray::from_iter_values(
+                bad.iter().map(|bad| String::from_utf8_lossy(&bad.first_bytes)),
+            )),
         ];
         let batch = RecordBatch::try_new(Arc::clone(self.bad.schema()), columns).map_err(bug)?;
-        self.metrics.bad_records_total.with_label_values(&[&self.source.name]).inc_by(bad.len() as u64);
+        self.metrics
+            .bad_records_total
+            .with_label_values(&[&self.source.name])
+            .inc_by(bad.len() as u64);
         let evicted = self.bad.push(batch.clone());
-        self.metrics.rows_evicted_total.with_label_values(&[&format!("{}$bad", self.source.name)]).inc_by(evicted as u64);
+        self.metrics
+            .rows_evicted_total
+            .with_label_values(&[&format!("{}$bad", self.source.name)])
+            .inc_by(evicted as u64);
         Ok(Some(batch))
     }
 }
@@ -549,8 +738,14 @@ struct WatermarkRule {
 }
 
 fn constant_delay(expression: &dyn PhysicalExpr, event_time: usize) -> Option<i64> {
-    let is_event_time = |expr: &Arc<dyn PhysicalExpr>| expr.downcast_ref::<Column>().is_some_and(|column| column.index() == event_time);
-    if expression.downcast_ref::<Column>().is_some_and(|column| column.index() == event_time) {
+    let is_event_time = |expr: &Arc<dyn PhysicalExpr>| {
+        expr.downcast_ref::<Column>()
+            .is_some_and(|column| column.index() == event_time)
+    };
+    if expression
+        .downcast_ref::<Column>()
+        .is_some_and(|column| column.index() == event_time)
+    {
         return Some(0);
     }
     let difference = expression.downcast_ref::<BinaryExpr>()?;
@@ -558,9 +753,9 @@ fn constant_delay(expression: &dyn PhysicalExpr, event_time: usize) -> Option<i6
         return None;
     }
     match difference.right().downcast_ref::<Literal>()?.value() {
-        ScalarValue::IntervalMonthDayNano(Some(interval)) if interval.months == 0 => {
-            i64::from(interval.days).checked_mul(86_400_000_000_000)?.checked_add(interval.nanoseconds)
-        }
+        ScalarValue::IntervalMonthDayNano(Some(interval)) if interval.months == 0 => i64::from(interval.days)
+            .checked_mul(86_400_000_000_000)?
+            .checked_add(interval.nanoseconds),
         _ => None,
     }
 }
@@ -579,7 +774,10 @@ fn join(mut parts: Vec<SplitRows>) -> Result<SplitRows> {
     if parts.len() == 1 {
         return Ok(parts.pop().expect("one"));
     }
-    assert!(parts.windows(2).all(|pair| pair[0].to == pair[1].from), "parts of a split follow each other");
+    assert!(
+        parts.windows(2).all(|pair| pair[0].to == pair[1].from),
+        "parts of a split follow each other"
+    );
     let schema = parts[0].rows.schema();
     Ok(SplitRows {
         split: parts[0].split.clone(),
@@ -607,7 +805,11 @@ fn late_rows(late: LateRows, schema: &SchemaRef) -> Result<RecordBatch> {
             "window_start" => time(&late.window_starts),
             "window_end" => time(&late.window_ends),
             "late_by_ms" => Arc::new(late_by_ms.clone()),
-            name => Arc::clone(late.rows.column_by_name(name).expect("the schema was made of the rows'")),
+            name => Arc::clone(
+                late.rows
+                    .column_by_name(name)
+                    .expect("the schema was made of the rows'"),
+            ),
         })
         .collect();
     RecordBatch::try_new(Arc::clone(schema), columns).map_err(bug)
@@ -618,15 +820,36 @@ fn faces(source: &SourceDefinition, views: &[View]) -> BTreeMap<String, ViewFace
     let mut faces = BTreeMap::new();
     for view in views {
         let stream = &view.definition.stream;
-        let face = ViewFace { schema: Arc::clone(&stream.schema), key: stream.key.clone(), time: stream.time, log: log() };
+        let face = ViewFace {
+            schema: Arc::clone(&stream.schema),
+            key: stream.key.clone(),
+            time: stream.time,
+            log: log(),
+        };
         faces.insert(view.definition.name.clone(), face);
         if let Some(late) = &view.late {
             let schema = Arc::clone(late.schema());
             let time = schema.index_of("window_start").ok();
-            faces.insert(format!("{}$late", view.definition.name), ViewFace { schema, key: vec![], time, log: log() });
+            faces.insert(
+                format!("{}$late", view.definition.name),
+                ViewFace {
+                    schema,
+                    key: vec![],
+                    time,
+                    log: log(),
+                },
+            );
         }
     }
-    faces.insert(format!("{}$bad", source.name), ViewFace { schema: bad_schema(), key: vec![], time: None, log: log() });
+    faces.insert(
+        format!("{}$bad", source.name),
+        ViewFace {
+            schema: bad_schema(),
+            key: vec![],
+            time: None,
+            log: log(),
+        },
+    );
     faces
 }
 
@@ -634,13 +857,32 @@ fn faces(source: &SourceDefinition, views: &[View]) -> BTreeMap<String, ViewFace
 fn fingerprint(source: &SourceDefinition, views: &[View]) -> String {
     let mut lines = vec![format!("source {} ({})", source.name, source.connector)];
     for field in source.schema.fields() {
-        lines.push(format!("  {} {}{}", field.name(), field.data_type(), if field.is_nullable() { "" } else { " not null" }));
+        lines.push(format!(
+            "  {} {}{}",
+            field.name(),
+            field.data_type(),
+            if field.is_nullable() { "" } else { " not null" }
+        ));
     }
     for name in ["topic", "path"] {
-        lines.extend(source.connector_options.get(name).map(|value| format!("  {name} = {value}")));
+        lines.extend(
+            source
+                .connector_options
+                .get(name)
+                .map(|value| format!("  {name} = {value}")),
+        );
     }
-    lines.push(format!("  format {} {:?}", source.format, source.format_options.iter().collect::<Vec<_>>()));
-    lines.extend(source.watermark.as_ref().map(|watermark| format!("  watermark {}", watermark.text)));
+    lines.push(format!(
+        "  format {} {:?}",
+        source.format,
+        source.format_options.iter().collect::<Vec<_>>()
+    ));
+    lines.extend(
+        source
+            .watermark
+            .as_ref()
+            .map(|watermark| format!("  watermark {}", watermark.text)),
+    );
     for view in views {
         let sql = view.definition.sql.split_whitespace().collect::<Vec<_>>().join(" ");
         lines.push(format!("view {}: {sql}", view.definition.name));
@@ -658,8 +900,14 @@ fn another_definition(folder: &Path, before: &str, now: &str) -> Error {
 
 /// Lines that are in one and not in the other.
 fn difference(before: &str, now: &str) -> String {
-    let gone = before.lines().filter(|line| !now.lines().any(|other| other == *line)).map(|line| format!("  - {line}"));
-    let new = now.lines().filter(|line| !before.lines().any(|other| other == *line)).map(|line| format!("  + {line}"));
+    let gone = before
+        .lines()
+        .filter(|line| !now.lines().any(|other| other == *line))
+        .map(|line| format!("  - {line}"));
+    let new = now
+        .lines()
+        .filter(|line| !before.lines().any(|other| other == *line))
+        .map(|line| format!("  + {line}"));
     gone.chain(new).collect::<Vec<_>>().join("\n")
 }
 

@@ -57,8 +57,13 @@ async fn connection(stream: TcpStream, router: Router, closing: CancellationToke
         debug!(%error, "small messages are held back");
     }
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(limits::HTTP_HEAD_READ_MAX).max_buf_size(limits::HTTP_HEAD_BYTES_MAX);
-    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).with_upgrades();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits::HTTP_HEAD_READ_MAX)
+        .max_buf_size(limits::HTTP_HEAD_BYTES_MAX);
+    let connection = builder
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .with_upgrades();
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -100,7 +105,9 @@ mod tests {
         let accepting = tokio::spawn(accept(listener, router, closing.clone(), tasks.clone()));
         let mut idle = TcpStream::connect(address).await.unwrap();
         let mut busy = TcpStream::connect(address).await.unwrap();
-        busy.write_all(b"GET /slow HTTP/1.1\r\nHost: zeta\r\n\r\n").await.unwrap();
+        busy.write_all(b"GET /slow HTTP/1.1\r\nHost: zeta\r\n\r\n")
+            .await
+            .unwrap();
         arrived.acquire().await.unwrap().forget();
 
         closing.cancel();
@@ -112,7 +119,10 @@ mod tests {
         finish.add_permits(1);
         let mut answer = String::new();
         busy.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("done"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("done"),
+            "{answer}"
+        );
         tasks.close();
         tasks.wait().await;
     }
@@ -124,16 +134,25 @@ mod tests {
         let (closing, tasks) = (CancellationToken::new(), TaskTracker::new());
         let router = Router::new().route("/", get(async || "reached"));
         let accepting = tokio::spawn(accept(listener, router, closing.clone(), tasks));
-        for (bytes, is_reached) in [(limits::HTTP_HEAD_BYTES_MAX / 2, true), (limits::HTTP_HEAD_BYTES_MAX * 4, false)] {
+        for (bytes, is_reached) in [
+            (limits::HTTP_HEAD_BYTES_MAX / 2, true),
+            (limits::HTTP_HEAD_BYTES_MAX * 4, false),
+        ] {
             let mut client = TcpStream::connect(address).await.unwrap();
-            let head = format!("GET / HTTP/1.1\r\nHost: zeta\r\nConnection: close\r\nX-Long: {}\r\n\r\n", "x".repeat(bytes));
+            let head = format!(
+                "GET / HTTP/1.1\r\nHost: zeta\r\nConnection: close\r\nX-Long: {}\r\n\r\n",
+                "x".repeat(bytes)
+            );
             let (mut read, mut write) = client.split();
             let mut answer = Vec::new();
             // Where it is refused, the server hangs up before it has read it all: either side may see that first.
             let (_sent, _read) = tokio::join!(write.write_all(head.as_bytes()), read.read_to_end(&mut answer));
             let answer = String::from_utf8_lossy(&answer);
             assert_eq!(answer.ends_with("reached"), is_reached, "{bytes}: {answer}");
-            assert!(is_reached || answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
+            assert!(
+                is_reached || answer.is_empty() || answer.starts_with("HTTP/1.1 431"),
+                "{answer}"
+            );
         }
         closing.cancel();
         accepting.await.unwrap();

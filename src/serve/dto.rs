@@ -210,11 +210,28 @@ impl OneOrMany {
 #[derive(Debug, Serialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
 pub enum ServerMessage<'a> {
-    Ack { id: &'a str, columns: Vec<Column>, key: Vec<&'a str>, time: Option<&'a str> },
-    Merged { id: &'a str, count: usize },
-    Reset { id: &'a str },
-    Complete { id: &'a str },
-    Error { id: Option<&'a str>, problem: &'a Problem },
+    Ack {
+        id: &'a str,
+        columns: Vec<Column>,
+        key: Vec<&'a str>,
+        time: Option<&'a str>,
+    },
+    Merged {
+        id: &'a str,
+        count: usize,
+    },
+    Reset {
+        id: &'a str,
+    },
+    Complete {
+        id: &'a str,
+    },
+    Error {
+        id: Option<&'a str>,
+        problem: &'a Problem,
+    },
     Pong,
-    Shutdown { reconnect_after_ms: u64 },
+    Shutdown {
+        reconnect_after_ms: u64,
+    },
 }

@@ -70,8 +70,11 @@ impl Feed {
                 batches.push(batch);
             }
         }
-        let mut places: Vec<(usize, usize)> =
-            batches.iter().enumerate().flat_map(|(batch, rows)| (0..rows.num_rows()).map(move |row| (batch, row))).collect();
+        let mut places: Vec<(usize, usize)> = batches
+            .iter()
+            .enumerate()
+            .flat_map(|(batch, rows)| (0..rows.num_rows()).map(move |row| (batch, row)))
+            .collect();
         let rows_max = rows_max.unwrap_or(usize::MAX).min(places.len());
         let order = match self.time_column {
             _ if rows_max == 0 => Vec::new(),
@@ -81,17 +84,35 @@ impl Feed {
                 let times = concat(&times).map_err(bug)?;
                 let arrival: ArrayRef = Arc::new(UInt32Array::from_iter_values(0..places.len() as u32));
                 // Backwards, so that a limit keeps the newest; of one time the last to come is the newest.
-                let backwards = Some(SortOptions { descending: true, nulls_first: false });
-                let by = [times, arrival].map(|values| SortColumn { values, options: backwards });
+                let backwards = Some(SortOptions {
+                    descending: true,
+                    nulls_first: false,
+                });
+                let by = [times, arrival].map(|values| SortColumn {
+                    values,
+                    options: backwards,
+                });
                 let newest = lexsort_to_indices(&by, Some(rows_max)).map_err(bug)?;
-                newest.values().iter().rev().map(|index| places[*index as usize]).collect()
+                newest
+                    .values()
+                    .iter()
+                    .rev()
+                    .map(|index| places[*index as usize])
+                    .collect()
             }
         };
         Ok(Snapshot { batches, order })
     }
 
     /// The message with part `index` of a snapshot; there is always a first, also of no rows.
-    pub fn snapshot_message(&self, id: &str, snapshot: &Snapshot, index: usize, epoch: Epoch, watermark: Watermark) -> Result<Vec<u8>> {
+    pub fn snapshot_message(
+        &self,
+        id: &str,
+        snapshot: &Snapshot,
+        index: usize,
+        epoch: Epoch,
+        watermark: Watermark,
+    ) -> Result<Vec<u8>> {
         let from = index * limits::SNAPSHOT_MESSAGE_ROWS;
         let to = (from + limits::SNAPSHOT_MESSAGE_ROWS).min(snapshot.order.len());
         let mut out = self.begin("snapshot", id);
@@ -102,7 +123,11 @@ impl Feed {
             json_rows::rows_as_arrays(&rows, self.time, &mut out)?;
         }
         let is_last = snapshot.messages() == index + 1;
-        out.extend_from_slice(if is_last { b"],\"last\":true" } else { b"],\"last\":false" });
+        out.extend_from_slice(if is_last {
+            b"],\"last\":true"
+        } else {
+            b"],\"last\":false"
+        });
         self.end(epoch, watermark, &mut out);
         Ok(out)
     }
@@ -113,7 +138,12 @@ impl Feed {
         for change in changes {
             let (added, removed) = (self.filter.apply(&change.added)?, self.filter.apply(&change.removed)?);
             if 0 < added.num_rows() + removed.num_rows() {
-                relevant.push(Arc::new(Change { epoch: change.epoch, watermark: change.watermark, added, removed }));
+                relevant.push(Arc::new(Change {
+                    epoch: change.epoch,
+                    watermark: change.watermark,
+                    added,
+                    removed,
+                }));
             }
         }
         if relevant.is_empty() {
@@ -121,21 +151,33 @@ impl Feed {
         }
         let (upsert, removed, merged) = consolidate(&self.schema, &self.key, &relevant)?;
         // With a key, a row that comes back under its key replaces the old one: only what is gone for good is deleted.
-        let delete = if self.key.is_empty() { removed } else { without_keys_of(&self.key, &removed, &upsert)? };
+        let delete = if self.key.is_empty() {
+            removed
+        } else {
+            without_keys_of(&self.key, &removed, &upsert)?
+        };
         let mut tail = b",\"upsert\":[".to_vec();
         json_rows::rows_as_arrays(&upsert, self.time, &mut tail)?;
         tail.extend_from_slice(b"],\"delete\":[");
         json_rows::rows_as_arrays(&delete, self.time, &mut tail)?;
         tail.push(b']');
         self.end(epoch, watermark, &mut tail);
-        Ok(Delta { tail, rows: upsert.num_rows() + delete.num_rows(), merged })
+        Ok(Delta {
+            tail,
+            rows: upsert.num_rows() + delete.num_rows(),
+            merged,
+        })
     }
 
     /// A delta without rows: the view has come this far.
     pub fn progress(&self, epoch: Epoch, watermark: Watermark) -> Delta {
         let mut tail = b",\"upsert\":[],\"delete\":[]".to_vec();
         self.end(epoch, watermark, &mut tail);
-        Delta { tail, rows: 0, merged: 0 }
+        Delta {
+            tail,
+            rows: 0,
+            merged: 0,
+        }
     }
 
     pub fn delta_message(&self, id: &str, delta: &Delta) -> Vec<u8> {
@@ -153,7 +195,11 @@ impl Feed {
     fn end(&self, epoch: Epoch, watermark: Watermark, out: &mut Vec<u8>) {
         out.extend_from_slice(b",\"watermark\":");
         json_rows::watermark(watermark, self.time, out);
-        let token = Token { view: self.view.clone(), generation: self.generation, epoch };
+        let token = Token {
+            view: self.view.clone(),
+            generation: self.generation,
+            epoch,
+        };
         out.extend_from_slice(format!(",\"token\":\"{token}\"}}").as_bytes());
     }
 }
@@ -171,7 +217,10 @@ fn without_keys_of(key: &[usize], rows: &RecordBatch, others: &RecordBatch) -> R
         return Ok(rows.clone());
     }
     let schema = rows.schema_ref();
-    let fields = key.iter().map(|column| SortField::new(schema.field(*column).data_type().clone())).collect();
+    let fields = key
+        .iter()
+        .map(|column| SortField::new(schema.field(*column).data_type().clone()))
+        .collect();
     let converter = RowConverter::new(fields).map_err(bug)?;
     let keys_of = |rows: &RecordBatch| {
         let columns: Vec<ArrayRef> = key.iter().map(|column| Arc::clone(rows.column(*column))).collect();
@@ -211,7 +260,14 @@ pub struct DeltaKey {
 impl DeltaKey {
     pub fn new(feed: &Feed, from: Epoch, to: Epoch) -> Self {
         let (view, filter_text) = (feed.view.clone(), feed.filter_text.clone());
-        Self { view, generation: feed.generation, filter_text, time: feed.time, from, to }
+        Self {
+            view,
+            generation: feed.generation,
+            filter_text,
+            time: feed.time,
+            from,
+            to,
+        }
     }
 }
 
@@ -271,7 +327,12 @@ mod tests {
     }
 
     fn change(epoch: u64, removed: &[Row], added: &[Row]) -> Arc<Change> {
-        Arc::new(Change { epoch: Epoch(epoch), watermark: Watermark::START, added: rows(added), removed: rows(removed) })
+        Arc::new(Change {
+            epoch: Epoch(epoch),
+            watermark: Watermark::START,
+            added: rows(added),
+            removed: rows(removed),
+        })
     }
 
     fn feed(key: &[usize], symbols: &[&str]) -> Feed {
@@ -297,9 +358,19 @@ mod tests {
     fn delta(feed: &Feed, changes: &[Arc<Change>]) -> (Value, Value, usize) {
         let delta = feed.delta(changes, Epoch(9), Watermark(5_000_000)).unwrap();
         let message = message(&feed.delta_message("c\"1", &delta));
-        assert_eq!((&message["op"], &message["id"], &message["watermark"]), (&json!("delta"), &json!("c\"1"), &json!(5)));
+        assert_eq!(
+            (&message["op"], &message["id"], &message["watermark"]),
+            (&json!("delta"), &json!("c\"1"), &json!(5))
+        );
         let token = Token::parse(message["token"].as_str().unwrap()).unwrap();
-        assert_eq!(token, Token { view: "prices".into(), generation: 3, epoch: Epoch(9) });
+        assert_eq!(
+            token,
+            Token {
+                view: "prices".into(),
+                generation: 3,
+                epoch: Epoch(9)
+            }
+        );
         let sorted = |rows: &Value| {
             let mut rows = rows.as_array().unwrap().clone();
             rows.sort_by_key(Value::to_string);
@@ -311,49 +382,96 @@ mod tests {
     fn snapshot(feed: &Feed, batches: Vec<RecordBatch>, rows_max: Option<usize>) -> Vec<Value> {
         let snapshot = feed.snapshot(&RowsSnapshot::of(schema(), batches), rows_max).unwrap();
         (0..snapshot.messages())
-            .map(|index| message(&feed.snapshot_message("c1", &snapshot, index, Epoch(9), Watermark::START).unwrap()))
+            .map(|index| {
+                message(
+                    &feed
+                        .snapshot_message("c1", &snapshot, index, Epoch(9), Watermark::START)
+                        .unwrap(),
+                )
+            })
             .collect()
     }
 
     #[test]
     fn a_snapshot_is_the_newest_rows_in_the_order_of_time() {
-        let batches = || vec![rows(&[("a", 3, 1), ("b", 1, 2)]), rows(&[]), rows(&[("a", 2, 3), ("b", 3, 4), ("a", 0, 5)])];
+        let batches = || {
+            vec![
+                rows(&[("a", 3, 1), ("b", 1, 2)]),
+                rows(&[]),
+                rows(&[("a", 2, 3), ("b", 3, 4), ("a", 0, 5)]),
+            ]
+        };
         for (symbols, rows_max, expected, why) in [
-            (&[][..], None, json!([["a", 0, 5], ["b", 1, 2], ["a", 2, 3], ["a", 3, 1], ["b", 3, 4]]), "of one time as they came"),
+            (
+                &[][..],
+                None,
+                json!([["a", 0, 5], ["b", 1, 2], ["a", 2, 3], ["a", 3, 1], ["b", 3, 4]]),
+                "of one time as they came",
+            ),
             (&[], Some(2), json!([["a", 3, 1], ["b", 3, 4]]), "the newest"),
             (&[], Some(1), json!([["b", 3, 4]]), "of one time the last to come"),
             (&[], Some(0), json!([]), "none were asked for"),
-            (&["a"], Some(2), json!([["a", 2, 3], ["a", 3, 1]]), "the newest of those asked for"),
+            (
+                &["a"],
+                Some(2),
+                json!([["a", 2, 3], ["a", 3, 1]]),
+                "the newest of those asked for",
+            ),
             (&["c"], None, json!([]), "nothing is an answer too"),
         ] {
             let messages = snapshot(&feed(&[0, 1], symbols), batches(), rows_max);
             assert_eq!(messages.len(), 1);
-            assert_eq!((&messages[0]["rows"], &messages[0]["last"]), (&expected, &json!(true)), "{why}");
+            assert_eq!(
+                (&messages[0]["rows"], &messages[0]["last"]),
+                (&expected, &json!(true)),
+                "{why}"
+            );
         }
     }
 
     #[test]
     fn a_long_snapshot_comes_in_parts() {
         let all: Vec<Row> = (0..2_500).map(|index| ("a", index, index)).collect();
-        let messages = snapshot(&feed(&[0, 1], &[]), vec![rows(&all[..1_200]), rows(&all[1_200..])], None);
-        let shape: Vec<_> = messages.iter().map(|part| (part["rows"].as_array().unwrap().len(), part["last"].as_bool().unwrap())).collect();
+        let messages = snapshot(
+            &feed(&[0, 1], &[]),
+            vec![rows(&all[..1_200]), rows(&all[1_200..])],
+            None,
+        );
+        let shape: Vec<_> = messages
+            .iter()
+            .map(|part| (part["rows"].as_array().unwrap().len(), part["last"].as_bool().unwrap()))
+            .collect();
         assert_eq!(shape, [(1_000, false), (1_000, false), (500, true)]);
         assert_eq!(messages[2]["rows"][499], json!(["a", 2_499, 2_499]));
     }
 
     #[test]
     fn without_a_time_the_last_rows_to_come_are_the_newest() {
-        let feed = Feed { time_column: None, ..feed(&[], &[]) };
-        let messages = snapshot(&feed, vec![rows(&[("a", 9, 1)]), rows(&[("b", 0, 2), ("c", 5, 3)])], Some(2));
+        let feed = Feed {
+            time_column: None,
+            ..feed(&[], &[])
+        };
+        let messages = snapshot(
+            &feed,
+            vec![rows(&[("a", 9, 1)]), rows(&[("b", 0, 2), ("c", 5, 3)])],
+            Some(2),
+        );
         assert_eq!(messages[0]["rows"], json!([["b", 0, 2], ["c", 5, 3]]));
     }
 
     #[test]
     fn a_row_that_comes_back_under_its_key_is_no_delete() {
         let changes = [change(8, &[("a", 1, 10), ("b", 1, 20)], &[("a", 1, 11)])];
-        assert_eq!(delta(&feed(&[0, 1], &[]), &changes), (json!([["a", 1, 11]]), json!([["b", 1, 20]]), 0));
+        assert_eq!(
+            delta(&feed(&[0, 1], &[]), &changes),
+            (json!([["a", 1, 11]]), json!([["b", 1, 20]]), 0)
+        );
         let whole = (json!([["a", 1, 11]]), json!([["a", 1, 10], ["b", 1, 20]]), 0);
-        assert_eq!(delta(&feed(&[], &[]), &changes), whole, "without a key a row is only itself");
+        assert_eq!(
+            delta(&feed(&[], &[]), &changes),
+            whole,
+            "without a key a row is only itself"
+        );
     }
 
     #[test]
@@ -380,7 +498,10 @@ mod tests {
     fn an_encoded_delta_serves_all_with_the_same_filter() {
         let shared = SharedDeltas::default();
         let (ours, others) = (feed(&[0, 1], &["a"]), feed(&[0, 1], &["b"]));
-        let encoded = Arc::new(ours.delta(&[change(8, &[], &[("a", 1, 10)])], Epoch(8), Watermark::START).unwrap());
+        let encoded = Arc::new(
+            ours.delta(&[change(8, &[], &[("a", 1, 10)])], Epoch(8), Watermark::START)
+                .unwrap(),
+        );
         shared.put(DeltaKey::new(&ours, Epoch(7), Epoch(8)), &encoded);
         assert!(shared.get(&DeltaKey::new(&ours, Epoch(7), Epoch(8))).is_some());
         for (feed, from, to) in [(&others, 7, 8), (&ours, 6, 8), (&ours, 7, 9)] {
@@ -390,7 +511,10 @@ mod tests {
             shared.put(DeltaKey::new(&ours, Epoch(epoch + 100), Epoch(epoch + 101)), &encoded);
         }
         assert_eq!(shared.lock().by_key.len(), limits::SHARED_DELTAS);
-        assert!(shared.get(&DeltaKey::new(&ours, Epoch(7), Epoch(8))).is_none(), "the oldest made room");
+        assert!(
+            shared.get(&DeltaKey::new(&ours, Epoch(7), Epoch(8))).is_none(),
+            "the oldest made room"
+        );
     }
 
     /// What a reader must be able to rely on: snapshot and deltas, applied by key, are the view, however epochs were merged.
@@ -419,13 +543,21 @@ mod tests {
                     }
                 }
                 view.extend(added.iter().map(|(key, price)| (*key, *price)));
-                let added: Vec<Row> = added.into_iter().map(|((symbol, at), price)| (symbol, at, price)).collect();
+                let added: Vec<Row> = added
+                    .into_iter()
+                    .map(|((symbol, at), price)| (symbol, at, price))
+                    .collect();
                 pending.push(change(epoch as u64, &removed, &added));
                 if random.random_bool(0.4) || epoch == 59 {
                     let delta = feed.delta(&pending, Epoch(epoch as u64), Watermark::START).unwrap();
                     pending.clear();
                     let message = message(&feed.delta_message("c1", &delta));
-                    let row = |row: &Value| ((row[0].as_str().unwrap().to_owned(), row[1].as_i64().unwrap()), row[2].as_i64().unwrap());
+                    let row = |row: &Value| {
+                        (
+                            (row[0].as_str().unwrap().to_owned(), row[1].as_i64().unwrap()),
+                            row[2].as_i64().unwrap(),
+                        )
+                    };
                     for (key, _) in message["delete"].as_array().unwrap().iter().map(row) {
                         assert!(known.remove(&key).is_some(), "seed {seed}: deleted what was not there");
                     }
@@ -433,8 +565,9 @@ mod tests {
                 }
             }
             let wanted = view.iter().filter(|((symbol, _), _)| seed % 2 == 0 || *symbol != "b");
-            let expected: std::collections::BTreeMap<_, _> =
-                wanted.map(|((symbol, at), price)| (((*symbol).to_owned(), *at), *price)).collect();
+            let expected: std::collections::BTreeMap<_, _> = wanted
+                .map(|((symbol, at), price)| (((*symbol).to_owned(), *at), *price))
+                .collect();
             assert_eq!(known, expected, "seed {seed}");
         }
     }

@@ -31,18 +31,29 @@ impl Filter {
     ///
     /// # Errors
     /// For a column that is not there, and for a value that is not one of its type.
-    pub fn new<'a>(schema: &Schema, conditions: impl IntoIterator<Item = (&'a str, Vec<String>)>) -> Result<Self, Refusal> {
+    pub fn new<'a>(
+        schema: &Schema,
+        conditions: impl IntoIterator<Item = (&'a str, Vec<String>)>,
+    ) -> Result<Self, Refusal> {
         let conditions = conditions.into_iter().map(|(name, texts)| {
             let Some((column, field)) = schema.column_with_name(name) else {
-                return Err(Refusal::unknown_column(name, schema.fields().iter().map(|field| field.name().as_str())));
+                return Err(Refusal::unknown_column(
+                    name,
+                    schema.fields().iter().map(|field| field.name().as_str()),
+                ));
             };
             if limits::FILTER_VALUES_MAX < texts.len() {
-                return Err(Refusal::too_large(format!("{name} is compared with more than {} values", limits::FILTER_VALUES_MAX)));
+                return Err(Refusal::too_large(format!(
+                    "{name} is compared with more than {} values",
+                    limits::FILTER_VALUES_MAX
+                )));
             }
             let values = texts.iter().map(|text| value(field, text)).collect::<Result<_, _>>()?;
             Ok(Condition { column, values })
         });
-        Ok(Self { conditions: conditions.collect::<Result<_, _>>()? })
+        Ok(Self {
+            conditions: conditions.collect::<Result<_, _>>()?,
+        })
     }
 
     pub fn apply(&self, rows: &RecordBatch) -> Result<RecordBatch> {
@@ -68,9 +79,15 @@ fn value(field: &Field, text: &str) -> Result<Scalar<ArrayRef>, Refusal> {
     };
     let misfit = || {
         let type_name = super::panel::type_name(data_type);
-        Refusal::parameter(format!("{text} is not a value of {}, which is {type_name}", field.name()))
+        Refusal::parameter(format!(
+            "{text} is not a value of {}, which is {type_name}",
+            field.name()
+        ))
     };
-    let options = CastOptions { safe: false, ..CastOptions::default() };
+    let options = CastOptions {
+        safe: false,
+        ..CastOptions::default()
+    };
     let cast = |array: ArrayRef, to: &DataType| cast_with_options(&array, to, &options).map_err(|_| misfit());
     let read = match data_type {
         DataType::Timestamp(..) => {
@@ -80,7 +97,10 @@ fn value(field: &Field, text: &str) -> Result<Scalar<ArrayRef>, Refusal> {
                 DataType::Timestamp(_, Some(_)) => Some("UTC".into()),
                 _ => None,
             };
-            cast(cast(nanos, &DataType::Timestamp(TimeUnit::Nanosecond, zone))?, data_type)?
+            cast(
+                cast(nanos, &DataType::Timestamp(TimeUnit::Nanosecond, zone))?,
+                data_type,
+            )?
         }
         _ => cast(Arc::new(StringArray::from(vec![text])), data_type)?,
     };
@@ -93,7 +113,10 @@ fn value(field: &Field, text: &str) -> Result<Scalar<ArrayRef>, Refusal> {
 #[cfg(test)]
 mod tests {
     use arrow::{
-        array::{Decimal128Array, DictionaryArray, Float32Array, Int32Array, StringViewArray, TimestampNanosecondArray, types::Int32Type},
+        array::{
+            Decimal128Array, DictionaryArray, Float32Array, Int32Array, StringViewArray, TimestampNanosecondArray,
+            types::Int32Type,
+        },
         util::display::array_value_to_string,
     };
 
@@ -104,10 +127,23 @@ mod tests {
         let columns: Vec<(&str, ArrayRef)> = vec![
             ("row", Arc::new(Int32Array::from(vec![0, 1, 2, 3]))),
             ("symbol", Arc::new(symbols)),
-            ("side", Arc::new(StringViewArray::from(vec!["buy", "buy", "sell", "sell"]))),
+            (
+                "side",
+                Arc::new(StringViewArray::from(vec!["buy", "buy", "sell", "sell"])),
+            ),
             ("price", Arc::new(Float32Array::from(vec![0.1, 0.2, 0.1, f32::NAN]))),
-            ("at", Arc::new(TimestampNanosecondArray::from(vec![0, 1_000_000, 2_000_000, 3_000_000]))),
-            ("paid", Arc::new(Decimal128Array::from(vec![150, 250, 350, 450]).with_precision_and_scale(10, 2).unwrap())),
+            (
+                "at",
+                Arc::new(TimestampNanosecondArray::from(vec![0, 1_000_000, 2_000_000, 3_000_000])),
+            ),
+            (
+                "paid",
+                Arc::new(
+                    Decimal128Array::from(vec![150, 250, 350, 450])
+                        .with_precision_and_scale(10, 2)
+                        .unwrap(),
+                ),
+            ),
             ("ok", Arc::new(BooleanArray::from(vec![true, false, true, false]))),
         ];
         RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true))).unwrap()
@@ -115,19 +151,34 @@ mod tests {
 
     fn matching(conditions: &[(&str, &[&str])]) -> Vec<String> {
         let rows = rows();
-        let conditions = conditions.iter().map(|(name, values)| (*name, values.iter().map(|v| (*v).to_owned()).collect()));
-        let kept = Filter::new(rows.schema_ref(), conditions).unwrap().apply(&rows).unwrap();
-        (0..kept.num_rows()).map(|row| array_value_to_string(kept.column(0), row).unwrap()).collect()
+        let conditions = conditions
+            .iter()
+            .map(|(name, values)| (*name, values.iter().map(|v| (*v).to_owned()).collect()));
+        let kept = Filter::new(rows.schema_ref(), conditions)
+            .unwrap()
+            .apply(&rows)
+            .unwrap();
+        (0..kept.num_rows())
+            .map(|row| array_value_to_string(kept.column(0), row).unwrap())
+            .collect()
     }
 
     #[test]
     fn rows_match_by_the_type_of_the_column() {
         let cases: &[(&[(&str, &[&str])], &[&str], &str)] = &[
             (&[], &["0", "1", "2", "3"], "no condition keeps all"),
-            (&[("symbol", &["ADA"])], &["0", "3"], "a dictionary by its values, null by none"),
+            (
+                &[("symbol", &["ADA"])],
+                &["0", "3"],
+                "a dictionary by its values, null by none",
+            ),
             (&[("symbol", &["ADA", "BTC"])], &["0", "1", "3"], "any of the values"),
             (&[("symbol", &[])], &[], "none of no values"),
-            (&[("symbol", &["ADA"]), ("side", &["sell"])], &["3"], "all of the conditions"),
+            (
+                &[("symbol", &["ADA"]), ("side", &["sell"])],
+                &["3"],
+                "all of the conditions",
+            ),
             (&[("price", &["0.1"])], &["0", "2"], "a REAL is compared as a REAL"),
             (&[("at", &["1970-01-01T00:00:00.001Z"])], &["1"], "a time"),
             (&[("at", &["2"])], &["2"], "a time in milliseconds"),
@@ -141,13 +192,23 @@ mod tests {
 
     #[test]
     fn a_value_that_is_not_one_is_the_askers_mistake() {
-        for (name, text) in
-            [("row", "1.5"), ("row", "x"), ("at", "yesterday"), ("price", "cheap"), ("ok", "perhaps"), ("row", "9999999999")]
-        {
+        for (name, text) in [
+            ("row", "1.5"),
+            ("row", "x"),
+            ("at", "yesterday"),
+            ("price", "cheap"),
+            ("ok", "perhaps"),
+            ("row", "9999999999"),
+        ] {
             let refusal = Filter::new(rows().schema_ref(), [(name, vec![text.to_owned()])]).unwrap_err();
             assert_eq!(refusal.status(), 400, "{name} = {text}");
         }
         let many = vec!["ADA".to_owned(); limits::FILTER_VALUES_MAX + 1];
-        assert_eq!(Filter::new(rows().schema_ref(), [("symbol", many)]).unwrap_err().status(), 413);
+        assert_eq!(
+            Filter::new(rows().schema_ref(), [("symbol", many)])
+                .unwrap_err()
+                .status(),
+            413
+        );
     }
 }

@@ -9,10 +9,11 @@
 use arrow::{
     array::{Array, ArrayRef, AsArray, OffsetSizeTrait, RecordBatch, StringArray, StringBuilder},
     datatypes::{
-        ArrowPrimitiveType, ArrowTimestampType, DataType, Date32Type, Date64Type, Decimal32Type, Decimal64Type, Decimal128Type,
-        Decimal256Type, DecimalType, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
-        Time32MillisecondType, Time32SecondType, Time64MicrosecondType, Time64NanosecondType, TimeUnit, TimestampMicrosecondType,
-        TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+        ArrowPrimitiveType, ArrowTimestampType, DataType, Date32Type, Date64Type, Decimal32Type, Decimal64Type,
+        Decimal128Type, Decimal256Type, DecimalType, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type,
+        Int32Type, Int64Type, Time32MillisecondType, Time32SecondType, Time64MicrosecondType, Time64NanosecondType,
+        TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
+        UInt8Type, UInt16Type, UInt32Type, UInt64Type,
     },
     util::display::{ArrayFormatter, FormatOptions},
 };
@@ -56,7 +57,9 @@ impl<'a> Encoder<'a> {
     pub fn new(batch: &'a RecordBatch, time: TimeFormat) -> Result<Self> {
         let schema = batch.schema_ref();
         let columns = schema.fields().iter().zip(batch.columns());
-        let columns = columns.map(|(field, array)| column(field.name(), array, time)).collect::<Result<_>>()?;
+        let columns = columns
+            .map(|(field, array)| column(field.name(), array, time))
+            .collect::<Result<_>>()?;
         Ok(Self { columns })
     }
 
@@ -98,7 +101,11 @@ pub fn text_column(array: &ArrayRef, time: TimeFormat) -> Result<StringArray> {
         let text = std::str::from_utf8(&cell).expect("JSON is text");
         match text {
             "null" => texts.append_null(),
-            _ => texts.append_value(text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text)),
+            _ => texts.append_value(
+                text.strip_prefix('"')
+                    .and_then(|text| text.strip_suffix('"'))
+                    .unwrap_or(text),
+            ),
         }
     }
     Ok(texts.finish())
@@ -145,7 +152,10 @@ fn column<'a>(name: &str, array: &'a ArrayRef, time: TimeFormat) -> Result<Colum
     let mut quoted = Vec::with_capacity(name.len() + 3);
     string(name, &mut quoted);
     quoted.push(b':');
-    Ok(Column { name: quoted, write: writer(array, time)? })
+    Ok(Column {
+        name: quoted,
+        write: writer(array, time)?,
+    })
 }
 
 fn object(columns: &[Column<'_>], row: usize, out: &mut Vec<u8>) {
@@ -156,7 +166,13 @@ fn object(columns: &[Column<'_>], row: usize, out: &mut Vec<u8>) {
 }
 
 /// Items between two brackets, with commas.
-fn separated<T>(out: &mut Vec<u8>, open: u8, close: u8, items: impl IntoIterator<Item = T>, mut write: impl FnMut(T, &mut Vec<u8>)) {
+fn separated<T>(
+    out: &mut Vec<u8>,
+    open: u8,
+    close: u8,
+    items: impl IntoIterator<Item = T>,
+    mut write: impl FnMut(T, &mut Vec<u8>),
+) {
     out.push(open);
     for (index, item) in items.into_iter().enumerate() {
         if 0 < index {
@@ -281,7 +297,9 @@ fn value_writer(array: &ArrayRef, time: TimeFormat) -> Result<Writer<'_>> {
         }
         DataType::Struct(fields) => {
             let columns = fields.iter().zip(array.as_struct().columns());
-            let columns: Vec<_> = columns.map(|(field, array)| column(field.name(), array, time)).collect::<Result<_>>()?;
+            let columns: Vec<_> = columns
+                .map(|(field, array)| column(field.name(), array, time))
+                .collect::<Result<_>>()?;
             Box::new(move |row, out| object(&columns, row, out))
         }
         DataType::Map(..) => {
@@ -289,17 +307,23 @@ fn value_writer(array: &ArrayRef, time: TimeFormat) -> Result<Writer<'_>> {
             let (key, value) = (writer(map.keys(), time)?, writer(map.values(), time)?);
             Box::new(move |row, out| {
                 let offsets = map.value_offsets();
-                separated(out, b'{', b'}', offsets[row] as usize..offsets[row + 1] as usize, |entry, out| {
-                    let start = out.len();
-                    key(entry, out);
-                    // Names of an object are strings: a number becomes one.
-                    if out[start] != b'"' {
-                        let name = String::from_utf8(out.split_off(start)).expect("JSON is text");
-                        string(&name, out);
-                    }
-                    out.push(b':');
-                    value(entry, out);
-                });
+                separated(
+                    out,
+                    b'{',
+                    b'}',
+                    offsets[row] as usize..offsets[row + 1] as usize,
+                    |entry, out| {
+                        let start = out.len();
+                        key(entry, out);
+                        // Names of an object are strings: a number becomes one.
+                        if out[start] != b'"' {
+                            let name = String::from_utf8(out.split_off(start)).expect("JSON is text");
+                            string(&name, out);
+                        }
+                        out.push(b':');
+                        value(entry, out);
+                    },
+                );
             })
         }
         _ => {
@@ -350,7 +374,13 @@ fn lists<O: OffsetSizeTrait>(array: &ArrayRef, time: TimeFormat) -> Result<Write
     let write = writer(list.values(), time)?;
     Ok(Box::new(move |row, out| {
         let offsets = list.value_offsets();
-        separated(out, b'[', b']', offsets[row].as_usize()..offsets[row + 1].as_usize(), &write);
+        separated(
+            out,
+            b'[',
+            b']',
+            offsets[row].as_usize()..offsets[row + 1].as_usize(),
+            &write,
+        );
     }))
 }
 
@@ -384,7 +414,9 @@ fn float<N: lexical_core::ToLexical + Into<f64> + Copy>(value: N, out: &mut Vec<
 }
 
 fn binary(bytes: &[u8], out: &mut Vec<u8>) {
-    quoted(out, |out| out.extend_from_slice(BASE64_STANDARD.encode(bytes).as_bytes()));
+    quoted(out, |out| {
+        out.extend_from_slice(BASE64_STANDARD.encode(bytes).as_bytes())
+    });
 }
 
 fn quoted(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
@@ -410,7 +442,11 @@ fn timestamp(value: i64, unit: TimeUnit, time: TimeFormat, out: &mut Vec<u8>) {
             let seconds = value.div_euclid(parts);
             date(seconds.div_euclid(DAY_SECONDS), out);
             out.push(b'T');
-            time_of_day(seconds.rem_euclid(DAY_SECONDS) * parts + value.rem_euclid(parts), unit, out);
+            time_of_day(
+                seconds.rem_euclid(DAY_SECONDS) * parts + value.rem_euclid(parts),
+                unit,
+                out,
+            );
             out.push(b'Z');
         }),
         TimeFormat::Millis => {
@@ -450,7 +486,11 @@ fn date(days: i64, out: &mut Vec<u8>) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     if !(0..=9_999).contains(&year) {
         out.push(if year < 0 { b'-' } else { b'+' });
@@ -476,10 +516,11 @@ mod tests {
 
     use arrow::{
         array::{
-            BinaryViewArray, BooleanArray, Date32Array, Date64Array, Decimal128Array, DictionaryArray, DurationSecondArray,
-            FixedSizeListArray, Float32Array, Float64Array, Int32Array, Int64Array, LargeListArray, ListArray, ListViewArray, MapBuilder,
-            NullArray, StringViewArray, StructArray, Time64NanosecondArray, TimestampMillisecondArray, TimestampNanosecondArray,
-            TimestampSecondArray, UInt64Array,
+            BinaryViewArray, BooleanArray, Date32Array, Date64Array, Decimal128Array, DictionaryArray,
+            DurationSecondArray, FixedSizeListArray, Float32Array, Float64Array, Int32Array, Int64Array,
+            LargeListArray, ListArray, ListViewArray, MapBuilder, NullArray, StringViewArray, StructArray,
+            Time64NanosecondArray, TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray,
+            UInt64Array,
         },
         datatypes::Field,
     };
@@ -507,31 +548,74 @@ mod tests {
     fn numbers_that_a_double_cannot_hold_are_strings() {
         let two_53 = 1i64 << 53;
         assert_eq!(
-            json_of(Int64Array::from(vec![Some(two_53), Some(two_53 + 1), Some(-two_53 - 1), Some(i64::MIN), None, Some(0)])),
-            json!([9007199254740992i64, "9007199254740993", "-9007199254740993", "-9223372036854775808", null, 0])
+            json_of(Int64Array::from(vec![
+                Some(two_53),
+                Some(two_53 + 1),
+                Some(-two_53 - 1),
+                Some(i64::MIN),
+                None,
+                Some(0)
+            ])),
+            json!([
+                9007199254740992i64,
+                "9007199254740993",
+                "-9007199254740993",
+                "-9223372036854775808",
+                null,
+                0
+            ])
         );
-        assert_eq!(json_of(UInt64Array::from(vec![7, u64::MAX])), json!([7, "18446744073709551615"]));
-        let decimals = Decimal128Array::from(vec![Some(-150), None, Some(0)]).with_precision_and_scale(38, 2).unwrap();
+        assert_eq!(
+            json_of(UInt64Array::from(vec![7, u64::MAX])),
+            json!([7, "18446744073709551615"])
+        );
+        let decimals = Decimal128Array::from(vec![Some(-150), None, Some(0)])
+            .with_precision_and_scale(38, 2)
+            .unwrap();
         assert_eq!(json_of(decimals), json!(["-1.50", null, "0.00"]));
     }
 
     #[test]
     fn what_json_has_no_number_for_is_null() {
         let values = vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0, 1e300, 5e-324, 0.1];
-        assert_eq!(json_of(Float64Array::from(values)), json!([null, null, null, -0.0, 1e300, 5e-324, 0.1]));
-        assert_eq!(text(Float32Array::from(vec![0.1, f32::NAN]), TimeFormat::Rfc3339), "[0.1,null]", "a REAL has its own digits");
+        assert_eq!(
+            json_of(Float64Array::from(values)),
+            json!([null, null, null, -0.0, 1e300, 5e-324, 0.1])
+        );
+        assert_eq!(
+            text(Float32Array::from(vec![0.1, f32::NAN]), TimeFormat::Rfc3339),
+            "[0.1,null]",
+            "a REAL has its own digits"
+        );
     }
 
     #[test]
     fn times_are_utc_with_as_many_digits_as_needed() {
         let nanos = vec![Some(0), Some(1_500_000_000), Some(-1), None];
-        let expected = json!(["1970-01-01T00:00:00Z", "1970-01-01T00:00:01.5Z", "1969-12-31T23:59:59.999999999Z", null]);
+        let expected = json!([
+            "1970-01-01T00:00:00Z",
+            "1970-01-01T00:00:01.5Z",
+            "1969-12-31T23:59:59.999999999Z",
+            null
+        ]);
         assert_eq!(json_of(TimestampNanosecondArray::from(nanos.clone())), expected);
         let zoned = TimestampNanosecondArray::from(nanos.clone()).with_timezone("+05:00");
-        assert_eq!(json_of(zoned), expected, "the instant, whatever zone its type shows it in");
-        assert_eq!(text(TimestampNanosecondArray::from(nanos), TimeFormat::Millis), "[0,1500,-1,null]", "rounded down");
+        assert_eq!(
+            json_of(zoned),
+            expected,
+            "the instant, whatever zone its type shows it in"
+        );
+        assert_eq!(
+            text(TimestampNanosecondArray::from(nanos), TimeFormat::Millis),
+            "[0,1500,-1,null]",
+            "rounded down"
+        );
         let seconds = TimestampSecondArray::from(vec![253_402_300_800, -62_167_219_201, i64::MAX]);
-        let years = ["\"+10000-01-01T00:00:00Z\"", "\"-0001-12-31T23:59:59Z\"", "\"+292277026596-12-04T15:30:07Z\""];
+        let years = [
+            "\"+10000-01-01T00:00:00Z\"",
+            "\"-0001-12-31T23:59:59Z\"",
+            "\"+292277026596-12-04T15:30:07Z\"",
+        ];
         assert_eq!(text(seconds, TimeFormat::Rfc3339), format!("[{}]", years.join(",")));
         let far = TimestampSecondArray::from(vec![i64::MAX]);
         assert_eq!(text(far, TimeFormat::Millis), "[\"9223372036854775807000\"]");
@@ -539,24 +623,44 @@ mod tests {
 
     #[test]
     fn days_and_hours_are_no_instants() {
-        assert_eq!(json_of(Date32Array::from(vec![0, 19_782, -1])), json!(["1970-01-01", "2024-02-29", "1969-12-31"]));
+        assert_eq!(
+            json_of(Date32Array::from(vec![0, 19_782, -1])),
+            json!(["1970-01-01", "2024-02-29", "1969-12-31"])
+        );
         assert_eq!(json_of(Date64Array::from(vec![86_400_000])), json!(["1970-01-02"]));
         assert_eq!(text(Date32Array::from(vec![0]), TimeFormat::Millis), "[\"1970-01-01\"]");
-        assert_eq!(json_of(Time64NanosecondArray::from(vec![0, 86_399_000_000_001])), json!(["00:00:00", "23:59:59.000000001"]));
+        assert_eq!(
+            json_of(Time64NanosecondArray::from(vec![0, 86_399_000_000_001])),
+            json!(["00:00:00", "23:59:59.000000001"])
+        );
     }
 
     #[test]
     fn texts_and_bytes() {
-        assert_eq!(json_of(StringViewArray::from(vec![Some("a \"b\" \\ \n\u{1} é 🦀"), None])), json!(["a \"b\" \\ \n\u{1} é 🦀", null]));
-        assert_eq!(json_of(BinaryViewArray::from(vec![b"\x00\xff".as_slice(), b""])), json!(["AP8=", ""]));
-        assert_eq!(json_of(BooleanArray::from(vec![Some(true), None, Some(false)])), json!([true, null, false]));
+        assert_eq!(
+            json_of(StringViewArray::from(vec![Some("a \"b\" \\ \n\u{1} é 🦀"), None])),
+            json!(["a \"b\" \\ \n\u{1} é 🦀", null])
+        );
+        assert_eq!(
+            json_of(BinaryViewArray::from(vec![b"\x00\xff".as_slice(), b""])),
+            json!(["AP8=", ""])
+        );
+        assert_eq!(
+            json_of(BooleanArray::from(vec![Some(true), None, Some(false)])),
+            json!([true, null, false])
+        );
         assert_eq!(json_of(NullArray::new(2)), json!([null, null]));
-        assert_eq!(json_of(DurationSecondArray::from(vec![90])).as_array().unwrap().len(), 1, "what JSON has no form for is text");
+        assert_eq!(
+            json_of(DurationSecondArray::from(vec![90])).as_array().unwrap().len(),
+            1,
+            "what JSON has no form for is text"
+        );
     }
 
     #[test]
     fn a_dictionary_is_what_it_stands_for() {
-        let words: DictionaryArray<arrow::datatypes::Int8Type> = [Some("b"), None, Some("a"), Some("b")].into_iter().collect();
+        let words: DictionaryArray<arrow::datatypes::Int8Type> =
+            [Some("b"), None, Some("a"), Some("b")].into_iter().collect();
         assert_eq!(json_of(words), json!(["b", null, "a", "b"]));
         let empty: DictionaryArray<arrow::datatypes::Int8Type> = [None::<&str>, None].into_iter().collect();
         assert_eq!(json_of(empty), json!([null, null]));
@@ -569,10 +673,23 @@ mod tests {
     fn lists_and_structs_hold_any_value() {
         let rows = || vec![Some(vec![Some(1), None]), None, Some(vec![]), Some(vec![Some(2)])];
         let expected = json!([[1, null], null, [], [2]]);
-        assert_eq!(json_of(ListArray::from_iter_primitive::<Int32Type, _, _>(rows())), expected);
-        assert_eq!(json_of(ListArray::from_iter_primitive::<Int32Type, _, _>(rows()).slice(1, 3)), json!([null, [], [2]]), "a slice");
-        assert_eq!(json_of(LargeListArray::from_iter_primitive::<Int32Type, _, _>(rows())), expected);
-        assert_eq!(json_of(ListViewArray::from_iter_primitive::<Int32Type, _, _>(rows())), expected);
+        assert_eq!(
+            json_of(ListArray::from_iter_primitive::<Int32Type, _, _>(rows())),
+            expected
+        );
+        assert_eq!(
+            json_of(ListArray::from_iter_primitive::<Int32Type, _, _>(rows()).slice(1, 3)),
+            json!([null, [], [2]]),
+            "a slice"
+        );
+        assert_eq!(
+            json_of(LargeListArray::from_iter_primitive::<Int32Type, _, _>(rows())),
+            expected
+        );
+        assert_eq!(
+            json_of(ListViewArray::from_iter_primitive::<Int32Type, _, _>(rows())),
+            expected
+        );
         let pairs = vec![Some(vec![Some(1), Some(2)]), None, Some(vec![None, Some(4)])];
         let pairs = FixedSizeListArray::from_iter_primitive::<Int32Type, _, _>(pairs, 2);
         assert_eq!(json_of(pairs.slice(1, 2)), json!([null, [null, 4]]));
@@ -599,9 +716,13 @@ mod tests {
 
     #[test]
     fn rows_are_arrays_or_objects() {
-        let columns: Vec<(&str, ArrayRef)> =
-            vec![("a \"b\"", Arc::new(Int32Array::from(vec![1, 2]))), ("c", Arc::new(StringArray::from(vec![None, Some("x")])))];
-        let batch = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true))).unwrap();
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("a \"b\"", Arc::new(Int32Array::from(vec![1, 2]))),
+            ("c", Arc::new(StringArray::from(vec![None, Some("x")]))),
+        ];
+        let batch =
+            RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true)))
+                .unwrap();
         let encoder = Encoder::new(&batch, TimeFormat::Rfc3339).unwrap();
         let mut out = Vec::new();
         encoder.object(0, &mut out);
@@ -630,7 +751,11 @@ mod tests {
         assert_eq!(of(Watermark::START, TimeFormat::Millis), "null");
         assert_eq!(of(Watermark(1_000_000), TimeFormat::Millis), "1");
         assert_eq!(of(Watermark::END, TimeFormat::Millis), "253402300799999");
-        assert_eq!(of(Watermark::END, TimeFormat::Rfc3339), "\"9999-12-31T23:59:59.999Z\"", "every window is closed");
+        assert_eq!(
+            of(Watermark::END, TimeFormat::Rfc3339),
+            "\"9999-12-31T23:59:59.999Z\"",
+            "every window is closed"
+        );
     }
 
     proptest! {

@@ -64,7 +64,9 @@ pub async fn bind(options: &ServeOptions) -> Result<TcpListener> {
     listener.map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => {
             let address = options.listen;
-            Error::user(format!("cannot listen on {address}: another process does; stop it, or choose another address with --listen"))
+            Error::user(format!(
+                "cannot listen on {address}: another process does; stop it, or choose another address with --listen"
+            ))
         }
         _ => Error::user(format!("cannot listen on {}: {error}", options.listen)),
     })
@@ -74,7 +76,12 @@ pub async fn bind(options: &ServeOptions) -> Result<TcpListener> {
 ///
 /// # Errors
 /// None yet: what fails, fails for one connection.
-pub async fn serve(engine: Engine, options: ServeOptions, listener: TcpListener, shutdown: CancellationToken) -> Result<()> {
+pub async fn serve(
+    engine: Engine,
+    options: ServeOptions,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<()> {
     let closing = shutdown.child_token();
     let tasks = TaskTracker::new();
     let app = Arc::new(App {
@@ -94,7 +101,10 @@ pub async fn serve(engine: Engine, options: ServeOptions, listener: TcpListener,
     }
     closing.cancel();
     tasks.close();
-    if tokio::time::timeout(limits::HTTP_DRAIN_MAX, tasks.wait()).await.is_err() {
+    if tokio::time::timeout(limits::HTTP_DRAIN_MAX, tasks.wait())
+        .await
+        .is_err()
+    {
         warn!(connections = tasks.len(), "connections cut at shutdown");
     }
     Ok(())
@@ -147,7 +157,11 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     let route = route.as_ref().map_or("static", MatchedPath::as_str);
     let status = response.status();
     let labels = [route, method, status.as_str()];
-    app.engine.metrics().http_request_duration_seconds.with_label_values(&labels).observe(watch.elapsed().as_secs_f64());
+    app.engine
+        .metrics()
+        .http_request_duration_seconds
+        .with_label_values(&labels)
+        .observe(watch.elapsed().as_secs_f64());
     for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),

@@ -46,12 +46,16 @@ pub fn negotiate(headers: &HeaderMap, format: Option<&str>) -> Result<Format, Re
         Some("ndjson") => return Ok(Format::Ndjson),
         Some("csv") => return Ok(Format::Csv),
         Some("arrow") => return Ok(Format::Arrow),
-        Some(other) => return Err(Refusal::parameter(format!("no format named {other}")).help("formats: json, ndjson, csv, arrow")),
+        Some(other) => {
+            return Err(Refusal::parameter(format!("no format named {other}")).help("formats: json, ndjson, csv, arrow"));
+        }
         None => {}
     }
     let mut accepted = String::new();
     for value in headers.get_all(header::ACCEPT) {
-        let value = value.to_str().map_err(|_| not_acceptable("an Accept header that is not text"))?;
+        let value = value
+            .to_str()
+            .map_err(|_| not_acceptable("an Accept header that is not text"))?;
         if !accepted.is_empty() {
             accepted.push(',');
         }
@@ -61,10 +65,20 @@ pub fn negotiate(headers: &HeaderMap, format: Option<&str>) -> Result<Format, Re
         return Ok(Format::Json);
     }
     let accept: Accept = accepted.parse().map_err(|_| not_acceptable(&accepted))?;
-    let offer: Accept = OFFER.map(|(name, _)| name).join(",").parse().expect("our own types are well formed");
+    let offer: Accept = OFFER
+        .map(|(name, _)| name)
+        .join(",")
+        .parse()
+        .expect("our own types are well formed");
     let types: Vec<_> = offer.media_types().map(|media_type| media_type.to_ref()).collect();
-    let chosen = accept.negotiate(types.iter()).ok_or_else(|| not_acceptable(&accepted))?.to_string();
-    let (_, format) = OFFER.iter().find(|(name, _)| *name == chosen).expect("chosen from the offer");
+    let chosen = accept
+        .negotiate(types.iter())
+        .ok_or_else(|| not_acceptable(&accepted))?
+        .to_string();
+    let (_, format) = OFFER
+        .iter()
+        .find(|(name, _)| *name == chosen)
+        .expect("chosen from the offer");
     Ok(*format)
 }
 
@@ -96,11 +110,31 @@ mod tests {
             (Some("application/*"), Ok(Format::Json), "our first of that kind"),
             (Some("text/*"), Ok(Format::Csv), "the only text"),
             (Some("application/jsonl"), Ok(Format::Ndjson), "another name of it"),
-            (Some("text/csv;q=0.5, application/x-ndjson;q=0.9"), Ok(Format::Ndjson), "the greater q wins, not the first"),
-            (Some("text/csv, application/json"), Ok(Format::Csv), "of equals the reader's first"),
-            (Some("application/json;q=0, */*;q=0.1"), Ok(Format::Ndjson), "q=0 forbids"),
-            (Some("text/html, application/xhtml+xml, */*;q=0.8"), Ok(Format::Json), "a browser's address bar"),
-            (Some("application/vnd.apache.arrow.stream"), Ok(Format::Arrow), "by its full name"),
+            (
+                Some("text/csv;q=0.5, application/x-ndjson;q=0.9"),
+                Ok(Format::Ndjson),
+                "the greater q wins, not the first",
+            ),
+            (
+                Some("text/csv, application/json"),
+                Ok(Format::Csv),
+                "of equals the reader's first",
+            ),
+            (
+                Some("application/json;q=0, */*;q=0.1"),
+                Ok(Format::Ndjson),
+                "q=0 forbids",
+            ),
+            (
+                Some("text/html, application/xhtml+xml, */*;q=0.8"),
+                Ok(Format::Json),
+                "a browser's address bar",
+            ),
+            (
+                Some("application/vnd.apache.arrow.stream"),
+                Ok(Format::Arrow),
+                "by its full name",
+            ),
             (Some("text/html"), Err(406), "not ours"),
             (Some("application/json;q=0"), Err(406), "only a refusal"),
             (Some("application"), Err(406), "not a media type"),

@@ -13,7 +13,12 @@ pub fn panel(relation: &RelationInfo) -> Panel {
     if relation.kind == RelationKind::SideOutput {
         return Panel::Table;
     }
-    let numeric = |name: &str| relation.schema.field_with_name(name).is_ok_and(|field| field.data_type().is_numeric());
+    let numeric = |name: &str| {
+        relation
+            .schema
+            .field_with_name(name)
+            .is_ok_and(|field| field.data_type().is_numeric())
+    };
     if relation.time.is_some() {
         if ["open", "high", "low", "close"].into_iter().all(numeric) {
             return Panel::Candlestick;
@@ -24,8 +29,13 @@ pub fn panel(relation: &RelationInfo) -> Panel {
             return Panel::Series;
         }
     }
-    let is_one_row = relation.kind == RelationKind::MaterializedView && relation.key.is_empty() && relation.rows == Some(1);
-    if relation.time.is_none() && is_one_row { Panel::Stat } else { Panel::Table }
+    let is_one_row =
+        relation.kind == RelationKind::MaterializedView && relation.key.is_empty() && relation.rows == Some(1);
+    if relation.time.is_none() && is_one_row {
+        Panel::Stat
+    } else {
+        Panel::Table
+    }
 }
 
 /// The SQL name of a type, or Arrow's own where SQL has none.
@@ -65,8 +75,17 @@ mod tests {
 
     use super::*;
 
-    fn relation(kind: RelationKind, columns: &[(&str, DataType)], key: &[&str], time: Option<&str>, rows: usize) -> RelationInfo {
-        let fields: Vec<_> = columns.iter().map(|(name, data_type)| Field::new(*name, data_type.clone(), true)).collect();
+    fn relation(
+        kind: RelationKind,
+        columns: &[(&str, DataType)],
+        key: &[&str],
+        time: Option<&str>,
+        rows: usize,
+    ) -> RelationInfo {
+        let fields: Vec<_> = columns
+            .iter()
+            .map(|(name, data_type)| Field::new(*name, data_type.clone(), true))
+            .collect();
         RelationInfo {
             name: "v".into(),
             kind,
@@ -89,18 +108,63 @@ mod tests {
     fn the_panel_follows_from_the_columns() {
         use DataType::{Float32 as Real, Float64 as Double, Int64 as Bigint, Utf8 as Text};
         let time = || DataType::Timestamp(TimeUnit::Nanosecond, None);
-        let candle = |price: DataType| [("symbol", Text), ("t", time()), ("open", Real), ("high", Real), ("low", Real), ("close", price)];
+        let candle = |price: DataType| {
+            [
+                ("symbol", Text),
+                ("t", time()),
+                ("open", Real),
+                ("high", Real),
+                ("low", Real),
+                ("close", price),
+            ]
+        };
         let view = RelationKind::MaterializedView;
         for (relation, expected, why) in [
-            (relation(view, &candle(Real), &["symbol", "t"], Some("t"), 9), Panel::Candlestick, "a time and four prices"),
-            (relation(RelationKind::Source, &candle(Real), &[], Some("t"), 9), Panel::Candlestick, "of a source too"),
-            (relation(view, &candle(Text), &["symbol", "t"], Some("t"), 9), Panel::Series, "a price that is text is none"),
-            (relation(view, &candle(Real), &[], None, 9), Panel::Table, "without a time nothing runs"),
-            (relation(RelationKind::SideOutput, &candle(Real), &[], Some("t"), 9), Panel::Table, "late candles are not candles"),
-            (relation(view, &[("t", time()), ("v", Double)], &["t"], Some("t"), 9), Panel::Series, "a time and a number"),
-            (relation(view, &[("t", time()), ("id", Bigint)], &["id"], Some("t"), 9), Panel::Table, "an id is not measured"),
-            (relation(view, &[("total", Bigint)], &[], None, 1), Panel::Stat, "one row without a key"),
-            (relation(view, &[("s", Text), ("total", Bigint)], &["s"], None, 1), Panel::Table, "one row so far, more to come"),
+            (
+                relation(view, &candle(Real), &["symbol", "t"], Some("t"), 9),
+                Panel::Candlestick,
+                "a time and four prices",
+            ),
+            (
+                relation(RelationKind::Source, &candle(Real), &[], Some("t"), 9),
+                Panel::Candlestick,
+                "of a source too",
+            ),
+            (
+                relation(view, &candle(Text), &["symbol", "t"], Some("t"), 9),
+                Panel::Series,
+                "a price that is text is none",
+            ),
+            (
+                relation(view, &candle(Real), &[], None, 9),
+                Panel::Table,
+                "without a time nothing runs",
+            ),
+            (
+                relation(RelationKind::SideOutput, &candle(Real), &[], Some("t"), 9),
+                Panel::Table,
+                "late candles are not candles",
+            ),
+            (
+                relation(view, &[("t", time()), ("v", Double)], &["t"], Some("t"), 9),
+                Panel::Series,
+                "a time and a number",
+            ),
+            (
+                relation(view, &[("t", time()), ("id", Bigint)], &["id"], Some("t"), 9),
+                Panel::Table,
+                "an id is not measured",
+            ),
+            (
+                relation(view, &[("total", Bigint)], &[], None, 1),
+                Panel::Stat,
+                "one row without a key",
+            ),
+            (
+                relation(view, &[("s", Text), ("total", Bigint)], &["s"], None, 1),
+                Panel::Table,
+                "one row so far, more to come",
+            ),
             (relation(view, &[("s", Text)], &[], None, 2), Panel::Table, "two rows"),
         ] {
             assert_eq!(panel(&relation), expected, "{why}");
@@ -119,7 +183,10 @@ mod tests {
             (DataType::UInt32, "INTEGER UNSIGNED"),
             (DataType::Float32, "REAL"),
             (DataType::Float64, "DOUBLE"),
-            (DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())), "TIMESTAMP"),
+            (
+                DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())),
+                "TIMESTAMP",
+            ),
             (DataType::Boolean, "BOOLEAN"),
             (DataType::Decimal128(18, 4), "DECIMAL(18,4)"),
             (DataType::Date32, "DATE"),

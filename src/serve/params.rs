@@ -21,7 +21,11 @@ pub enum Shape {
 
 impl Params {
     pub fn parse(query: Option<&str>) -> Self {
-        Self(form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect())
+        Self(
+            form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+                .into_owned()
+                .collect(),
+        )
     }
 
     /// Takes a parameter out.
@@ -39,14 +43,18 @@ impl Params {
 
     pub fn take_number<N: std::str::FromStr>(&mut self, name: &str) -> Result<Option<N>, Refusal> {
         let Some(text) = self.take(name)? else { return Ok(None) };
-        text.parse().map(Some).map_err(|_| Refusal::parameter(format!("{name} is not a number: {text}")))
+        text.parse()
+            .map(Some)
+            .map_err(|_| Refusal::parameter(format!("{name} is not a number: {text}")))
     }
 
     /// RFC 3339, or milliseconds since 1970; in nanoseconds.
     pub fn take_time(&mut self, name: &str) -> Result<Option<i64>, Refusal> {
         let Some(text) = self.take(name)? else { return Ok(None) };
         let help = "write 2024-01-02T03:04:05Z, or milliseconds since 1970";
-        parse_time(&text).map(Some).ok_or_else(|| Refusal::parameter(format!("{name} is not a time: {text}")).help(help))
+        parse_time(&text)
+            .map(Some)
+            .ok_or_else(|| Refusal::parameter(format!("{name} is not a time: {text}")).help(help))
     }
 
     pub fn take_shape(&mut self, format: Format) -> Result<Shape, Refusal> {
@@ -71,7 +79,9 @@ impl Params {
             Some(other) => return Err(Refusal::unknown("time format", other, ["rfc3339", "ms"])),
         };
         match format {
-            Format::Arrow => Err(Refusal::parameter("time is for text only: an Arrow stream has typed times")),
+            Format::Arrow => Err(Refusal::parameter(
+                "time is for text only: an Arrow stream has typed times",
+            )),
             _ => Ok(time),
         }
     }
@@ -125,15 +135,24 @@ mod tests {
         assert_eq!(params.take_number::<usize>("limit").unwrap(), Some(5));
         assert_eq!(params.take_number::<usize>("limit").unwrap(), None, "it was taken");
         assert!(params.take("format").is_err(), "which of the two?");
-        assert_eq!(params.rest(), [("symbol".into(), "A&B".into()), ("symbol".into(), "C D".into())]);
+        assert_eq!(
+            params.rest(),
+            [("symbol".into(), "A&B".into()), ("symbol".into(), "C D".into())]
+        );
         assert!(Params::parse(Some("limit=-1")).take_number::<usize>("limit").is_err());
     }
 
     #[test]
     fn what_a_format_cannot_follow_is_refused() {
-        assert_eq!(Params::parse(Some("shape=columns")).take_shape(Format::Json).unwrap(), Shape::Columns);
+        assert_eq!(
+            Params::parse(Some("shape=columns")).take_shape(Format::Json).unwrap(),
+            Shape::Columns
+        );
         assert!(Params::parse(Some("shape=columns")).take_shape(Format::Csv).is_err());
-        assert_eq!(Params::parse(Some("time=ms")).take_time_format(Format::Csv).unwrap(), TimeFormat::Millis);
+        assert_eq!(
+            Params::parse(Some("time=ms")).take_time_format(Format::Csv).unwrap(),
+            TimeFormat::Millis
+        );
         assert!(Params::parse(Some("time=ms")).take_time_format(Format::Arrow).is_err());
     }
 }

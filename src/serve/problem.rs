@@ -36,7 +36,10 @@ impl Refusal {
             help: Vec::new(),
             query_id: None,
         };
-        Self { problem: Box::new(problem), retry_after: None }
+        Self {
+            problem: Box::new(problem),
+            retry_after: None,
+        }
     }
 
     pub fn parameter(detail: impl Into<String>) -> Self {
@@ -46,13 +49,19 @@ impl Refusal {
     /// A name that is none of `known`.
     pub fn unknown<'a>(what: &str, name: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Self {
         let refusal = Self::parameter(format!("no {what} named {name}"));
-        refusal.nearest(name, known.clone()).help(format!("{what}s: {}", known.into_iter().collect::<Vec<_>>().join(", ")))
+        refusal
+            .nearest(name, known.clone())
+            .help(format!("{what}s: {}", known.into_iter().collect::<Vec<_>>().join(", ")))
     }
 
     pub fn unknown_column<'a>(name: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Self {
         let mut refusal = Self::unknown("column", name, known);
         let problem = &mut refusal.problem;
-        (problem.kind, problem.title, problem.sqlstate) = ("/problems/unknown-column".into(), "unknown column".into(), Some("42703"));
+        (problem.kind, problem.title, problem.sqlstate) = (
+            "/problems/unknown-column".into(),
+            "unknown column".into(),
+            Some("42703"),
+        );
         refusal
     }
 
@@ -61,8 +70,15 @@ impl Refusal {
     }
 
     pub fn unknown_view<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
-        let refusal = Self::new(StatusCode::NOT_FOUND, "not-found", Some("42P01"), format!("no view named {name}"));
-        refusal.nearest(name, known).help("GET /api/v1/views lists what can be read")
+        let refusal = Self::new(
+            StatusCode::NOT_FOUND,
+            "not-found",
+            Some("42P01"),
+            format!("no view named {name}"),
+        );
+        refusal
+            .nearest(name, known)
+            .help("GET /api/v1/views lists what can be read")
     }
 
     pub fn not_acceptable(detail: impl Into<String>) -> Self {
@@ -70,7 +86,12 @@ impl Refusal {
     }
 
     pub fn unsupported_media_type(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", None, detail)
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported-media-type",
+            None,
+            detail,
+        )
     }
 
     pub fn too_large(detail: impl Into<String>) -> Self {
@@ -78,11 +99,21 @@ impl Refusal {
     }
 
     pub fn body_timeout() -> Self {
-        Self::new(StatusCode::REQUEST_TIMEOUT, "slow-request", None, "the body of the request took too long to arrive")
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "slow-request",
+            None,
+            "the body of the request took too long to arrive",
+        )
     }
 
     pub fn body_unreadable() -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "unreadable-body", None, "the body of the request ended early")
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "unreadable-body",
+            None,
+            "the body of the request ended early",
+        )
     }
 
     pub fn method_not_allowed(detail: impl Into<String>) -> Self {
@@ -90,12 +121,20 @@ impl Refusal {
     }
 
     pub fn foreign_origin(origin: &str) -> Self {
-        Self::new(StatusCode::FORBIDDEN, "foreign-origin", Some("42501"), format!("pages from {origin} may not use this server"))
-            .help("name the origin when the server is started, or open the dashboard from the server itself")
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "foreign-origin",
+            Some("42501"),
+            format!("pages from {origin} may not use this server"),
+        )
+        .help("name the origin when the server is started, or open the dashboard from the server itself")
     }
 
     pub fn busy(detail: impl Into<String>) -> Self {
-        Self { retry_after: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", Some("53300"), detail) }
+        Self {
+            retry_after: Some(1),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", Some("53300"), detail)
+        }
     }
 
     pub fn help(mut self, help: impl Into<String>) -> Self {
@@ -124,12 +163,22 @@ impl Refusal {
         let Some(first) = errors.next().or(diagnostics.first()) else {
             return Self::parameter("the text is wrong");
         };
-        let mut refusal = Self::new(StatusCode::BAD_REQUEST, first.code.slug(), Some(first.code.code()), &first.message);
+        let mut refusal = Self::new(
+            StatusCode::BAD_REQUEST,
+            first.code.slug(),
+            Some(first.code.code()),
+            &first.message,
+        );
         refusal.problem.position = first.span.map(|span| position(text, span));
-        refusal.problem.help.extend(first.label.iter().chain(&first.help).cloned());
+        refusal
+            .problem
+            .help
+            .extend(first.label.iter().chain(&first.help).cloned());
         for further in errors {
             let place = further.span.map(|span| text.line_column(span.start));
-            let place = place.map(|place| format!("line {}, column {}: ", place.line, place.column)).unwrap_or_default();
+            let place = place
+                .map(|place| format!("line {}, column {}: ", place.line, place.column))
+                .unwrap_or_default();
             refusal = refusal.help(format!("also {place}{}", further.message));
         }
         refusal
@@ -137,7 +186,12 @@ impl Refusal {
 
     fn internal(error: &dyn Display, query_id: Option<&str>) -> Self {
         tracing::error!(%error, query_id, "request failed");
-        let refusal = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", Some("XX000"), "the server failed; its log says more");
+        let refusal = Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            Some("XX000"),
+            "the server failed; its log says more",
+        );
         refusal.help("please report it")
     }
 
@@ -156,10 +210,13 @@ impl Refusal {
                 Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", Some("57014"), detail)
             }
             ProblemKind::Busy => Self::busy("too many queries run at once"),
-            ProblemKind::Execution(detail) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "execution", Some("22000"), detail),
-            ProblemKind::Unavailable(detail) => {
-                Self { retry_after: Some(5), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", Some("58030"), detail) }
+            ProblemKind::Execution(detail) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "execution", Some("22000"), detail)
             }
+            ProblemKind::Unavailable(detail) => Self {
+                retry_after: Some(5),
+                ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", Some("58030"), detail)
+            },
             ProblemKind::Internal(error) => Self::internal(&error, query_id),
         }
     }
@@ -203,7 +260,13 @@ impl IntoResponse for Refusal {
 
 fn position(text: &SourceText, span: Span) -> dto::TextPosition {
     let (start, end) = (text.line_column(span.start), text.line_column(span.end));
-    dto::TextPosition { line: start.line, column: start.column, offset: span.start, end_line: end.line, end_column: end.column }
+    dto::TextPosition {
+        line: start.line,
+        column: start.column,
+        offset: span.start,
+        end_line: end.line,
+        end_column: end.column,
+    }
 }
 
 #[cfg(test)]
@@ -221,7 +284,8 @@ mod tests {
         let text = SourceText::new("query", "SELECT nope\nFROM candles");
         let diagnostics = vec![
             Diagnostic::warning(SqlState::Invalid, "unusual", None),
-            Diagnostic::error(SqlState::UnknownColumn, "no column named nope", Span::new(7, 11)).help("columns: symbol, open"),
+            Diagnostic::error(SqlState::UnknownColumn, "no column named nope", Span::new(7, 11))
+                .help("columns: symbol, open"),
             Diagnostic::error(SqlState::UnknownTable, "no table named candles", Span::new(17, 24)),
         ];
         let problem = Problem::of_query(ProblemKind::Text { text, diagnostics }, "q-000002");
@@ -241,14 +305,28 @@ mod tests {
     #[test]
     fn each_kind_has_its_status() {
         for (kind, status, sqlstate) in [
-            (ProblemKind::NotFound { detail: "no view named v".into(), help: vec![] }, 404, Some("42P01")),
+            (
+                ProblemKind::NotFound {
+                    detail: "no view named v".into(),
+                    help: vec![],
+                },
+                404,
+                Some("42P01"),
+            ),
             (ProblemKind::Parameter("limit".into()), 400, Some("22023")),
             (ProblemKind::Timeout(Duration::from_secs(1)), 504, Some("57014")),
             (ProblemKind::Busy, 503, Some("53300")),
             (ProblemKind::Execution("cast".into()), 422, Some("22000")),
             (ProblemKind::Unavailable("broker".into()), 503, Some("58030")),
             (ProblemKind::Internal(Error::bug("secret")), 500, Some("XX000")),
-            (ProblemKind::Text { text: SourceText::new("query", ""), diagnostics: vec![] }, 400, Some("22023")),
+            (
+                ProblemKind::Text {
+                    text: SourceText::new("query", ""),
+                    diagnostics: vec![],
+                },
+                400,
+                Some("22023"),
+            ),
         ] {
             let refusal = Refusal::from(Problem::new(kind));
             assert_eq!((refusal.problem.status, refusal.problem.sqlstate), (status, sqlstate));
@@ -271,7 +349,10 @@ mod tests {
         for (error, status) in [
             (cast.context("while reading"), 422),
             (DataFusionError::ResourcesExhausted("pool".into()), 422),
-            (DataFusionError::External(Box::new(Error::external("the name node is away"))), 503),
+            (
+                DataFusionError::External(Box::new(Error::external("the name node is away"))),
+                503,
+            ),
             (DataFusionError::External(Box::new(Error::user("bad value"))), 422),
         ] {
             assert_eq!(Refusal::of_stream(error, "q-1").problem.status, status);

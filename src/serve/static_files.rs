@@ -31,22 +31,46 @@ pub async fn file(method: Method, uri: Uri, headers: HeaderMap) -> Response {
         path => path,
     };
     match Dashboard::get(path) {
-        Some(file) => found(path, file.metadata.sha256_hash(), file.data.into_owned().into(), &headers),
-        None if path == "index.html" => {
-            (StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, "text/html; charset=utf-8")], NOT_BUILT).into_response()
-        }
+        Some(file) => found(
+            path,
+            file.metadata.sha256_hash(),
+            file.data.into_owned().into(),
+            &headers,
+        ),
+        None if path == "index.html" => (
+            StatusCode::NOT_FOUND,
+            [(header::CONTENT_TYPE, "text/html; charset=utf-8")],
+            NOT_BUILT,
+        )
+            .into_response(),
         None => Refusal::not_found(format!("nothing is at /{path}")).into_response(),
     }
 }
 
 fn found(path: &str, hash: [u8; 32], content: Bytes, headers: &HeaderMap) -> Response {
     // Weak: the same file may travel compressed.
-    let tag = format!("W/\"{}\"", hash[..12].iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let tag = format!(
+        "W/\"{}\"",
+        hash[..12].iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    );
     // Names under assets/ carry a hash of what is in them; the others keep their name when they change.
-    let cache = if path.starts_with("assets/") { "public, max-age=31536000, immutable" } else { "no-cache" };
-    let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    let is_known = known.flat_map(|value| value.split(',')).any(|known| known.trim() == tag || known.trim() == "*");
-    let tags = [(header::ETAG, tag.as_str()), (header::CACHE_CONTROL, cache), (header::VARY, "accept-encoding")];
+    let cache = if path.starts_with("assets/") {
+        "public, max-age=31536000, immutable"
+    } else {
+        "no-cache"
+    };
+    let known = headers
+        .get_all(header::IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let is_known = known
+        .flat_map(|value| value.split(','))
+        .any(|known| known.trim() == tag || known.trim() == "*");
+    let tags = [
+        (header::ETAG, tag.as_str()),
+        (header::CACHE_CONTROL, cache),
+        (header::VARY, "accept-encoding"),
+    ];
     match is_known {
         true => (StatusCode::NOT_MODIFIED, tags).into_response(),
         false => {

@@ -31,7 +31,11 @@ impl Token {
         let number = |from: usize| u64::from_be_bytes(head[from..from + 8].try_into().expect("eight bytes"));
         (head[0] == VERSION).then_some(())?;
         let view = String::from_utf8(view.to_vec()).ok()?;
-        Some(Self { view, generation: number(1), epoch: Epoch(number(9)) })
+        Some(Self {
+            view,
+            generation: number(1),
+            epoch: Epoch(number(9)),
+        })
     }
 }
 
@@ -77,8 +81,19 @@ mod tests {
 
     #[test]
     fn a_cut_or_padded_token_is_none() {
-        let text = Token { view: "v".into(), generation: 1, epoch: Epoch(1) }.to_string();
-        for wrong in [&text[..text.len() - 1], &format!("{text}="), &format!(" {text}"), &format!("{text}A"), ""] {
+        let text = Token {
+            view: "v".into(),
+            generation: 1,
+            epoch: Epoch(1),
+        }
+        .to_string();
+        for wrong in [
+            &text[..text.len() - 1],
+            &format!("{text}="),
+            &format!(" {text}"),
+            &format!("{text}A"),
+            "",
+        ] {
             assert_eq!(Token::parse(wrong), None, "{wrong}");
         }
     }

@@ -59,20 +59,29 @@ pub async fn upgrade(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Refusal> {
     origin::check(&headers, &app.allowed_origins)?;
-    let upgrade = upgrade.map_err(|error| Refusal::parameter(error.body_text()).help("this address speaks WebSocket"))?;
-    let mut upgrade = upgrade.max_message_size(limits::SOCKET_MESSAGE_BYTES_MAX).max_frame_size(limits::SOCKET_MESSAGE_BYTES_MAX);
+    let upgrade =
+        upgrade.map_err(|error| Refusal::parameter(error.body_text()).help("this address speaks WebSocket"))?;
+    let mut upgrade = upgrade
+        .max_message_size(limits::SOCKET_MESSAGE_BYTES_MAX)
+        .max_frame_size(limits::SOCKET_MESSAGE_BYTES_MAX);
     if upgrade.requested_protocols().next().is_some() {
         upgrade = upgrade.protocols([PROTOCOL]);
         if upgrade.selected_protocol().is_none() {
-            return Err(Refusal::parameter("none of the sub-protocols is ours").help(format!("sub-protocol: {PROTOCOL}")));
+            return Err(
+                Refusal::parameter("none of the sub-protocols is ours").help(format!("sub-protocol: {PROTOCOL}"))
+            );
         }
     }
-    let slot = Arc::clone(&app.sockets).try_acquire_owned().map_err(|_| Refusal::busy("too many sockets are open"))?;
+    let slot = Arc::clone(&app.sockets)
+        .try_acquire_owned()
+        .map_err(|_| Refusal::busy("too many sockets are open"))?;
     let task = app.tasks.token();
-    Ok(upgrade.on_failed_upgrade(|error| debug!(%error, "socket not opened")).on_upgrade(async move |socket| {
-        let (_slot, _task) = (slot, task);
-        Session::new(app, socket).run().await;
-    }))
+    Ok(upgrade
+        .on_failed_upgrade(|error| debug!(%error, "socket not opened"))
+        .on_upgrade(async move |socket| {
+            let (_slot, _task) = (slot, task);
+            Session::new(app, socket).run().await;
+        }))
 }
 
 /// Why a session is over.
@@ -154,7 +163,13 @@ impl Subscription {
 
 impl Session {
     fn new(app: Arc<App>, socket: WebSocket) -> Self {
-        Self { app, socket, subscriptions: HashMap::new(), waits: FuturesUnordered::new(), heard: Stopwatch::start() }
+        Self {
+            app,
+            socket,
+            subscriptions: HashMap::new(),
+            waits: FuturesUnordered::new(),
+            heard: Stopwatch::start(),
+        }
     }
 
     async fn run(mut self) {
@@ -166,9 +181,16 @@ impl Session {
             End::Refused => Some((close_code::SIZE, "text messages of at most 64 KiB")),
             End::Shutdown => Some((close_code::RESTART, "the server goes away")),
         };
-        debug!(code = close.map(|(code, _)| code), subscriptions = self.subscriptions.len(), "socket closed");
+        debug!(
+            code = close.map(|(code, _)| code),
+            subscriptions = self.subscriptions.len(),
+            "socket closed"
+        );
         if let Some((code, reason)) = close {
-            let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
+            let close = Message::Close(Some(CloseFrame {
+                code,
+                reason: reason.into(),
+            }));
             let taken = timeout(CLOSE_WAIT, async move {
                 self.socket.send(close).await?;
                 // Until the client has closed too: leaving earlier may cost it what it has not read yet.
@@ -245,9 +267,11 @@ impl Session {
                 }
             }
             Err(error) => {
-                let id = serde_json::from_str::<MessageId>(&text).ok().and_then(|message| message.id);
-                let refusal =
-                    Refusal::parameter(format!("the message cannot be read: {error}")).help("messages: subscribe, unsubscribe, ping");
+                let id = serde_json::from_str::<MessageId>(&text)
+                    .ok()
+                    .and_then(|message| message.id);
+                let refusal = Refusal::parameter(format!("the message cannot be read: {error}"))
+                    .help("messages: subscribe, unsubscribe, ping");
                 self.refuse(id.as_deref(), &refusal).await
             }
         }
@@ -256,20 +280,31 @@ impl Session {
     /// Checks a request; the epoch to resume after, where the token is one of this view and run.
     fn subscribe(&self, request: Subscribe) -> Result<(Subscription, Resume), Refusal> {
         if limits::SUBSCRIPTION_ID_BYTES_MAX < request.id.len() {
-            return Err(Refusal::parameter(format!("an id has at most {} bytes", limits::SUBSCRIPTION_ID_BYTES_MAX)));
+            return Err(Refusal::parameter(format!(
+                "an id has at most {} bytes",
+                limits::SUBSCRIPTION_ID_BYTES_MAX
+            )));
         }
         if self.subscriptions.contains_key(&request.id) {
-            return Err(Refusal::parameter(format!("the id {} is in use", request.id)).help("unsubscribe first, or choose another"));
+            return Err(Refusal::parameter(format!("the id {} is in use", request.id))
+                .help("unsubscribe first, or choose another"));
         }
         if limits::SUBSCRIPTIONS_PER_SOCKET_MAX <= self.subscriptions.len() {
-            return Err(Refusal::busy(format!("a socket has at most {} subscriptions", limits::SUBSCRIPTIONS_PER_SOCKET_MAX)));
+            return Err(Refusal::busy(format!(
+                "a socket has at most {} subscriptions",
+                limits::SUBSCRIPTIONS_PER_SOCKET_MAX
+            )));
         }
         let token = match &request.resume {
             None => None,
             Some(text) => Some(Token::parse(text).ok_or_else(|| Refusal::parameter("resume is not a token of ours"))?),
         };
         let reader = self.app.engine.follow(&request.view)?;
-        let conditions: BTreeMap<&str, Vec<String>> = request.filter.iter().map(|(name, values)| (name.as_str(), values.texts())).collect();
+        let conditions: BTreeMap<&str, Vec<String>> = request
+            .filter
+            .iter()
+            .map(|(name, values)| (name.as_str(), values.texts()))
+            .collect();
         let filter_text = serde_json::to_string(&conditions).expect("texts by text");
         let feed = Feed {
             view: reader.name().to_owned(),
@@ -286,7 +321,12 @@ impl Session {
             Some(token) if token.view == feed.view && token.generation == feed.generation => Resume::After(token.epoch),
             Some(_) => Resume::Impossible,
         };
-        let gauge = self.app.engine.metrics().ws_subscriptions.with_label_values(&[feed.view.as_str()]);
+        let gauge = self
+            .app
+            .engine
+            .metrics()
+            .ws_subscriptions
+            .with_label_values(&[feed.view.as_str()]);
         let subscription = Subscription {
             id: request.id,
             feed: Arc::new(feed),
@@ -342,14 +382,16 @@ impl Session {
             }
             self.subscriptions.remove(&subscription.id);
             // An engine that stops is no end of its views: the shutdown follows, and the client comes back.
-            if !is_complete && (self.app.closing.is_cancelled() || self.app.engine.stopping().now_or_never().is_some()) {
+            if !is_complete && (self.app.closing.is_cancelled() || self.app.engine.stopping().now_or_never().is_some())
+            {
                 return Ok(());
             }
             return self.say(&ServerMessage::Complete { id: &subscription.id }).await;
         }
         let (handle, registration) = AbortHandle::new_pair();
         self.subscriptions.insert(subscription.id.clone(), handle);
-        self.waits.push(Abortable::new(subscription.wait().boxed(), registration));
+        self.waits
+            .push(Abortable::new(subscription.wait().boxed(), registration));
         Ok(())
     }
 
@@ -391,7 +433,8 @@ impl Session {
         }
         match self.delta_to(subscription, &published).await {
             Ok(Some(delta)) => {
-                self.send_text(subscription.feed.delta_message(&subscription.id, &delta)).await?;
+                self.send_text(subscription.feed.delta_message(&subscription.id, &delta))
+                    .await?;
                 (subscription.epoch, subscription.watermark) = (published.epoch, published.watermark);
                 subscription.told();
                 Ok(Ok(()))
@@ -414,11 +457,21 @@ impl Session {
             subscription.is_progress_due = true;
             if 0 < delta.merged {
                 let count = delta.merged;
-                self.app.engine.metrics().ws_merged_total.with_label_values(&[subscription.feed.view.as_str()]).inc_by(count as u64);
-                self.say(&ServerMessage::Merged { id: &subscription.id, count }).await?;
+                self.app
+                    .engine
+                    .metrics()
+                    .ws_merged_total
+                    .with_label_values(&[subscription.feed.view.as_str()])
+                    .inc_by(count as u64);
+                self.say(&ServerMessage::Merged {
+                    id: &subscription.id,
+                    count,
+                })
+                .await?;
             }
             if 0 < delta.rows {
-                self.send_text(subscription.feed.delta_message(&subscription.id, &delta)).await?;
+                self.send_text(subscription.feed.delta_message(&subscription.id, &delta))
+                    .await?;
                 subscription.told();
             }
         } else if subscription.watermark != published.watermark {
@@ -433,7 +486,8 @@ impl Session {
 
     async fn tell_progress(&mut self, subscription: &mut Subscription) -> Step {
         let progress = subscription.feed.progress(subscription.epoch, subscription.watermark);
-        self.send_text(subscription.feed.delta_message(&subscription.id, &progress)).await?;
+        self.send_text(subscription.feed.delta_message(&subscription.id, &progress))
+            .await?;
         subscription.told();
         Ok(())
     }
@@ -445,10 +499,15 @@ impl Session {
         if let Some(delta) = self.app.shared_deltas.get(&key) {
             return Ok(Some(delta));
         }
-        let Some(mut changes) = subscription.reader.changes_after(subscription.epoch) else { return Ok(None) };
+        let Some(mut changes) = subscription.reader.changes_after(subscription.epoch) else {
+            return Ok(None);
+        };
         // What came since is for the next time: the token names this epoch.
         changes.retain(|change| change.epoch <= published.epoch);
-        let rows: usize = changes.iter().map(|change| change.added.num_rows() + change.removed.num_rows()).sum();
+        let rows: usize = changes
+            .iter()
+            .map(|change| change.added.num_rows() + change.removed.num_rows())
+            .sum();
         if limits::SOCKET_DELTA_ROWS_MAX < rows {
             return Ok(None);
         }
@@ -466,11 +525,16 @@ impl Session {
     }
 
     async fn refuse(&mut self, id: Option<&str>, refusal: &Refusal) -> Step {
-        self.say(&ServerMessage::Error { id, problem: refusal.problem() }).await
+        self.say(&ServerMessage::Error {
+            id,
+            problem: refusal.problem(),
+        })
+        .await
     }
 
     async fn say(&mut self, message: &ServerMessage<'_>) -> Step {
-        self.send_text(serde_json::to_vec(message).expect("a message is plain data")).await
+        self.send_text(serde_json::to_vec(message).expect("a message is plain data"))
+            .await
     }
 
     async fn send_text(&mut self, json: Vec<u8>) -> Step {
@@ -501,7 +565,9 @@ enum Resume {
 
 /// Runs what takes long beside the tasks that serve others.
 async fn beside<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(Error::bug(error.to_string())))
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(Error::bug(error.to_string())))
 }
 
 #[cfg(test)]
@@ -516,11 +582,22 @@ mod tests {
     fn messages_are_read_as_the_manual_writes_them() {
         let text = r#"{"op": "subscribe", "id": "c1", "view": "candles_5m", "where": {"symbol": ["ADA-USDT"], "n": 5, "ok": true},
             "snapshot": 500, "resume": "t", "time": "ms"}"#;
-        let Ok(ClientMessage::Subscribe(request)) = read(text) else { panic!("{:?}", read(text)) };
-        assert_eq!((request.id.as_str(), request.view.as_str(), request.snapshot), ("c1", "candles_5m", Some(500)));
+        let Ok(ClientMessage::Subscribe(request)) = read(text) else {
+            panic!("{:?}", read(text))
+        };
+        assert_eq!(
+            (request.id.as_str(), request.view.as_str(), request.snapshot),
+            ("c1", "candles_5m", Some(500))
+        );
         assert_eq!(request.filter["symbol"].texts(), ["ADA-USDT"]);
-        assert_eq!((request.filter["n"].texts(), request.filter["ok"].texts()), (vec!["5".to_owned()], vec!["true".to_owned()]));
-        assert!(matches!(read(r#"{"op": "unsubscribe", "id": "c1"}"#), Ok(ClientMessage::Unsubscribe { .. })));
+        assert_eq!(
+            (request.filter["n"].texts(), request.filter["ok"].texts()),
+            (vec!["5".to_owned()], vec!["true".to_owned()])
+        );
+        assert!(matches!(
+            read(r#"{"op": "unsubscribe", "id": "c1"}"#),
+            Ok(ClientMessage::Unsubscribe { .. })
+        ));
         assert!(matches!(read(r#"{"op": "ping"}"#), Ok(ClientMessage::Ping {})));
     }
 
@@ -529,9 +606,15 @@ mod tests {
         for (text, expected) in [
             (r#"{"op": "subscribe", "id": "c1", "view": "v", "wher": {}}"#, "wher"),
             (r#"{"op": "subscribe", "id": "c1"}"#, "view"),
-            (r#"{"op": "subscribe", "id": "c1", "view": "v", "time": "s"}"#, "rfc3339"),
+            (
+                r#"{"op": "subscribe", "id": "c1", "view": "v", "time": "s"}"#,
+                "rfc3339",
+            ),
             (r#"{"op": "subscribe", "id": "c1", "view": "v", "snapshot": -1}"#, "-1"),
-            (r#"{"op": "subscribe", "id": "c1", "view": "v", "where": {"a": null}}"#, "match"),
+            (
+                r#"{"op": "subscribe", "id": "c1", "view": "v", "where": {"a": null}}"#,
+                "match",
+            ),
             (r#"{"op": "sing"}"#, "sing"),
             ("[]", "op"),
             ("", "EOF"),
@@ -545,13 +628,29 @@ mod tests {
     fn what_the_server_says_is_what_the_manual_writes() {
         let said = |message: &ServerMessage<'_>| serde_json::to_string(message).unwrap();
         assert_eq!(
-            said(&ServerMessage::Ack { id: "c1", columns: vec![], key: vec!["symbol"], time: None }),
+            said(&ServerMessage::Ack {
+                id: "c1",
+                columns: vec![],
+                key: vec!["symbol"],
+                time: None
+            }),
             r#"{"op":"ack","id":"c1","columns":[],"key":["symbol"],"time":null}"#
         );
-        assert_eq!(said(&ServerMessage::Merged { id: "c1", count: 312 }), r#"{"op":"merged","id":"c1","count":312}"#);
+        assert_eq!(
+            said(&ServerMessage::Merged { id: "c1", count: 312 }),
+            r#"{"op":"merged","id":"c1","count":312}"#
+        );
         assert_eq!(said(&ServerMessage::Reset { id: "c1" }), r#"{"op":"reset","id":"c1"}"#);
-        assert_eq!(said(&ServerMessage::Complete { id: "c1" }), r#"{"op":"complete","id":"c1"}"#);
+        assert_eq!(
+            said(&ServerMessage::Complete { id: "c1" }),
+            r#"{"op":"complete","id":"c1"}"#
+        );
         assert_eq!(said(&ServerMessage::Pong), r#"{"op":"pong"}"#);
-        assert_eq!(said(&ServerMessage::Shutdown { reconnect_after_ms: 1_500 }), r#"{"op":"shutdown","reconnect_after_ms":1500}"#);
+        assert_eq!(
+            said(&ServerMessage::Shutdown {
+                reconnect_after_ms: 1_500
+            }),
+            r#"{"op":"shutdown","reconnect_after_ms":1500}"#
+        );
     }
 }

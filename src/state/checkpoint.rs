@@ -83,7 +83,12 @@ impl CheckpointWriter {
             let name = format!("{index:04}.arrow");
             write_synced(&staged.join(&name), &bytes)?;
             total += bytes.len() as u64;
-            files.push(ManifestFile { name, part: part.name.clone(), bytes: bytes.len() as u64, crc32c: crc32c::crc32c(&bytes) });
+            files.push(ManifestFile {
+                name,
+                part: part.name.clone(),
+                bytes: bytes.len() as u64,
+                crc32c: crc32c::crc32c(&bytes),
+            });
         }
         let previous = list(&folder)?.into_iter().next_back();
         let manifest = Manifest {
@@ -94,9 +99,12 @@ impl CheckpointWriter {
             definition: checkpoint.definition.clone(),
             header: checkpoint.header.clone(),
             files,
-            previous_crc32c: previous.and_then(|(_, path)| fs::read(path.join(MANIFEST)).ok()).map(|bytes| crc32c::crc32c(&bytes)),
+            previous_crc32c: previous
+                .and_then(|(_, path)| fs::read(path.join(MANIFEST)).ok())
+                .map(|bytes| crc32c::crc32c(&bytes)),
         };
-        let body = serde_json::to_vec_pretty(&manifest).map_err(|e| Error::bug(format!("a manifest cannot be written: {e}")))?;
+        let body = serde_json::to_vec_pretty(&manifest)
+            .map_err(|e| Error::bug(format!("a manifest cannot be written: {e}")))?;
         let mut bytes = format!("{:08x}\n", crc32c::crc32c(&body)).into_bytes();
         bytes.extend_from_slice(&body);
         write_atomic(&staged.join(MANIFEST), &bytes)?;
@@ -109,7 +117,9 @@ impl CheckpointWriter {
 
     fn remove_old(&self, folder: &Path) -> Result<()> {
         let all = list(folder)?;
-        let Some(first_kept) = all.len().checked_sub(limits::CHECKPOINTS_KEPT) else { return Ok(()) };
+        let Some(first_kept) = all.len().checked_sub(limits::CHECKPOINTS_KEPT) else {
+            return Ok(());
+        };
         for (_, path) in &all[..first_kept] {
             fs::remove_dir_all(path).map_err(|e| cannot("remove", path, e))?;
         }
@@ -130,23 +140,41 @@ pub fn newest(root: &Path) -> Result<Option<Checkpoint>> {
             Ok(_) => reasons.push(format!("{}: it is of another epoch", path.display())),
             Err(error) => reasons.push(error.to_string()),
         }
-        tracing::warn!(reason = reasons.last(), "a checkpoint is damaged, trying the one before");
+        tracing::warn!(
+            reason = reasons.last(),
+            "a checkpoint is damaged, trying the one before"
+        );
     }
-    if reasons.is_empty() { Ok(None) } else { Err(Error::state(format!("no checkpoint can be read: {}", reasons.join("; ")))) }
+    if reasons.is_empty() {
+        Ok(None)
+    } else {
+        Err(Error::state(format!(
+            "no checkpoint can be read: {}",
+            reasons.join("; ")
+        )))
+    }
 }
 
 fn load(path: &Path) -> Result<Checkpoint> {
     let damaged = |what: &str| Error::state(format!("{}: {what}", path.display()));
     let manifest_path = path.join(MANIFEST);
     let bytes = fs::read(&manifest_path).map_err(|e| cannot("read", &manifest_path, e))?;
-    let (checksum, body) = bytes.split_at_checked(9).ok_or_else(|| damaged("the manifest is cut short"))?;
-    let checksum = std::str::from_utf8(checksum).ok().and_then(|text| u32::from_str_radix(text.strip_suffix('\n')?, 16).ok());
+    let (checksum, body) = bytes
+        .split_at_checked(9)
+        .ok_or_else(|| damaged("the manifest is cut short"))?;
+    let checksum = std::str::from_utf8(checksum)
+        .ok()
+        .and_then(|text| u32::from_str_radix(text.strip_suffix('\n')?, 16).ok());
     if checksum != Some(crc32c::crc32c(body)) {
         return Err(damaged("the manifest's checksum is wrong"));
     }
-    let manifest: Manifest = serde_json::from_slice(body).map_err(|e| damaged(&format!("the manifest cannot be read ({e})")))?;
+    let manifest: Manifest =
+        serde_json::from_slice(body).map_err(|e| damaged(&format!("the manifest cannot be read ({e})")))?;
     if manifest.format_version != FORMAT_VERSION {
-        return Err(damaged(&format!("written in format {}, this version reads {FORMAT_VERSION}", manifest.format_version)));
+        return Err(damaged(&format!(
+            "written in format {}, this version reads {FORMAT_VERSION}",
+            manifest.format_version
+        )));
     }
     let parts = manifest
         .files
@@ -157,10 +185,18 @@ fn load(path: &Path) -> Result<Checkpoint> {
             if bytes.len() as u64 != file.bytes || crc32c::crc32c(&bytes) != file.crc32c {
                 return Err(damaged(&format!("{} is damaged", file.name)));
             }
-            Ok(Part { name: file.part.clone(), batches: codec::decode(&bytes)? })
+            Ok(Part {
+                name: file.part.clone(),
+                batches: codec::decode(&bytes)?,
+            })
         })
         .collect::<Result<_>>()?;
-    Ok(Checkpoint { epoch: manifest.epoch, header: manifest.header, definition: manifest.definition, parts })
+    Ok(Checkpoint {
+        epoch: manifest.epoch,
+        header: manifest.header,
+        definition: manifest.definition,
+        parts,
+    })
 }
 
 /// Epoch and folder of every published checkpoint, oldest first.
@@ -168,7 +204,10 @@ fn list(folder: &Path) -> Result<Vec<(Epoch, PathBuf)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(|e| cannot("list", folder, e))? {
         let path = entry.map_err(|e| cannot("list", folder, e))?.path();
-        let epoch = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+        let epoch = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .and_then(|name| name.parse().ok());
         found.extend(epoch.map(|epoch| (Epoch(epoch), path)));
     }
     found.sort();

@@ -24,13 +24,19 @@ pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 pub fn sync_folder(path: &Path) -> Result<()> {
-    File::open(path).and_then(|folder| folder.sync_all()).map_err(|e| cannot("sync", path, e))
+    File::open(path)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|e| cannot("sync", path, e))
 }
 
 /// Makes a folder and its parents, readable by their owner only.
 pub fn create_folder(path: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| cannot("create", path, e))
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|e| cannot("create", path, e))
 }
 
 pub fn cannot(verb: &str, path: &Path, error: std::io::Error) -> Error {

@@ -43,7 +43,11 @@ struct Current {
 
 impl Journal {
     pub fn new(folder: PathBuf, generation: u64) -> Self {
-        Self { folder, generation, current: None }
+        Self {
+            folder,
+            generation,
+            current: None,
+        }
     }
 
     /// Appends a plan and syncs it. After an error nothing was committed, and it can be tried again.
@@ -53,17 +57,26 @@ impl Journal {
         }
         let current = self.current.as_mut().expect("made above");
         if current.is_torn {
-            current.file.set_len(current.length).map_err(|e| cannot("truncate", &current.path, e))?;
+            current
+                .file
+                .set_len(current.length)
+                .map_err(|e| cannot("truncate", &current.path, e))?;
             current.is_torn = false;
         }
-        let record = Record { generation: self.generation, plan: plan.clone() };
+        let record = Record {
+            generation: self.generation,
+            plan: plan.clone(),
+        };
         let payload = serde_json::to_vec(&record).map_err(|e| Error::bug(format!("a plan cannot be written: {e}")))?;
         let mut bytes = Vec::with_capacity(payload.len() + 8);
         bytes.extend_from_slice(&u32::try_from(payload.len()).expect("a plan is small").to_le_bytes());
         bytes.extend_from_slice(&crc32c::crc32c(&payload).to_le_bytes());
         bytes.extend_from_slice(&payload);
         current.is_torn = true;
-        current.file.write_all(&bytes).map_err(|e| cannot("append to", &current.path, e))?;
+        current
+            .file
+            .write_all(&bytes)
+            .map_err(|e| cannot("append to", &current.path, e))?;
         current.file.sync_data().map_err(|e| cannot("sync", &current.path, e))?;
         current.is_torn = false;
         current.length += bytes.len() as u64;
@@ -83,14 +96,26 @@ impl Journal {
     fn create(&self, first: Epoch) -> Result<Current> {
         let path = self.folder.join(format!("{:020}.jnl", first.0));
         // A file of this name can only hold a torn first record: its epoch never was.
-        let mut file =
-            OpenOptions::new().create(true).write(true).truncate(true).open(&path).map_err(|e| cannot("create", &path, e))?;
+        let mut file = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .open(&path)
+            .map_err(|e| cannot("create", &path, e))?;
         file.write_all(HEADER).map_err(|e| cannot("write", &path, e))?;
         file.sync_all().map_err(|e| cannot("sync", &path, e))?;
         sync_folder(&self.folder)?;
         drop(file);
-        let file = OpenOptions::new().append(true).open(&path).map_err(|e| cannot("open", &path, e))?;
-        Ok(Current { path, file, length: HEADER.len() as u64, is_torn: false })
+        let file = OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .map_err(|e| cannot("open", &path, e))?;
+        Ok(Current {
+            path,
+            file,
+            length: HEADER.len() as u64,
+            is_torn: false,
+        })
     }
 }
 
@@ -142,7 +167,10 @@ fn files(folder: &Path) -> Result<Vec<(Epoch, PathBuf)>> {
     for entry in fs::read_dir(folder).map_err(|e| cannot("list", folder, e))? {
         let path = entry.map_err(|e| cannot("list", folder, e))?.path();
         if path.extension().is_some_and(|extension| extension == "jnl") {
-            let first = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
+            let first = path
+                .file_stem()
+                .and_then(|stem| stem.to_str())
+                .and_then(|stem| stem.parse().ok());
             let first = first.ok_or_else(|| Error::state(format!("{} is not a journal's name", path.display())))?;
             files.push((Epoch(first), path));
         }
@@ -161,22 +189,36 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<(Vec<Record>, bool)> {
     };
     let Some(mut rest) = bytes.strip_prefix(HEADER) else {
         // A crash while the file was made leaves a part of the header.
-        return if HEADER.starts_with(bytes) { Ok((Vec::new(), true)) } else { Err(damaged(0, "not a journal of this version")) };
+        return if HEADER.starts_with(bytes) {
+            Ok((Vec::new(), true))
+        } else {
+            Err(damaged(0, "not a journal of this version"))
+        };
     };
     let mut records = Vec::new();
     while !rest.is_empty() {
         let at = bytes.len() - rest.len();
-        let Some((head, body)) = rest.split_first_chunk::<8>() else { return Ok((records, true)) };
+        let Some((head, body)) = rest.split_first_chunk::<8>() else {
+            return Ok((records, true));
+        };
         let length = u32::from_le_bytes(head[..4].try_into().expect("four bytes")) as usize;
         let checksum = u32::from_le_bytes(head[4..].try_into().expect("four bytes"));
         if body.len() < length {
             // Torn, unless a damaged length only looks like it: then the rest would hold whole records.
-            return if length <= RECORD_BYTES_MAX { Ok((records, true)) } else { Err(damaged(at, "a damaged length")) };
+            return if length <= RECORD_BYTES_MAX {
+                Ok((records, true))
+            } else {
+                Err(damaged(at, "a damaged length"))
+            };
         }
         let (payload, next) = body.split_at(length);
         if crc32c::crc32c(payload) != checksum {
             // The last record may be torn inside; one before the end may not.
-            return if next.is_empty() { Ok((records, true)) } else { Err(damaged(at, "a damaged record")) };
+            return if next.is_empty() {
+                Ok((records, true))
+            } else {
+                Err(damaged(at, "a damaged record"))
+            };
         }
         let record = serde_json::from_slice(payload).map_err(|_| damaged(at, "a record of another version"))?;
         records.push(record);
@@ -221,7 +263,11 @@ mod tests {
         assert_eq!(numbers(&read(folder.path(), Epoch(0)).unwrap()), [1, 2, 3, 4]);
         assert_eq!(numbers(&read(folder.path(), Epoch(3)).unwrap()), [4]);
         remove_before(folder.path(), Epoch(2)).unwrap();
-        assert_eq!(numbers(&read(folder.path(), Epoch(2)).unwrap()), [3, 4], "files before a checkpoint go");
+        assert_eq!(
+            numbers(&read(folder.path(), Epoch(2)).unwrap()),
+            [3, 4],
+            "files before a checkpoint go"
+        );
         assert!(read(folder.path(), Epoch(0)).is_err(), "a gap is never jumped");
     }
 
@@ -258,7 +304,11 @@ mod tests {
             if let Ok(plans) = read(folder.path(), Epoch(0)) {
                 let read = numbers(&plans);
                 assert!([1, 2, 3].starts_with(&read), "flip at {at}: {read:?}");
-                assert_eq!(plans, (1..=read.len() as u64).map(plan).collect::<Vec<_>>(), "flip at {at}");
+                assert_eq!(
+                    plans,
+                    (1..=read.len() as u64).map(plan).collect::<Vec<_>>(),
+                    "flip at {at}"
+                );
             }
         }
     }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::types::{EpochPlan, Epoch, Error, Result};
+use crate::types::{Epoch, EpochPlan, Error, Result};
 
 use super::{
     checkpoint::{self, Checkpoint, CheckpointWriter},
@@ -45,7 +45,10 @@ impl Store {
         let plans = journal::read(&journal_folder, after)?;
         let store = Self {
             journal: Journal::new(journal_folder, generation),
-            writer: CheckpointWriter { root: root.into(), generation },
+            writer: CheckpointWriter {
+                root: root.into(),
+                generation,
+            },
             _lock: lock,
         };
         Ok((store, Recovered { checkpoint, plans }))
@@ -114,7 +117,12 @@ impl Store {
 
 fn lock(root: &Path) -> Result<File> {
     let path = root.join("LOCK");
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(|e| cannot("create", &path, e))?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|e| cannot("create", &path, e))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::user(format!(
@@ -128,7 +136,10 @@ fn lock(root: &Path) -> Result<File> {
 fn next_generation(root: &Path) -> Result<u64> {
     let path = root.join("generation");
     let last = match fs::read_to_string(&path) {
-        Ok(text) => text.trim().parse().map_err(|_| Error::state(format!("{} is not a number", path.display())))?,
+        Ok(text) => text
+            .trim()
+            .parse()
+            .map_err(|_| Error::state(format!("{} is not a number", path.display())))?,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => 0,
         Err(e) => return Err(cannot("read", &path, e)),
     };
@@ -164,8 +175,16 @@ mod tests {
     fn checkpoint(epoch: u64) -> Checkpoint {
         let schema = Arc::new(Schema::new(vec![Field::new("value", DataType::Int64, false)]));
         let batch = RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from(vec![epoch as i64; 100]))]).unwrap();
-        let parts = vec![Part { name: "rows".into(), batches: vec![batch] }];
-        Checkpoint { epoch: Epoch(epoch), header: serde_json::json!({"rows": 1}), definition: "v1".into(), parts }
+        let parts = vec![Part {
+            name: "rows".into(),
+            batches: vec![batch],
+        }];
+        Checkpoint {
+            epoch: Epoch(epoch),
+            header: serde_json::json!({"rows": 1}),
+            definition: "v1".into(),
+            parts,
+        }
     }
 
     #[test]
@@ -186,7 +205,10 @@ mod tests {
         assert_eq!(recovered.checkpoint.unwrap().epoch, Epoch(10));
         assert_eq!(recovered.plans, [plan(11)]);
         assert_eq!(store.generation(), 2);
-        assert_eq!(fs::read_dir(folder.path().join("checkpoints")).unwrap().count(), limits::CHECKPOINTS_KEPT);
+        assert_eq!(
+            fs::read_dir(folder.path().join("checkpoints")).unwrap().count(),
+            limits::CHECKPOINTS_KEPT
+        );
     }
 
     use crate::types::limits;

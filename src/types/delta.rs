@@ -28,8 +28,13 @@ impl Delta {
             return Self::append(added.clone());
         }
         let rows = concat_batches(schema, [retracted, added]).expect("both sides have the operator's schema");
-        let weights = std::iter::repeat_n(-1, retracted.num_rows()).chain(std::iter::repeat_n(1, added.num_rows())).collect();
-        Self { rows, weights: Some(weights) }
+        let weights = std::iter::repeat_n(-1, retracted.num_rows())
+            .chain(std::iter::repeat_n(1, added.num_rows()))
+            .collect();
+        Self {
+            rows,
+            weights: Some(weights),
+        }
     }
 
     /// All of them as one, in their order. Where a row is retracted by one, no other may add it.
@@ -37,7 +42,8 @@ impl Delta {
         if let [only] = deltas {
             return Ok(only.clone());
         }
-        let rows = concat_batches(schema, deltas.iter().map(|delta| &delta.rows)).map_err(|e| Error::bug(e.to_string()))?;
+        let rows =
+            concat_batches(schema, deltas.iter().map(|delta| &delta.rows)).map_err(|e| Error::bug(e.to_string()))?;
         let weights = deltas.iter().any(|delta| delta.weights.is_some()).then(|| {
             let of = |delta: &Self| match &delta.weights {
                 Some(weights) => weights.values().to_vec(),
@@ -59,7 +65,11 @@ impl Delta {
         };
         assert_eq!(weights.null_count(), 0, "a weight is never null");
         let pick = |positive: bool| {
-            let mask = weights.values().iter().map(|weight| Some((0 < *weight) == positive)).collect();
+            let mask = weights
+                .values()
+                .iter()
+                .map(|weight| Some((0 < *weight) == positive))
+                .collect();
             filter_record_batch(&self.rows, &mask).expect("a mask as long as the rows")
         };
         (pick(true), pick(false))

@@ -29,12 +29,18 @@ impl Error {
     }
 
     pub fn external(message: impl Into<String>) -> Self {
-        Self::External { message: message.into(), cause: None }
+        Self::External {
+            message: message.into(),
+            cause: None,
+        }
     }
 
     /// `message`, then the cause's own words.
     pub fn caused(message: impl std::fmt::Display, cause: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self::External { message: format!("{message}: {cause}"), cause: Some(Box::new(cause)) }
+        Self::External {
+            message: format!("{message}: {cause}"),
+            cause: Some(Box::new(cause)),
+        }
     }
 
     pub fn state(message: impl Into<String>) -> Self {

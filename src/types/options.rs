@@ -28,7 +28,14 @@ pub enum OptionKind {
 
 impl OptionSpec {
     pub const fn text(name: &'static str, help: &'static str) -> Self {
-        Self { name, aliases: &[], kind: OptionKind::Text, is_required: false, default: None, help }
+        Self {
+            name,
+            aliases: &[],
+            kind: OptionKind::Text,
+            is_required: false,
+            default: None,
+            help,
+        }
     }
 
     pub const fn kind(self, kind: OptionKind) -> Self {
@@ -40,11 +47,17 @@ impl OptionSpec {
     }
 
     pub const fn required(self) -> Self {
-        Self { is_required: true, ..self }
+        Self {
+            is_required: true,
+            ..self
+        }
     }
 
     pub const fn default(self, value: &'static str) -> Self {
-        Self { default: Some(value), ..self }
+        Self {
+            default: Some(value),
+            ..self
+        }
     }
 
     pub fn answers_to(&self, name: &str) -> bool {
@@ -64,7 +77,9 @@ impl OptionSpec {
                 "true" | "false" => Ok(()),
                 _ => Err(format!("`{}` takes true or false, not '{value}'", self.name)),
             },
-            OptionKind::Duration => parse_duration(value).map(|_| ()).map_err(|reason| format!("`{}`: {reason}", self.name)),
+            OptionKind::Duration => parse_duration(value)
+                .map(|_| ())
+                .map_err(|reason| format!("`{}`: {reason}", self.name)),
             OptionKind::Choice(words) => match words.contains(&value) {
                 true => Ok(()),
                 false => Err(format!("`{}` takes {}, not '{value}'", self.name, one_of(words))),
@@ -79,7 +94,14 @@ pub fn one_of(words: &[&str]) -> String {
         [] => String::new(),
         [only] => format!("'{only}'"),
         [first @ .., last] => {
-            format!("{} or '{last}'", first.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(", "))
+            format!(
+                "{} or '{last}'",
+                first
+                    .iter()
+                    .map(|word| format!("'{word}'"))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            )
         }
     }
 }
@@ -96,7 +118,10 @@ impl Options {
             .filter_map(|spec| Some((spec.name.to_owned(), spec.default?.to_owned())))
             .collect();
         for (name, value) in given {
-            let name = specs.iter().find(|spec| spec.answers_to(&name)).map_or(name, |spec| spec.name.to_owned());
+            let name = specs
+                .iter()
+                .find(|spec| spec.answers_to(&name))
+                .map_or(name, |spec| spec.name.to_owned());
             values.insert(name, value);
         }
         Self(values)
@@ -109,15 +134,18 @@ impl Options {
     /// # Panics
     /// Where the option is neither required nor has a default, or was not checked: our mistake.
     pub fn text(&self, name: &str) -> &str {
-        self.get(name).unwrap_or_else(|| panic!("option {name} is required or has a default"))
+        self.get(name)
+            .unwrap_or_else(|| panic!("option {name} is required or has a default"))
     }
 
     pub fn duration(&self, name: &str) -> Option<Duration> {
-        self.get(name).map(|value| parse_duration(value).expect("durations are checked at CREATE"))
+        self.get(name)
+            .map(|value| parse_duration(value).expect("durations are checked at CREATE"))
     }
 
     pub fn integer(&self, name: &str) -> Option<i64> {
-        self.get(name).map(|value| value.parse().expect("integers are checked at CREATE"))
+        self.get(name)
+            .map(|value| value.parse().expect("integers are checked at CREATE"))
     }
 
     pub fn boolean(&self, name: &str) -> Option<bool> {

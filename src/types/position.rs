@@ -65,6 +65,9 @@ mod tests {
     fn partitions_order_by_number() {
         let mut splits: Vec<SplitId> = ["10", "b", "2", "a"].into_iter().map(SplitId::new).collect();
         splits.sort();
-        assert_eq!(splits.iter().map(SplitId::as_str).collect::<Vec<_>>(), ["2", "10", "a", "b"]);
+        assert_eq!(
+            splits.iter().map(SplitId::as_str).collect::<Vec<_>>(),
+            ["2", "10", "a", "b"]
+        );
     }
 }

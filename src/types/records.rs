@@ -27,7 +27,10 @@ pub enum Payload {
 impl Chunk {
     /// Cuts the chunk in two at a position inside it: what is before stays, what is from there on is returned.
     pub fn split_off(&mut self, position: Position) -> Self {
-        assert!(self.from <= position && position <= self.to, "a chunk is cut inside itself");
+        assert!(
+            self.from <= position && position <= self.to,
+            "a chunk is cut inside itself"
+        );
         let payload = match &mut self.payload {
             Payload::Records(records) => Payload::Records(records.split_off(position)),
             Payload::Rows(rows) => {
@@ -37,7 +40,12 @@ impl Chunk {
                 Payload::Rows(after)
             }
         };
-        let after = Self { split: self.split.clone(), from: position, to: self.to, payload };
+        let after = Self {
+            split: self.split.clone(),
+            from: position,
+            to: self.to,
+            payload,
+        };
         self.to = position;
         after
     }
@@ -112,7 +120,12 @@ impl Records {
         let mut before = RecordsBuilder::default();
         for index in 0..self.len() {
             let side = if index < first { &mut before } else { &mut after };
-            side.push(self.positions[index], self.timestamps_ms[index], self.key(index), self.value(index));
+            side.push(
+                self.positions[index],
+                self.timestamps_ms[index],
+                self.key(index),
+                self.value(index),
+            );
         }
         *self = before.finish();
         after.finish()
@@ -134,7 +147,10 @@ impl RecordsBuilder {
     #[inline]
     pub fn push(&mut self, position: u64, timestamp_ms: Option<i64>, key: Option<&[u8]>, value: Option<&[u8]>) {
         let records = &mut self.0;
-        assert!(records.positions.last().is_none_or(|last| *last < position), "positions of a split go up");
+        assert!(
+            records.positions.last().is_none_or(|last| *last < position),
+            "positions of a split go up"
+        );
         records.positions.push(position);
         records.timestamps_ms.push(timestamp_ms);
         records.values.extend_from_slice(value.unwrap_or_default());

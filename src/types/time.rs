@@ -19,7 +19,10 @@ impl EventTime {
     }
 
     pub fn plus(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)))
+        Self(
+            self.0
+                .saturating_add(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)),
+        )
     }
 }
 
@@ -79,7 +82,10 @@ impl TumblingWindow {
 
     /// The window that starts at `start`; its end saturates at the last representable time.
     pub fn at(self, start: i64) -> Window {
-        Window { start, end: start.saturating_add(self.size_ns) }
+        Window {
+            start,
+            end: start.saturating_add(self.size_ns),
+        }
     }
 }
 
@@ -108,8 +114,12 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
     let mut total = 0f64;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let number: f64 = rest[..digits].parse().map_err(|_| format!("`{text}` is not a duration: {EXPECTED}"))?;
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(rest.len());
+        let number: f64 = rest[..digits]
+            .parse()
+            .map_err(|_| format!("`{text}` is not a duration: {EXPECTED}"))?;
         rest = rest[digits..].trim_start();
         let letters = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
         let seconds = match rest[..letters].to_ascii_lowercase().as_str() {
@@ -151,9 +161,14 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_people_write_them() {
-        for (text, millis) in
-            [("30 seconds", 30_000), ("5m", 300_000), ("100 ms", 100), ("1 hour 30 minutes", 5_400_000), ("0", 0), ("1.5s", 1_500)]
-        {
+        for (text, millis) in [
+            ("30 seconds", 30_000),
+            ("5m", 300_000),
+            ("100 ms", 100),
+            ("1 hour 30 minutes", 5_400_000),
+            ("0", 0),
+            ("1.5s", 1_500),
+        ] {
             assert_eq!(parse_duration(text).unwrap().as_millis(), millis, "{text}");
         }
         for text in ["", "seconds", "5 parsecs", "-1s", "5", "1e99 d"] {

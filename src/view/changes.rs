@@ -36,11 +36,18 @@ pub struct ChangeLog {
 impl ChangeLog {
     /// Holds everything after `since`, which is nothing yet.
     pub fn new(since: Epoch) -> Self {
-        Self { since, changes: VecDeque::new(), rows: 0 }
+        Self {
+            since,
+            changes: VecDeque::new(),
+            rows: 0,
+        }
     }
 
     pub fn push(&mut self, change: Change) {
-        assert!(self.changes.back().is_none_or(|last| last.epoch < change.epoch), "epochs go up");
+        assert!(
+            self.changes.back().is_none_or(|last| last.epoch < change.epoch),
+            "epochs go up"
+        );
         self.rows += change.rows();
         self.changes.push_back(Arc::new(change));
         while limits::CHANGES_KEPT_MAX < self.changes.len() || limits::CHANGE_ROWS_KEPT_MAX < self.rows {
@@ -61,7 +68,11 @@ impl ChangeLog {
 
 /// Several changes as one: what is in the end added and removed. With a key, rows of one key become one row.
 /// Also says how many rows fell away.
-pub fn consolidate(schema: &SchemaRef, key: &[usize], changes: &[Arc<Change>]) -> Result<(RecordBatch, RecordBatch, usize)> {
+pub fn consolidate(
+    schema: &SchemaRef,
+    key: &[usize],
+    changes: &[Arc<Change>],
+) -> Result<(RecordBatch, RecordBatch, usize)> {
     if let [only] = changes {
         return Ok((only.added.clone(), only.removed.clone(), 0));
     }
@@ -69,7 +80,11 @@ pub fn consolidate(schema: &SchemaRef, key: &[usize], changes: &[Arc<Change>]) -
         concat_batches(schema, changes.iter().map(|change| side(change))).map_err(|e| Error::bug(e.to_string()))
     };
     if key.is_empty() && changes.iter().all(|change| change.removed.num_rows() == 0) {
-        return Ok((all(|change| &change.added)?, RecordBatch::new_empty(Arc::clone(schema)), 0));
+        return Ok((
+            all(|change| &change.added)?,
+            RecordBatch::new_empty(Arc::clone(schema)),
+            0,
+        ));
     }
     // Play the changes on an empty view that first holds what they remove without having added it.
     let mut before = Rows::new(Arc::clone(schema), key.to_vec(), false)?;

@@ -28,7 +28,9 @@ impl SnapshotTable {
 
 impl std::fmt::Debug for RowsSnapshot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RowsSnapshot").field("rows", &self.len()).finish_non_exhaustive()
+        f.debug_struct("RowsSnapshot")
+            .field("rows", &self.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -49,7 +51,10 @@ impl TableProvider for SnapshotTable {
         _filters: &[Expr],
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-        let batches = self.snapshot.batches().map_err(|e| DataFusionError::External(Box::new(e)))?;
+        let batches = self
+            .snapshot
+            .batches()
+            .map_err(|e| DataFusionError::External(Box::new(e)))?;
         let source = MemorySourceConfig::try_new(&[batches], self.schema(), projection.cloned())?;
         Ok(DataSourceExec::from_data_source(source))
     }

@@ -74,11 +74,27 @@ pub struct RowsSnapshot {
 impl Rows {
     /// `is_append_only`: no delta will ever retract, so rows without a key need no index.
     pub fn new(schema: SchemaRef, key: Vec<usize>, is_append_only: bool) -> Result<Self> {
-        let named_by: Vec<usize> = if key.is_empty() { (0..schema.fields().len()).collect() } else { key.clone() };
-        let fields = named_by.iter().map(|column| SortField::new(schema.field(*column).data_type().clone())).collect();
-        let encoder = RowConverter::new(fields).map_err(|e| Error::bug(format!("a view's key cannot be encoded: {e}")))?;
+        let named_by: Vec<usize> = if key.is_empty() {
+            (0..schema.fields().len()).collect()
+        } else {
+            key.clone()
+        };
+        let fields = named_by
+            .iter()
+            .map(|column| SortField::new(schema.field(*column).data_type().clone()))
+            .collect();
+        let encoder =
+            RowConverter::new(fields).map_err(|e| Error::bug(format!("a view's key cannot be encoded: {e}")))?;
         let places = (!key.is_empty() || !is_append_only).then(HashMap::default);
-        Ok(Self { schema, key, encoder, runs: Vec::new(), next_run: 0, places, len: 0 })
+        Ok(Self {
+            schema,
+            key,
+            encoder,
+            runs: Vec::new(),
+            next_run: 0,
+            places,
+            len: 0,
+        })
     }
 
     pub fn len(&self) -> usize {
@@ -98,7 +114,10 @@ impl Rows {
         let mut removed_places = Vec::new();
         if 0 < retracted.num_rows() {
             let keys = self.encode(&retracted)?;
-            let places = self.places.as_mut().ok_or_else(|| Error::bug("an append-only view got a retraction"))?;
+            let places = self
+                .places
+                .as_mut()
+                .ok_or_else(|| Error::bug("an append-only view got a retraction"))?;
             for key in &keys {
                 let Some(found) = places.get_mut(key.as_ref()) else {
                     return Err(Error::bug("a retracted row is not in its view"));
@@ -111,7 +130,11 @@ impl Rows {
         }
         let run = self.next_run;
         if 0 < added.num_rows() {
-            let keys = if self.places.is_some() { Some(self.encode(&added)?) } else { None };
+            let keys = if self.places.is_some() {
+                Some(self.encode(&added)?)
+            } else {
+                None
+            };
             let is_unique = !self.key.is_empty();
             if let (Some(places), Some(keys)) = (&mut self.places, keys) {
                 for (row, key) in keys.iter().enumerate() {
@@ -126,7 +149,12 @@ impl Rows {
                 }
             }
             self.next_run += 1;
-            self.runs.push(Run { id: run, live_count: added.num_rows(), batch: added.clone(), live: None });
+            self.runs.push(Run {
+                id: run,
+                live_count: added.num_rows(),
+                batch: added.clone(),
+                live: None,
+            });
             self.len += added.num_rows();
         }
         let removed = self.remove(removed_places)?;
@@ -136,7 +164,10 @@ impl Rows {
 
     /// Of these rows, those whose key (or whole row, in a multiset) is here as often, and the others.
     pub fn partition_known(&self, rows: &RecordBatch) -> Result<(RecordBatch, RecordBatch)> {
-        let places = self.places.as_ref().ok_or_else(|| Error::bug("a view without an index was asked for a row"))?;
+        let places = self
+            .places
+            .as_ref()
+            .ok_or_else(|| Error::bug("a view without an index was asked for a row"))?;
         let mut taken: HashMap<Box<[u8]>, usize> = HashMap::default();
         let keys = self.encode(rows)?;
         let known: BooleanArray = keys
@@ -148,13 +179,20 @@ impl Rows {
             })
             .collect();
         let unknown = arrow::compute::not(&known).map_err(bug)?;
-        Ok((filter_record_batch(rows, &known).map_err(bug)?, filter_record_batch(rows, &unknown).map_err(bug)?))
+        Ok((
+            filter_record_batch(rows, &known).map_err(bug)?,
+            filter_record_batch(rows, &unknown).map_err(bug)?,
+        ))
     }
 
     pub fn snapshot(&self) -> RowsSnapshot {
         RowsSnapshot {
             schema: Arc::clone(&self.schema),
-            runs: self.runs.iter().map(|run| (run.batch.clone(), run.live.clone())).collect(),
+            runs: self
+                .runs
+                .iter()
+                .map(|run| (run.batch.clone(), run.live.clone()))
+                .collect(),
             len: self.len,
         }
     }
@@ -180,7 +218,9 @@ impl Rows {
             true => rows.columns().to_vec(),
             false => self.key.iter().map(|column| Arc::clone(rows.column(*column))).collect(),
         };
-        self.encoder.convert_columns(&columns).map_err(|e| Error::bug(format!("a view's key cannot be encoded: {e}")))
+        self.encoder
+            .convert_columns(&columns)
+            .map_err(|e| Error::bug(format!("a view's key cannot be encoded: {e}")))
     }
 
     fn remove(&mut self, mut places: Vec<Place>) -> Result<RecordBatch> {
@@ -190,9 +230,14 @@ impl Rows {
         places.sort_unstable_by_key(|place| (place.run, place.row));
         let mut removed = Vec::new();
         for group in places.chunk_by(|a, b| a.run == b.run) {
-            let index = self.runs.binary_search_by_key(&group[0].run, |run| run.id).expect("a place names a run");
+            let index = self
+                .runs
+                .binary_search_by_key(&group[0].run, |run| run.id)
+                .expect("a place names a run");
             let run = &mut self.runs[index];
-            let live = run.live.get_or_insert_with(|| Arc::new(vec![true; run.batch.num_rows()]));
+            let live = run
+                .live
+                .get_or_insert_with(|| Arc::new(vec![true; run.batch.num_rows()]));
             // Copied only where a reader still holds the older one.
             let live = Arc::make_mut(live);
             let rows: Vec<u32> = group.iter().map(|place| place.row).collect();
@@ -248,7 +293,12 @@ impl Rows {
                     }
                 }
             }
-            self.runs.push(Run { id, live_count: batch.num_rows(), batch, live: None });
+            self.runs.push(Run {
+                id,
+                live_count: batch.num_rows(),
+                batch,
+                live: None,
+            });
         }
     }
 }
@@ -298,13 +348,21 @@ fn bug(error: arrow::error::ArrowError) -> Error {
 
 impl RowsSnapshot {
     pub fn empty(schema: SchemaRef) -> Self {
-        Self { schema, runs: Arc::new([]), len: 0 }
+        Self {
+            schema,
+            runs: Arc::new([]),
+            len: 0,
+        }
     }
 
     /// Rows as they stand, for tables whose rows are kept elsewhere.
     pub fn of(schema: SchemaRef, batches: Vec<RecordBatch>) -> Self {
         let len = batches.iter().map(RecordBatch::num_rows).sum();
-        Self { schema, runs: batches.into_iter().map(|batch| (batch, None)).collect(), len }
+        Self {
+            schema,
+            runs: batches.into_iter().map(|batch| (batch, None)).collect(),
+            len,
+        }
     }
 
     pub fn schema(&self) -> &SchemaRef {
@@ -321,7 +379,10 @@ impl RowsSnapshot {
 
     /// The live rows, oldest run first.
     pub fn batches(&self) -> Result<Vec<RecordBatch>> {
-        self.runs.iter().map(|(batch, live)| live_rows(batch, live.as_deref().map(Vec::as_slice))).collect()
+        self.runs
+            .iter()
+            .map(|(batch, live)| live_rows(batch, live.as_deref().map(Vec::as_slice)))
+            .collect()
     }
 }
 
@@ -335,7 +396,10 @@ mod tests {
     use super::*;
 
     fn schema() -> SchemaRef {
-        Arc::new(Schema::new(vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Int64, true)]))
+        Arc::new(Schema::new(vec![
+            Field::new("key", DataType::Utf8, false),
+            Field::new("value", DataType::Int64, true),
+        ]))
     }
 
     fn rows(values: &[(&str, i64)]) -> RecordBatch {
@@ -360,10 +424,23 @@ mod tests {
         let mut view = Rows::new(schema(), vec![0], false).unwrap();
         view.apply(&Delta::append(rows(&[("a", 1), ("b", 2)]))).unwrap();
         let before = view.snapshot();
-        let applied = view.apply(&Delta::change(&schema(), &rows(&[("a", 1)]), &rows(&[("a", 10), ("c", 3)]))).unwrap();
+        let applied = view
+            .apply(&Delta::change(
+                &schema(),
+                &rows(&[("a", 1)]),
+                &rows(&[("a", 10), ("c", 3)]),
+            ))
+            .unwrap();
         assert_eq!(applied.removed.num_rows(), 1);
-        assert_eq!(sorted(&view.snapshot()), [("a".into(), 10), ("b".into(), 2), ("c".into(), 3)]);
-        assert_eq!(sorted(&before), [("a".into(), 1), ("b".into(), 2)], "a snapshot never changes");
+        assert_eq!(
+            sorted(&view.snapshot()),
+            [("a".into(), 10), ("b".into(), 2), ("c".into(), 3)]
+        );
+        assert_eq!(
+            sorted(&before),
+            [("a".into(), 1), ("b".into(), 2)],
+            "a snapshot never changes"
+        );
     }
 
     #[test]
@@ -385,8 +462,17 @@ mod tests {
         for _ in 0..20 {
             view.apply(&Delta::append(rows(&[("a", 1), ("a", 1)]))).unwrap();
         }
-        view.apply(&Delta::change(&schema(), &rows(&[("a", 1), ("a", 1), ("a", 1)]), &rows(&[]))).unwrap();
+        view.apply(&Delta::change(
+            &schema(),
+            &rows(&[("a", 1), ("a", 1), ("a", 1)]),
+            &rows(&[]),
+        ))
+        .unwrap();
         assert_eq!(view.len(), 37);
-        assert!(view.apply(&Delta::change(&schema(), &rows(&[("b", 1)]), &rows(&[]))).is_err(), "it was never there");
+        assert!(
+            view.apply(&Delta::change(&schema(), &rows(&[("b", 1)]), &rows(&[])))
+                .is_err(),
+            "it was never there"
+        );
     }
 }

@@ -19,7 +19,12 @@ pub struct SideRows {
 
 impl SideRows {
     pub fn new(schema: SchemaRef) -> Self {
-        Self { schema, batches: VecDeque::new(), rows: 0, total: 0 }
+        Self {
+            schema,
+            batches: VecDeque::new(),
+            rows: 0,
+            total: 0,
+        }
     }
 
     /// Adds rows and says how many old ones made room.

@@ -64,7 +64,8 @@ fn documents() -> Vec<Document> {
         "README.md".to_owned(),
         "ARCHITECTURE.md".to_owned(),
         "CHANGELOG.md".to_owned(),
-        "dataset/README.md".to_owned(), "benches/README.md".to_owned(),
+        "dataset/README.md".to_owned(),
+        "benches/README.md".to_owned(),
     ];
     let listed = fs::read_dir(root().join("docs")).expect("docs is a folder");
     let names = listed.map(|entry| {

@@ -29,13 +29,28 @@ const POLLS_MAX: usize = 300;
 
 fn source(brokers: &str, topic: &str, more: &[(&str, &str)]) -> KafkaSource {
     let given = [("topic", topic), ("bootstrap.servers", brokers)];
-    let pairs = given.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let pairs = given
+        .iter()
+        .chain(more)
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     KafkaSource::new(&Options::resolve(OPTIONS, pairs)).expect("valid options")
 }
 
 fn create(kafka: &Kafka, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
-    let settings: Vec<(String, String)> = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    admin::create(&kafka.brokers, &TopicPlan { name: topic, partitions, replication: 1, settings: &settings }).expect("a topic is made");
+    let settings: Vec<(String, String)> = settings
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+    admin::create(
+        &kafka.brokers,
+        &TopicPlan {
+            name: topic,
+            partitions,
+            replication: 1,
+            settings: &settings,
+        },
+    )
+    .expect("a topic is made");
 }
 
 /// Sends records `range`, keyed by one of 50 symbols.
@@ -43,10 +58,16 @@ fn send(kafka: &Kafka, topic: &str, range: std::ops::Range<u64>) {
     let mut producer = KafkaProducer::connect(&kafka.brokers, topic, &[]).expect("the topic is there");
     for number in range.clone() {
         let value = format!("{{\"n\":{number}}}");
-        producer.send(key(number).as_bytes(), value.as_bytes(), timestamp_ms(number)).expect("send");
+        producer
+            .send(key(number).as_bytes(), value.as_bytes(), timestamp_ms(number))
+            .expect("send");
     }
     producer.flush(FLUSH).expect("flush");
-    assert_eq!(producer.delivered(), range.end - range.start, "every record was acknowledged");
+    assert_eq!(
+        producer.delivered(),
+        range.end - range.start,
+        "every record was acknowledged"
+    );
 }
 
 fn key(number: u64) -> String {
@@ -79,14 +100,24 @@ impl Read {
     fn poll(&mut self, source: &mut KafkaSource) -> Result<(), SourceError> {
         for chunk in source.poll(5000, usize::MAX, WAIT)? {
             if let Some(position) = self.positions.get(&chunk.split) {
-                assert_eq!(*position, chunk.from, "no row of partition {} is lost or repeated", chunk.split);
+                assert_eq!(
+                    *position, chunk.from,
+                    "no row of partition {} is lost or repeated",
+                    chunk.split
+                );
             }
             self.positions.insert(chunk.split.clone(), chunk.to);
-            let Payload::Records(records) = chunk.payload else { panic!("Kafka gives bytes") };
+            let Payload::Records(records) = chunk.payload else {
+                panic!("Kafka gives bytes")
+            };
             let rows = self.rows.entry(chunk.split).or_default();
             for (index, position) in records.positions().iter().enumerate() {
                 let value = std::str::from_utf8(records.value(index).expect("a value")).expect("text");
-                let number = value.trim_start_matches("{\"n\":").trim_end_matches('}').parse().expect("a number");
+                let number = value
+                    .trim_start_matches("{\"n\":")
+                    .trim_end_matches('}')
+                    .parse()
+                    .expect("a number");
                 let key = String::from_utf8(records.key(index).expect("a key").to_vec()).expect("text");
                 rows.push((*position, records.timestamps_ms()[index], key, number));
             }
@@ -110,7 +141,12 @@ impl Read {
 }
 
 fn from_start(source: &mut KafkaSource) -> BTreeMap<SplitId, Position> {
-    let starts = source.discover().expect("discover").into_iter().map(|bounds| (bounds.split, bounds.start)).collect();
+    let starts = source
+        .discover()
+        .expect("discover")
+        .into_iter()
+        .map(|bounds| (bounds.split, bounds.start))
+        .collect();
     source.seek(&starts).expect("seek");
     starts
 }
@@ -130,11 +166,25 @@ pub fn what_is_sent_is_read_once_and_in_order_per_partition() {
     assert_eq!(read.numbers(), (0..20_000).collect::<Vec<_>>(), "each record once");
     let mut partition_of_key = BTreeMap::new();
     for (split, rows) in &read.rows {
-        assert!(rows.is_sorted_by(|a, b| a.0 + 1 == b.0), "offsets of partition {split} have no gap");
-        assert!(rows.is_sorted_by(|a, b| a.3 < b.3), "partition {split} keeps the order of sending");
+        assert!(
+            rows.is_sorted_by(|a, b| a.0 + 1 == b.0),
+            "offsets of partition {split} have no gap"
+        );
+        assert!(
+            rows.is_sorted_by(|a, b| a.3 < b.3),
+            "partition {split} keeps the order of sending"
+        );
         for (_, time, of_key, number) in rows {
-            assert_eq!((*time, of_key), (Some(timestamp_ms(*number)), &key(*number)), "time and key come along");
-            assert_eq!(partition_of_key.entry(of_key).or_insert(split), &split, "a key lives in one partition");
+            assert_eq!(
+                (*time, of_key),
+                (Some(timestamp_ms(*number)), &key(*number)),
+                "time and key come along"
+            );
+            assert_eq!(
+                partition_of_key.entry(of_key).or_insert(split),
+                &split,
+                "a key lives in one partition"
+            );
         }
     }
     assert!(1 < read.rows.len(), "50 keys spread over partitions");
@@ -154,12 +204,21 @@ pub fn a_kafka_topic_keeps_the_contract_of_sources() {
     send(kafka, "conformance", 0..3000);
 
     // What is expected comes from another reader, the one behind `zeta topics tail`.
-    let mut expected: BTreeMap<SplitId, Vec<(i64, String)>> = (0..3).map(|partition| (SplitId::from(partition), Vec::new())).collect();
+    let mut expected: BTreeMap<SplitId, Vec<(i64, String)>> =
+        (0..3).map(|partition| (SplitId::from(partition), Vec::new())).collect();
     admin::tail(&kafka.brokers, "conformance", 3000, false, &mut |record| {
         let mut records = RecordsBuilder::default();
-        records.push(record.offset.cast_unsigned(), record.timestamp_ms, record.key.as_deref(), record.value.as_deref());
+        records.push(
+            record.offset.cast_unsigned(),
+            record.timestamp_ms,
+            record.key.as_deref(),
+            record.value.as_deref(),
+        );
         let text = conformance::texts(&Payload::Records(records.finish())).remove(0);
-        expected.get_mut(&SplitId::from(record.partition)).expect("three partitions").push((record.offset, text));
+        expected
+            .get_mut(&SplitId::from(record.partition))
+            .expect("three partitions")
+            .push((record.offset, text));
         ControlFlow::Continue(())
     })
     .expect("tail");
@@ -173,7 +232,10 @@ pub fn a_kafka_topic_keeps_the_contract_of_sources() {
         .collect();
 
     conformance::check(&mut || Box::new(source(&kafka.brokers, "conformance", &[])), &expected);
-    conformance::check(&mut || Box::new(source(&kafka.brokers, "conformance", &[("bounded", "true")])), &expected);
+    conformance::check(
+        &mut || Box::new(source(&kafka.brokers, "conformance", &[("bounded", "true")])),
+        &expected,
+    );
 }
 
 #[test]
@@ -185,7 +247,9 @@ pub fn a_topic_that_does_not_exist_is_waited_for() {
         kafka.brokers
     );
     assert_eq!(source.discover(), Err(SourceError::Unreachable(sentence.clone())));
-    let refused = KafkaProducer::connect(&kafka.brokers, "made-later", &[]).err().expect("nothing to send to");
+    let refused = KafkaProducer::connect(&kafka.brokers, "made-later", &[])
+        .err()
+        .expect("nothing to send to");
     assert!(matches!(&refused, Error::User(said) if *said == sentence), "{refused}");
 
     create(kafka, "made-later", 2, &[]);
@@ -206,9 +270,17 @@ pub fn latest_begins_behind_what_is_there_and_stays_there() {
     // Rows that come between the look and the read are new rows.
     send(kafka, "latest", 100..150);
     let again = source.discover().expect("discover");
-    assert!(again.iter().zip(&starts).all(|(again, first)| again.start == first.start), "resolved once");
+    assert!(
+        again
+            .iter()
+            .zip(&starts)
+            .all(|(again, first)| again.start == first.start),
+        "resolved once"
+    );
     let mut read = Read::default();
-    source.seek(&starts.into_iter().map(|bounds| (bounds.split, bounds.start)).collect()).expect("seek");
+    source
+        .seek(&starts.into_iter().map(|bounds| (bounds.split, bounds.start)).collect())
+        .expect("seek");
     read.until(&mut source, 50);
     assert_eq!(read.numbers(), (100..150).collect::<Vec<_>>());
 }
@@ -242,9 +314,14 @@ pub fn a_position_behind_the_end_needs_a_person() {
     send(kafka, "short", 0..5);
     let mut source = source(&kafka.brokers, "short", &[]);
     source.discover().expect("discover");
-    source.seek(&BTreeMap::from([(SplitId::from(0), Position(900))])).expect("seek");
+    source
+        .seek(&BTreeMap::from([(SplitId::from(0), Position(900))]))
+        .expect("seek");
     let failed = failure(&mut source);
-    assert!(failed.starts_with("partition 0 of topic `short` ends at row 5, but 900 rows of it were read before"), "{failed}");
+    assert!(
+        failed.starts_with("partition 0 of topic `short` ends at row 5, but 900 rows of it were read before"),
+        "{failed}"
+    );
     assert_eq!(failure(&mut source), failed, "it stays failed");
 
     from_start(&mut source);
@@ -256,15 +333,26 @@ pub fn rows_that_are_gone_need_a_person() {
     let kafka = Kafka::shared();
     create(kafka, "retained", 2, &[]);
     send(kafka, "retained", 0..1000);
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", &kafka.brokers).create().expect("a client");
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", &kafka.brokers)
+        .create()
+        .expect("a client");
     let mut before = TopicPartitionList::new();
-    before.add_partition_offset("retained", 1, Offset::Offset(101)).expect("a position");
+    before
+        .add_partition_offset("retained", 1, Offset::Offset(101))
+        .expect("a position");
     // What retention does in its own time.
     futures::executor::block_on(admin.delete_records(&before, &AdminOptions::new())).expect("records are deleted");
 
     let mut source = source(&kafka.brokers, "retained", &[]);
-    assert_eq!(source.discover().expect("discover")[1].start, Position(101), "reading from nothing starts at what is left");
-    source.seek(&BTreeMap::from([(SplitId::from(1), Position(7))])).expect("seek");
+    assert_eq!(
+        source.discover().expect("discover")[1].start,
+        Position(101),
+        "reading from nothing starts at what is left"
+    );
+    source
+        .seek(&BTreeMap::from([(SplitId::from(1), Position(7))]))
+        .expect("seek");
     let sentence = "rows 7 to 100 of partition 1 of topic `retained` are gone from Kafka (retention?); \
                     start again with --reset to go on with what is left";
     assert_eq!(failure(&mut source), sentence);
@@ -279,14 +367,25 @@ pub fn a_seek_drops_what_was_read_ahead() {
     let bounds = source.discover().expect("discover");
     for round in 0..40_u64 {
         // Back and forth, with the queue of the client in any state.
-        let positions: BTreeMap<SplitId, Position> =
-            bounds.iter().map(|bounds| (bounds.split.clone(), Position(round * 7919 % (bounds.end.0 / 2)))).collect();
+        let positions: BTreeMap<SplitId, Position> = bounds
+            .iter()
+            .map(|bounds| (bounds.split.clone(), Position(round * 7919 % (bounds.end.0 / 2))))
+            .collect();
         source.seek(&positions).expect("seek");
-        let mut read = Read { positions: positions.clone(), ..Read::default() };
+        let mut read = Read {
+            positions: positions.clone(),
+            ..Read::default()
+        };
         read.until(&mut source, usize::try_from(1 + round * 100).expect("small"));
         for (split, rows) in &read.rows {
-            assert_eq!(rows[0].0, positions[split].0, "round {round}: the first row is the one that was asked for");
-            assert!(rows.is_sorted_by(|a, b| a.0 + 1 == b.0), "round {round}: and no row of the seek before is among them");
+            assert_eq!(
+                rows[0].0, positions[split].0,
+                "round {round}: the first row is the one that was asked for"
+            );
+            assert!(
+                rows.is_sorted_by(|a, b| a.0 + 1 == b.0),
+                "round {round}: and no row of the seek before is among them"
+            );
         }
     }
 }
@@ -304,9 +403,17 @@ pub fn markers_of_transactions_take_positions_but_are_no_rows() {
     for (value, is_committed) in [(Some("kept"), true), (Some("aborted"), false), (None, true)] {
         producer.begin_transaction().expect("begin");
         let record: BaseRecord<'_, [u8], str> = BaseRecord::to("transactions");
-        producer.send(value.into_iter().fold(record, BaseRecord::payload)).map_err(|(error, _)| error).expect("send");
+        producer
+            .send(value.into_iter().fold(record, BaseRecord::payload))
+            .map_err(|(error, _)| error)
+            .expect("send");
         producer.flush(FLUSH).expect("flush");
-        if is_committed { producer.commit_transaction(FLUSH) } else { producer.abort_transaction(FLUSH) }.expect("end of the transaction");
+        if is_committed {
+            producer.commit_transaction(FLUSH)
+        } else {
+            producer.abort_transaction(FLUSH)
+        }
+        .expect("end of the transaction");
     }
 
     let mut source = source(&kafka.brokers, "transactions", &[("bounded", "true")]);
@@ -317,12 +424,18 @@ pub fn markers_of_transactions_take_positions_but_are_no_rows() {
             break;
         }
         for chunk in source.poll(100, usize::MAX, WAIT).expect("poll") {
-            let Payload::Records(records) = chunk.payload else { panic!("Kafka gives bytes") };
+            let Payload::Records(records) = chunk.payload else {
+                panic!("Kafka gives bytes")
+            };
             values.extend((0..records.len()).map(|index| records.value(index).map(<[u8]>::to_vec)));
         }
     }
     assert!(source.is_finished(), "the last marker is passed, too");
-    assert_eq!(values, [Some(b"kept".to_vec()), None], "a tombstone is not an empty value");
+    assert_eq!(
+        values,
+        [Some(b"kept".to_vec()), None],
+        "a tombstone is not an empty value"
+    );
     assert_eq!(source.ends(), BTreeMap::from([(SplitId::from(0), Position(6))]));
 }
 
@@ -335,8 +448,13 @@ pub fn a_topic_that_is_deleted_while_it_is_read_shows() {
     from_start(&mut source);
     Read::default().until(&mut source, 10);
     admin::delete(&kafka.brokers, "deleted").expect("delete");
-    let said = (0..POLLS_MAX).find_map(|_| source.poll(100, usize::MAX, WAIT).err()).expect("it shows");
-    assert!(matches!(&said, SourceError::Unreachable(sentence) if sentence.starts_with("topic `deleted` does not exist")), "{said}");
+    let said = (0..POLLS_MAX)
+        .find_map(|_| source.poll(100, usize::MAX, WAIT).err())
+        .expect("it shows");
+    assert!(
+        matches!(&said, SourceError::Unreachable(sentence) if sentence.starts_with("topic `deleted` does not exist")),
+        "{said}"
+    );
 
     // A new topic of the same name does not go on where the old one stood.
     create(kafka, "deleted", 1, &[]);
@@ -349,19 +467,36 @@ pub fn a_topic_that_is_deleted_while_it_is_read_shows() {
         }
         Err(SourceError::Unreachable(_)) => None,
     });
-    assert!(failed.as_ref().is_some_and(|failed| failed.starts_with("partition 0 of topic `deleted` ends at row 5, but 10 rows of it were read before")), "{failed:?}");
+    assert!(
+        failed.as_ref().is_some_and(|failed| failed
+            .starts_with("partition 0 of topic `deleted` ends at row 5, but 10 rows of it were read before")),
+        "{failed:?}"
+    );
 }
 
 #[test]
 pub fn a_name_that_nobody_has_and_a_login_that_nobody_asked_for_are_told_apart() {
     let mut nowhere = source("nowhere.invalid:9092", "t", &[]);
     let said = nowhere.discover().unwrap_err().to_string();
-    assert!(said.starts_with("Kafka at nowhere.invalid:9092 does not answer: failed to resolve 'nowhere.invalid:9092'"), "{said}");
+    assert!(
+        said.starts_with("Kafka at nowhere.invalid:9092 does not answer: failed to resolve 'nowhere.invalid:9092'"),
+        "{said}"
+    );
 
     let kafka = Kafka::shared();
-    let login = [("security.protocol", "sasl_plaintext"), ("sasl.mechanism", "PLAIN"), ("sasl.username", "u"), ("sasl.password", "hunter2")];
+    let login = [
+        ("security.protocol", "sasl_plaintext"),
+        ("sasl.mechanism", "PLAIN"),
+        ("sasl.username", "u"),
+        ("sasl.password", "hunter2"),
+    ];
     let said = source(&kafka.brokers, "t", &login).discover().unwrap_err().to_string();
-    assert!(said.starts_with(&format!("Kafka at {} does not ", kafka.brokers)) && said.len() > 50 && !said.contains("hunter2"), "{said}");
+    assert!(
+        said.starts_with(&format!("Kafka at {} does not ", kafka.brokers))
+            && said.len() > 50
+            && !said.contains("hunter2"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -370,17 +505,61 @@ pub fn topics_are_listed_described_tailed_drained_and_deleted() {
     create(kafka, "shown", 2, &[("retention.ms", "-1")]);
     send(kafka, "shown", 0..100);
 
-    let again = admin::create(&kafka.brokers, &TopicPlan { name: "shown", partitions: 1, replication: 1, settings: &[] }).unwrap_err();
-    assert_eq!(again.to_string(), format!("topic `shown` exists already on {}", kafka.brokers));
-    let refused = admin::create(&kafka.brokers, &TopicPlan { name: "a b", partitions: 1, replication: 1, settings: &[] }).unwrap_err();
-    assert!(refused.to_string().starts_with("`a b` is not a name for a topic"), "{refused}");
-    let refused = admin::create(&kafka.brokers, &TopicPlan { name: "wide", partitions: 1, replication: 3, settings: &[] }).unwrap_err();
+    let again = admin::create(
+        &kafka.brokers,
+        &TopicPlan {
+            name: "shown",
+            partitions: 1,
+            replication: 1,
+            settings: &[],
+        },
+    )
+    .unwrap_err();
+    assert_eq!(
+        again.to_string(),
+        format!("topic `shown` exists already on {}", kafka.brokers)
+    );
+    let refused = admin::create(
+        &kafka.brokers,
+        &TopicPlan {
+            name: "a b",
+            partitions: 1,
+            replication: 1,
+            settings: &[],
+        },
+    )
+    .unwrap_err();
+    assert!(
+        refused.to_string().starts_with("`a b` is not a name for a topic"),
+        "{refused}"
+    );
+    let refused = admin::create(
+        &kafka.brokers,
+        &TopicPlan {
+            name: "wide",
+            partitions: 1,
+            replication: 3,
+            settings: &[],
+        },
+    )
+    .unwrap_err();
     assert!(refused.to_string().contains("not enough brokers"), "{refused}");
 
     let listed = admin::list(&kafka.brokers).expect("list");
-    assert!(listed.iter().any(|topic| (topic.name.as_str(), topic.partitions, topic.replication) == ("shown", 2, 1)));
+    assert!(
+        listed
+            .iter()
+            .any(|topic| (topic.name.as_str(), topic.partitions, topic.replication) == ("shown", 2, 1))
+    );
     let described = admin::describe(&kafka.brokers, "shown").expect("describe");
-    assert_eq!(described.partitions.iter().map(|partition| partition.high - partition.low).sum::<i64>(), 100);
+    assert_eq!(
+        described
+            .partitions
+            .iter()
+            .map(|partition| partition.high - partition.low)
+            .sum::<i64>(),
+        100
+    );
 
     let mut last = Vec::new();
     admin::tail(&kafka.brokers, "shown", 3, false, &mut |record| {
@@ -388,7 +567,11 @@ pub fn topics_are_listed_described_tailed_drained_and_deleted() {
         ControlFlow::Continue(())
     })
     .expect("tail");
-    assert_eq!(last, ["{\"n\":97}", "{\"n\":98}", "{\"n\":99}"], "the last by time, over all partitions");
+    assert_eq!(
+        last,
+        ["{\"n\":97}", "{\"n\":98}", "{\"n\":99}"],
+        "the last by time, over all partitions"
+    );
 
     let mut followed = Vec::new();
     admin::tail(&kafka.brokers, "shown", 1, true, &mut |record| {
@@ -400,11 +583,17 @@ pub fn topics_are_listed_described_tailed_drained_and_deleted() {
         ControlFlow::Continue(())
     })
     .expect("tail");
-    assert_eq!(followed, ["{\"n\":99}", "{\"n\":100}"], "the last one, then the new one");
+    assert_eq!(
+        followed,
+        ["{\"n\":99}", "{\"n\":100}"],
+        "the last one, then the new one"
+    );
 
     let report = bare_drain(&kafka.brokers, "shown").expect("drain");
     assert_eq!(report.rows, 101);
-    let sent: usize = (0..101).map(|number| key(number).len() + format!("{{\"n\":{number}}}").len()).sum();
+    let sent: usize = (0..101)
+        .map(|number| key(number).len() + format!("{{\"n\":{number}}}").len())
+        .sum();
     assert_eq!(report.bytes, sent as u64);
 
     admin::delete(&kafka.brokers, "shown").expect("delete");
@@ -424,7 +613,11 @@ pub fn a_broker_that_is_down_at_the_start_is_waited_for() {
     let mut source = source(&kafka.brokers, "early", &[]);
     let sentence = format!("Kafka at {} does not answer: connection refused", kafka.brokers);
     assert_eq!(source.discover(), Err(SourceError::Unreachable(sentence.clone())));
-    assert_eq!(source.discover(), Err(SourceError::Unreachable(sentence.clone())), "the reason is kept");
+    assert_eq!(
+        source.discover(),
+        Err(SourceError::Unreachable(sentence.clone())),
+        "the reason is kept"
+    );
     assert_eq!(admin::list(&kafka.brokers).unwrap_err().to_string(), sentence);
 
     kafka.up();
@@ -446,9 +639,16 @@ pub fn a_broker_that_is_killed_while_it_is_read_loses_and_repeats_nothing() {
 
     kafka.kill();
     // What was fetched before still comes; then the source says that nobody is there.
-    let unreachable = (0..POLLS_MAX).find_map(|_| read.poll(&mut source).err()).expect("the outage shows");
-    let SourceError::Unreachable(sentence) = unreachable else { panic!("{unreachable}") };
-    assert!(sentence.starts_with(&format!("Kafka at {} does not answer", kafka.brokers)), "{sentence}");
+    let unreachable = (0..POLLS_MAX)
+        .find_map(|_| read.poll(&mut source).err())
+        .expect("the outage shows");
+    let SourceError::Unreachable(sentence) = unreachable else {
+        panic!("{unreachable}")
+    };
+    assert!(
+        sentence.starts_with(&format!("Kafka at {} does not answer", kafka.brokers)),
+        "{sentence}"
+    );
     assert!(read.count() <= 20_000);
 
     kafka.up();
@@ -456,7 +656,11 @@ pub fn a_broker_that_is_killed_while_it_is_read_loses_and_repeats_nothing() {
     send(&kafka, "killed", 20_000..20_100);
     read.until(&mut source, 20_100);
     assert_eq!(read.numbers(), (0..20_100).collect::<Vec<_>>());
-    assert_eq!(source.poll(100, usize::MAX, WAIT).map(|chunks| chunks.len()), Ok(0), "quiet and reachable");
+    assert_eq!(
+        source.poll(100, usize::MAX, WAIT).map(|chunks| chunks.len()),
+        Ok(0),
+        "quiet and reachable"
+    );
 }
 
 /// The sentence of the failure that must come.

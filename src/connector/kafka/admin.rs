@@ -71,7 +71,10 @@ pub struct TailRecord {
 /// Where the brokers do not answer.
 pub fn list(brokers: &str) -> Result<Vec<TopicSummary>> {
     let drain = connect(brokers)?;
-    let metadata = drain.client().fetch_metadata(None, CALL_TIMEOUT).map_err(|error| failure(&drain, "", &error))?;
+    let metadata = drain
+        .client()
+        .fetch_metadata(None, CALL_TIMEOUT)
+        .map_err(|error| failure(&drain, "", &error))?;
     let mut topics: Vec<TopicSummary> = metadata
         .topics()
         .iter()
@@ -79,7 +82,12 @@ pub fn list(brokers: &str) -> Result<Vec<TopicSummary>> {
         .map(|topic| TopicSummary {
             name: topic.name().to_owned(),
             partitions: topic.partitions().len(),
-            replication: topic.partitions().iter().map(|partition| partition.replicas().len()).max().unwrap_or(0),
+            replication: topic
+                .partitions()
+                .iter()
+                .map(|partition| partition.replicas().len())
+                .max()
+                .unwrap_or(0),
         })
         .collect();
     topics.sort_by(|a, b| a.name.cmp(&b.name));
@@ -93,18 +101,30 @@ pub fn list(brokers: &str) -> Result<Vec<TopicSummary>> {
 pub fn describe(brokers: &str, topic: &str) -> Result<TopicDescription> {
     let drain = connect(brokers)?;
     let bounds = bounds_of(&drain, topic)?;
-    let metadata = drain.client().fetch_metadata(Some(topic), CALL_TIMEOUT).map_err(|error| failure(&drain, topic, &error))?;
+    let metadata = drain
+        .client()
+        .fetch_metadata(Some(topic), CALL_TIMEOUT)
+        .map_err(|error| failure(&drain, topic, &error))?;
     let mut partitions: Vec<PartitionSummary> = metadata
         .topics()
         .iter()
         .flat_map(|topic| topic.partitions())
         .map(|partition| {
             let (low, high) = bounds.get(&partition.id()).copied().unwrap_or_default();
-            PartitionSummary { partition: partition.id(), leader: partition.leader(), replicas: partition.replicas().to_vec(), low, high }
+            PartitionSummary {
+                partition: partition.id(),
+                leader: partition.leader(),
+                replicas: partition.replicas().to_vec(),
+                low,
+                high,
+            }
         })
         .collect();
     partitions.sort_by_key(|partition| partition.partition);
-    Ok(TopicDescription { name: topic.to_owned(), partitions })
+    Ok(TopicDescription {
+        name: topic.to_owned(),
+        partitions,
+    })
 }
 
 /// Makes a topic, and waits until the brokers know it.
@@ -160,11 +180,19 @@ pub fn tail(
     let bounds = bounds_of(&drain, topic)?;
     let count_each = i64::try_from(count).unwrap_or(i64::MAX);
     drain
-        .assign(topic, bounds.iter().map(|(partition, (low, high))| (*partition, high.saturating_sub(count_each).max(*low))))
+        .assign(
+            topic,
+            bounds
+                .iter()
+                .map(|(partition, (low, high))| (*partition, high.saturating_sub(count_each).max(*low))),
+        )
         .map_err(|error| failure(&drain, topic, &error))?;
 
-    let mut open: BTreeSet<i32> =
-        bounds.iter().filter(|(_, (low, high))| low < high && 0 < count).map(|(partition, _)| *partition).collect();
+    let mut open: BTreeSet<i32> = bounds
+        .iter()
+        .filter(|(_, (low, high))| low < high && 0 < count)
+        .map(|(partition, _)| *partition)
+        .collect();
     let mut last: Vec<TailRecord> = Vec::new();
     let mut new: Vec<TailRecord> = Vec::new();
     let mut silence = Deadline::after(CALL_TIMEOUT);
@@ -177,7 +205,11 @@ pub fn tail(
                     open.remove(&record.partition);
                 }
                 let record = TailRecord::from(record);
-                if record.offset < high { last.push(record) } else if is_following { new.push(record) }
+                if record.offset < high {
+                    last.push(record)
+                } else if is_following {
+                    new.push(record)
+                }
             }
             Event::End { partition, .. } => {
                 open.remove(&partition);
@@ -205,7 +237,11 @@ pub fn tail(
             return Ok(());
         }
     }
-    if is_following { follow(&mut drain, topic, each) } else { Ok(()) }
+    if is_following {
+        follow(&mut drain, topic, each)
+    } else {
+        Ok(())
+    }
 }
 
 fn follow(drain: &mut Drain, topic: &str, each: &mut dyn FnMut(&TailRecord) -> ControlFlow<()>) -> Result<()> {
@@ -242,7 +278,8 @@ impl From<super::drain::Record<'_>> for TailRecord {
 }
 
 fn connect(brokers: &str) -> Result<Drain> {
-    Drain::connect(&config::consumer(brokers), Connection::new(brokers)).map_err(|error| Error::user(config::sentence(&error)))
+    Drain::connect(&config::consumer(brokers), Connection::new(brokers))
+        .map_err(|error| Error::user(config::sentence(&error)))
 }
 
 /// Says within a few seconds that nobody is there, which the admin client does not.
@@ -251,11 +288,15 @@ fn reach(brokers: &str) -> Result<()> {
 }
 
 fn admin(brokers: &str) -> Result<AdminClient<Connection>> {
-    config::client(brokers).create_with_context(Connection::new(brokers)).map_err(|error| Error::user(config::sentence(&error)))
+    config::client(brokers)
+        .create_with_context(Connection::new(brokers))
+        .map_err(|error| Error::user(config::sentence(&error)))
 }
 
 fn options() -> AdminOptions {
-    AdminOptions::new().request_timeout(Some(2 * CALL_TIMEOUT)).operation_timeout(Some(CALL_TIMEOUT))
+    AdminOptions::new()
+        .request_timeout(Some(2 * CALL_TIMEOUT))
+        .operation_timeout(Some(CALL_TIMEOUT))
 }
 
 fn failure(drain: &Drain, topic: &str, error: &KafkaError) -> Error {
@@ -267,23 +308,32 @@ fn failure(drain: &Drain, topic: &str, error: &KafkaError) -> Error {
 fn answer(brokers: &str, topic: &str, answers: Result<Vec<rdkafka::admin::TopicResult>, KafkaError>) -> Result<()> {
     use RDKafkaErrorCode::*;
     let connection = Connection::new(brokers);
-    let answer = answers.map_err(|error| Error::caused(format!("Kafka at {brokers} did not answer about topic `{topic}`"), error))?;
+    let answer = answers.map_err(|error| {
+        Error::caused(
+            format!("Kafka at {brokers} did not answer about topic `{topic}`"),
+            error,
+        )
+    })?;
     match answer.into_iter().next() {
         None | Some(Ok(_)) => Ok(()),
         Some(Err((_, TopicAlreadyExists))) => Err(Error::user(format!("topic `{topic}` exists already on {brokers}"))),
-        Some(Err((_, InvalidReplicationFactor))) => {
-            Err(Error::user(format!("there are not enough brokers at {brokers} for so many copies of topic `{topic}`; ask for a smaller replication")))
-        }
+        Some(Err((_, InvalidReplicationFactor))) => Err(Error::user(format!(
+            "there are not enough brokers at {brokers} for so many copies of topic `{topic}`; ask for a smaller replication"
+        ))),
         Some(Err((_, InvalidPartitions))) => Err(Error::user("a topic has at least one partition")),
         Some(Err((_, InvalidConfig))) => Err(Error::user(format!("Kafka does not take a setting of topic `{topic}`"))),
         Some(Err((_, code @ (InvalidTopic | UnknownTopicOrPartition)))) => {
             Err(match connection.explain(topic, code, "") {
-                Failure::Failed(sentence) | Failure::MissingTopic(sentence) | Failure::Unreachable(sentence) => Error::user(sentence),
+                Failure::Failed(sentence) | Failure::MissingTopic(sentence) | Failure::Unreachable(sentence) => {
+                    Error::user(sentence)
+                }
             })
         }
-        Some(Err((_, TopicAuthorizationFailed | ClusterAuthorizationFailed))) => {
-            Err(Error::external(format!("Kafka at {brokers} does not let us change topic `{topic}`")))
-        }
-        Some(Err((_, code))) => Err(Error::external(format!("Kafka at {brokers} refused topic `{topic}`: {code}"))),
+        Some(Err((_, TopicAuthorizationFailed | ClusterAuthorizationFailed))) => Err(Error::external(format!(
+            "Kafka at {brokers} does not let us change topic `{topic}`"
+        ))),
+        Some(Err((_, code))) => Err(Error::external(format!(
+            "Kafka at {brokers} refused topic `{topic}`: {code}"
+        ))),
     }
 }

@@ -14,8 +14,14 @@ const OURS: &[(&str, &str)] = &[
     ("auto.offset.reset", "set `start` instead"),
     ("bootstrap.servers", "set `bootstrap.servers` itself"),
     ("enable.auto.commit", "positions are kept with the state, not in Kafka"),
-    ("enable.auto.offset.store", "positions are kept with the state, not in Kafka"),
-    ("enable.partition.eof", "the source needs to know where a partition ends"),
+    (
+        "enable.auto.offset.store",
+        "positions are kept with the state, not in Kafka",
+    ),
+    (
+        "enable.partition.eof",
+        "the source needs to know where a partition ends",
+    ),
     ("log.queue", "logs of the client go to the log of zeta"),
     ("metadata.broker.list", "set `bootstrap.servers` instead"),
 ];
@@ -30,7 +36,10 @@ pub fn check_property(name: &str, value: &str) -> Result<(), String> {
     }
     let mut config = ClientConfig::new();
     config.set(name, value);
-    config.create_native_config().map(drop).map_err(|error| sentence(&error))
+    config
+        .create_native_config()
+        .map(drop)
+        .map_err(|error| sentence(&error))
 }
 
 /// Where a source without state begins.
@@ -74,7 +83,11 @@ impl Settings {
         Ok(Self {
             topic: options.text("topic").to_owned(),
             brokers,
-            start: if options.text("start").starts_with("latest") { Start::Latest } else { Start::Earliest },
+            start: if options.text("start").starts_with("latest") {
+                Start::Latest
+            } else {
+                Start::Earliest
+            },
             is_bounded: options.boolean("bounded").unwrap_or(false),
             client,
         })
@@ -119,14 +132,22 @@ pub(super) fn sentence(error: &KafkaError) -> String {
             format!("Kafka clients have no property `{name}`")
         }
         KafkaError::ClientConfig(_, reason, name, value) => {
-            let is_secret = ["password", "secret", "key.pem", "jaas"].iter().any(|part| name.contains(part));
-            let value = if is_secret { String::new() } else { format!(" '{value}'") };
+            let is_secret = ["password", "secret", "key.pem", "jaas"]
+                .iter()
+                .any(|part| name.contains(part));
+            let value = if is_secret {
+                String::new()
+            } else {
+                format!(" '{value}'")
+            };
             match reason.contains("not available at build time") {
                 true => format!("`{name}` needs TLS or a login method that this zeta was built without"),
                 false => format!("`{name}` does not take{value}: {}", reason.trim_end_matches('.')),
             }
         }
-        KafkaError::ClientCreation(reason) => format!("the Kafka client refuses its options: {}", reason.trim_end_matches('.')),
+        KafkaError::ClientCreation(reason) => {
+            format!("the Kafka client refuses its options: {}", reason.trim_end_matches('.'))
+        }
         other => format!("the Kafka client refuses its options: {other}"),
     }
 }
@@ -138,7 +159,10 @@ mod tests {
 
     fn settings(given: &[(&str, &str)]) -> Result<Settings, String> {
         let required = [("topic", "t"), ("brokers", "localhost:9092")];
-        let pairs = required.iter().chain(given).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let pairs = required
+            .iter()
+            .chain(given)
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         Settings::new(&Options::resolve(OPTIONS, pairs))
     }
 
@@ -156,14 +180,25 @@ mod tests {
         assert_eq!(settings.client.get("bootstrap.servers"), Some("localhost:9092"));
         assert_eq!(settings.client.get("fetch.max.bytes"), Some("1000000"));
         assert_eq!(settings.client.get("client.rack"), Some("r1"));
-        assert_eq!(settings.client.get("group.id"), Some("mine"), "a cluster may allow only some names");
-        assert_eq!(settings.client.get("format"), None, "other rooms' options stay away from the client");
+        assert_eq!(
+            settings.client.get("group.id"),
+            Some("mine"),
+            "a cluster may allow only some names"
+        );
+        assert_eq!(
+            settings.client.get("format"),
+            None,
+            "other rooms' options stay away from the client"
+        );
         assert!(!settings.is_bounded);
     }
 
     #[test]
     fn a_property_that_does_not_exist_is_named() {
-        assert_eq!(settings(&[("properties.fetch.max.byte", "1")]).unwrap_err(), "Kafka clients have no property `fetch.max.byte`");
+        assert_eq!(
+            settings(&[("properties.fetch.max.byte", "1")]).unwrap_err(),
+            "Kafka clients have no property `fetch.max.byte`"
+        );
     }
 
     #[test]

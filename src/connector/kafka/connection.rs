@@ -53,15 +53,25 @@ pub(super) enum Failure {
 
 impl Connection {
     pub fn new(brokers: &str) -> Self {
-        Self { brokers: brokers.to_owned(), state: Mutex::default() }
+        Self {
+            brokers: brokers.to_owned(),
+            state: Mutex::default(),
+        }
     }
 
     /// A broker has answered a question that was asked just now.
     pub fn answered(&self) {
         let mut state = self.state();
         // One broker of several may go on failing, and was shown.
-        let shown = if state.is_down { BTreeSet::new() } else { std::mem::take(&mut state.shown) };
-        *state = State { shown, ..State::default() };
+        let shown = if state.is_down {
+            BTreeSet::new()
+        } else {
+            std::mem::take(&mut state.shown)
+        };
+        *state = State {
+            shown,
+            ..State::default()
+        };
     }
 
     /// Whether to ask if the brokers are still there.
@@ -92,26 +102,42 @@ impl Connection {
     pub fn missing_topic(&self, topic: &str) -> Failure {
         let brokers = &self.brokers;
         // The command line asks this one unless it is told otherwise.
-        let option = if brokers == "localhost:9092" { String::new() } else { format!(" --brokers {brokers}") };
-        Failure::MissingTopic(format!("topic `{topic}` does not exist on {brokers}; create it with `zeta topics create {topic}{option}`"))
+        let option = if brokers == "localhost:9092" {
+            String::new()
+        } else {
+            format!(" --brokers {brokers}")
+        };
+        Failure::MissingTopic(format!(
+            "topic `{topic}` does not exist on {brokers}; create it with `zeta topics create {topic}{option}`"
+        ))
     }
 
     /// What an error about `topic` means.
     pub fn explain(&self, topic: &str, error: RDKafkaErrorCode, detail: &str) -> Failure {
         use RDKafkaErrorCode::*;
         let brokers = &self.brokers;
-        let detail = if detail.is_empty() { error.to_string() } else { plain(detail) };
+        let detail = if detail.is_empty() {
+            error.to_string()
+        } else {
+            plain(detail)
+        };
         match error {
             UnknownTopicOrPartition | UnknownTopic | UnknownPartition => self.missing_topic(topic),
-            BrokerTransportFailure | AllBrokersDown | Resolve | OperationTimedOut | RequestTimedOut | TimedOutQueue => self.failure(),
+            BrokerTransportFailure | AllBrokersDown | Resolve | OperationTimedOut | RequestTimedOut | TimedOutQueue => {
+                self.failure()
+            }
             Authentication | SaslAuthenticationFailed => {
                 Failure::Failed(format!("Kafka at {brokers} does not let us in: {detail}"))
             }
-            TopicAuthorizationFailed => Failure::Failed(format!("Kafka at {brokers} does not let us read topic `{topic}`")),
+            TopicAuthorizationFailed => {
+                Failure::Failed(format!("Kafka at {brokers} does not let us read topic `{topic}`"))
+            }
             ClusterAuthorizationFailed | GroupAuthorizationFailed => {
                 Failure::Failed(format!("Kafka at {brokers} does not allow this: {detail}"))
             }
-            InvalidTopic => Failure::Failed(format!("`{topic}` is not a name for a topic: letters, digits, `.`, `_` and `-`, at most 249")),
+            InvalidTopic => Failure::Failed(format!(
+                "`{topic}` is not a name for a topic: letters, digits, `.`, `_` and `-`, at most 249"
+            )),
             BadMessage | InvalidMessage | BadCompression | NotImplemented | UnsupportedFeature => {
                 Failure::Failed(format!("topic `{topic}` cannot be read: {detail}"))
             }
@@ -132,7 +158,9 @@ impl Connection {
         let mut state = self.state();
         state.is_suspect = true;
         match code {
-            RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => state.refusal = Some(plain(detail)),
+            RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => {
+                state.refusal = Some(plain(detail))
+            }
             // It says how many brokers are down; the reason came before.
             RDKafkaErrorCode::AllBrokersDown => state.is_down = true,
             _ => state.reason = Some(plain(detail)),
@@ -147,7 +175,9 @@ impl Connection {
             self.suspect();
         }
         match level {
-            RDKafkaLogLevel::Debug | RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => tracing::debug!(brokers, kind, line, "kafka client"),
+            RDKafkaLogLevel::Debug | RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => {
+                tracing::debug!(brokers, kind, line, "kafka client")
+            }
             // A broker that is down is reported again and again, in words that differ a little.
             _ if !self.state().shown.insert(kind.to_owned()) => tracing::debug!(brokers, kind, line, "kafka client"),
             _ => tracing::warn!(brokers, kind, line, "kafka client"),
@@ -224,7 +254,10 @@ mod tests {
                 "nowhere:9092/bootstrap: Failed to resolve 'nowhere:9092': Name or service not known (after 3ms in state CONNECT)",
                 "failed to resolve 'nowhere:9092': Name or service not known",
             ),
-            ("127.0.0.1:9092/1: Disconnected: verify that security.protocol is correctly configured (after 3ms in state UP)", "disconnected: verify that security.protocol is correctly configured"),
+            (
+                "127.0.0.1:9092/1: Disconnected: verify that security.protocol is correctly configured (after 3ms in state UP)",
+                "disconnected: verify that security.protocol is correctly configured",
+            ),
             ("SASL authentication error: no", "SASL authentication error: no"),
             ("", ""),
         ] {
@@ -236,31 +269,53 @@ mod tests {
     fn a_lost_broker_keeps_its_reason_until_one_answers() {
         let connection = Connection::new("k:9092");
         assert!(!connection.is_down());
-        connection.note_error(RDKafkaErrorCode::BrokerTransportFailure, "k:9092/bootstrap: Connect to ipv4#1.2.3.4:9092 failed: Connection refused");
+        connection.note_error(
+            RDKafkaErrorCode::BrokerTransportFailure,
+            "k:9092/bootstrap: Connect to ipv4#1.2.3.4:9092 failed: Connection refused",
+        );
         assert!(!connection.is_down(), "it may be one broker of several");
         assert!(connection.is_suspect(), "or the only one");
         connection.note_error(RDKafkaErrorCode::AllBrokersDown, "1/1 brokers are down");
         assert!(connection.is_down());
-        assert_eq!(connection.failure(), Failure::Unreachable("Kafka at k:9092 does not answer: connection refused".into()));
+        assert_eq!(
+            connection.failure(),
+            Failure::Unreachable("Kafka at k:9092 does not answer: connection refused".into())
+        );
         connection.answered();
         assert!(!connection.is_down() && !connection.is_suspect());
-        assert_eq!(connection.failure(), Failure::Unreachable("Kafka at k:9092 does not answer".into()));
+        assert_eq!(
+            connection.failure(),
+            Failure::Unreachable("Kafka at k:9092 does not answer".into())
+        );
     }
 
     #[test]
     fn a_wrong_password_needs_a_person() {
         let connection = Connection::new("k:9092");
         connection.note_error(RDKafkaErrorCode::Authentication, "Invalid username or password");
-        assert_eq!(connection.failure(), Failure::Failed("Kafka at k:9092 does not let us in: invalid username or password".into()));
+        assert_eq!(
+            connection.failure(),
+            Failure::Failed("Kafka at k:9092 does not let us in: invalid username or password".into())
+        );
     }
 
     #[test]
     fn a_missing_topic_comes_with_the_command_that_makes_it() {
-        let sentence = |brokers: &str| match Connection::new(brokers).explain("x", RDKafkaErrorCode::UnknownTopicOrPartition, "") {
+        let sentence = |brokers: &str| match Connection::new(brokers).explain(
+            "x",
+            RDKafkaErrorCode::UnknownTopicOrPartition,
+            "",
+        ) {
             Failure::MissingTopic(sentence) => sentence,
             other => panic!("{other:?}"),
         };
-        assert_eq!(sentence("localhost:9092"), "topic `x` does not exist on localhost:9092; create it with `zeta topics create x`");
-        assert_eq!(sentence("k:1"), "topic `x` does not exist on k:1; create it with `zeta topics create x --brokers k:1`");
+        assert_eq!(
+            sentence("localhost:9092"),
+            "topic `x` does not exist on localhost:9092; create it with `zeta topics create x`"
+        );
+        assert_eq!(
+            sentence("k:1"),
+            "topic `x` does not exist on k:1; create it with `zeta topics create x --brokers k:1`"
+        );
     }
 }

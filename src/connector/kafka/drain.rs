@@ -40,9 +40,16 @@ pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) enum Event<'a> {
     Record(Record<'a>),
     /// Everything below `position` has been handed over, and nothing more is there for now.
-    End { partition: i32, position: i64 },
+    End {
+        partition: i32,
+        position: i64,
+    },
     /// `partition` is negative where the error is about the whole topic.
-    Trouble { partition: i32, error: RDKafkaErrorCode, detail: String },
+    Trouble {
+        partition: i32,
+        error: RDKafkaErrorCode,
+        detail: String,
+    },
 }
 
 /// One record, lent.
@@ -88,7 +95,11 @@ impl Drain {
         // SAFETY: the client is alive. The queue is ours to destroy, which `Queue` does before the client goes.
         let queue = unsafe { sys::rd_kafka_queue_get_consumer(client.native_ptr()) };
         let queue = NonNull::new(queue).ok_or_else(|| KafkaError::ClientCreation("it has no consumer queue".into()))?;
-        Ok(Self { queue: Queue(queue), client, slots: vec![ptr::null_mut(); BATCH_MAX] })
+        Ok(Self {
+            queue: Queue(queue),
+            client,
+            slots: vec![ptr::null_mut(); BATCH_MAX],
+        })
     }
 
     pub fn connection(&self) -> &Arc<Connection> {
@@ -121,14 +132,24 @@ impl Drain {
     }
 
     /// The low or high end of each partition, asked of the brokers in one request per leader.
-    pub fn bounds(&self, topic: &str, partitions: &[i32], bound: Bound, timeout: Duration) -> KafkaResult<BTreeMap<i32, i64>> {
+    pub fn bounds(
+        &self,
+        topic: &str,
+        partitions: &[i32],
+        bound: Bound,
+        timeout: Duration,
+    ) -> KafkaResult<BTreeMap<i32, i64>> {
         if partitions.is_empty() {
             return Ok(BTreeMap::new());
         }
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for partition in partitions {
             // The protocol's own times for "the first" and "after the last".
-            let time = if bound == Bound::Low { Offset::Beginning } else { Offset::End };
+            let time = if bound == Bound::Low {
+                Offset::Beginning
+            } else {
+                Offset::End
+            };
             list.add_partition_offset(topic, *partition, time)?;
         }
         // SAFETY: client and list are alive; the answer is written into the list before the call returns.
@@ -153,7 +174,13 @@ impl Drain {
         let (mut low, mut high) = (-1, -1);
         // SAFETY: the client is alive, `topic` ends with a zero, and both numbers outlive the call.
         let error = unsafe {
-            sys::rd_kafka_get_watermark_offsets(self.client.native_ptr(), topic.as_ptr(), partition, &raw mut low, &raw mut high)
+            sys::rd_kafka_get_watermark_offsets(
+                self.client.native_ptr(),
+                topic.as_ptr(),
+                partition,
+                &raw mut low,
+                &raw mut high,
+            )
         };
         (error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR && 0 <= high).then_some(high)
     }
@@ -176,7 +203,9 @@ impl Drain {
     fn batch(&mut self, count_max: usize, wait: Duration, each: &mut impl FnMut(Event<'_>)) -> usize {
         let slots = &mut self.slots[..count_max];
         // SAFETY: the queue is alive, and `slots` has room for as many pointers as the call is told.
-        let taken = unsafe { sys::rd_kafka_consume_batch_queue(self.queue.0.as_ptr(), millis(wait), slots.as_mut_ptr(), slots.len()) };
+        let taken = unsafe {
+            sys::rd_kafka_consume_batch_queue(self.queue.0.as_ptr(), millis(wait), slots.as_mut_ptr(), slots.len())
+        };
         // Negative only where the queue was not made for consuming, which it was.
         let taken = usize::try_from(taken).unwrap_or(0);
         let mut batch = Batch(slots[..taken].iter());
@@ -220,21 +249,45 @@ impl OwnedMessage {
         let message = self.0;
         // SAFETY: `message` is alive until `self` is dropped. Its error is read as a number, because librdkafka may know
         // more errors than the bindings.
-        let (error, partition, offset) = unsafe { ((&raw const (*message).err).cast::<c_int>().read(), (*message).partition, (*message).offset) };
+        let (error, partition, offset) = unsafe {
+            (
+                (&raw const (*message).err).cast::<c_int>().read(),
+                (*message).partition,
+                (*message).offset,
+            )
+        };
         match code(error) {
             RDKafkaErrorCode::NoError => {
                 let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
                 // SAFETY: as above; `kind` outlives the call.
                 let timestamp_ms = unsafe { sys::rd_kafka_message_timestamp(message, &raw mut kind) };
                 // SAFETY: where a pointer is not null, as many bytes as the message says belong to it until it is destroyed.
-                let (key, value) = unsafe { (bytes((*message).key, (*message).key_len), bytes((*message).payload, (*message).len)) };
-                Event::Record(Record { partition, offset, timestamp_ms: (0 <= timestamp_ms).then_some(timestamp_ms), key, value })
+                let (key, value) = unsafe {
+                    (
+                        bytes((*message).key, (*message).key_len),
+                        bytes((*message).payload, (*message).len),
+                    )
+                };
+                Event::Record(Record {
+                    partition,
+                    offset,
+                    timestamp_ms: (0 <= timestamp_ms).then_some(timestamp_ms),
+                    key,
+                    value,
+                })
             }
-            RDKafkaErrorCode::PartitionEOF => Event::End { partition, position: offset },
+            RDKafkaErrorCode::PartitionEOF => Event::End {
+                partition,
+                position: offset,
+            },
             error => {
                 // SAFETY: as above; the text lives as long as the message.
                 let detail = unsafe { text(sys::rd_kafka_message_errstr(message)) };
-                Event::Trouble { partition, error, detail }
+                Event::Trouble {
+                    partition,
+                    error,
+                    detail,
+                }
             }
         }
     }
@@ -285,7 +338,13 @@ unsafe extern "C" fn on_log(client: *const sys::rd_kafka_t, level: c_int, kind: 
         return;
     }
     // SAFETY: as in `on_error`; a client's opaque pointer is that of its configuration.
-    let (connection, kind, line) = unsafe { (&*sys::rd_kafka_opaque(client).cast::<Connection>(), text(kind), text(line)) };
+    let (connection, kind, line) = unsafe {
+        (
+            &*sys::rd_kafka_opaque(client).cast::<Connection>(),
+            text(kind),
+            text(line),
+        )
+    };
     let level = match level {
         0..=2 => RDKafkaLogLevel::Critical,
         3 => RDKafkaLogLevel::Error,
@@ -302,16 +361,21 @@ pub(super) fn bounds_of(drain: &Drain, topic: &str) -> Result<BTreeMap<i32, (i64
     let deadline = Deadline::after(CALL_TIMEOUT);
     let partitions = partitions_of(drain, topic, deadline)?;
     let ask = |bound| {
-        drain.bounds(topic, &partitions, bound, deadline.left()).map_err(|error| {
-            drain.serve();
-            drain.connection().explain_call(topic, &error)
-        })
+        drain
+            .bounds(topic, &partitions, bound, deadline.left())
+            .map_err(|error| {
+                drain.serve();
+                drain.connection().explain_call(topic, &error)
+            })
     };
     // Low first: rows that come or go meanwhile make the range longer, never a lie.
     let low = ask(Bound::Low)?;
     let high = ask(Bound::High)?;
     drain.connection().answered();
-    Ok(low.into_iter().filter_map(|(partition, low)| Some((partition, (low, *high.get(&partition)?)))).collect())
+    Ok(low
+        .into_iter()
+        .filter_map(|(partition, low)| Some((partition, (low, *high.get(&partition)?))))
+        .collect())
 }
 
 /// The partitions of a topic, in their order. Asking for them first is what brings the first record in 20 ms instead of 510.
@@ -319,11 +383,17 @@ fn partitions_of(drain: &Drain, topic: &str, deadline: Deadline) -> Result<Vec<i
     let connection = drain.connection();
     loop {
         // In slices, because the call itself does not return early when every broker refuses.
-        let answer = drain.client().fetch_metadata(Some(topic), deadline.left().min(Duration::from_secs(1)));
+        let answer = drain
+            .client()
+            .fetch_metadata(Some(topic), deadline.left().min(Duration::from_secs(1)));
         drain.serve();
         match answer {
             Ok(metadata) => {
-                let found = metadata.topics().iter().find(|found| found.name() == topic).ok_or_else(|| connection.missing_topic(topic))?;
+                let found = metadata
+                    .topics()
+                    .iter()
+                    .find(|found| found.name() == topic)
+                    .ok_or_else(|| connection.missing_topic(topic))?;
                 if let Some(error) = found.error() {
                     return Err(connection.explain(topic, error.into(), ""));
                 }
@@ -353,7 +423,10 @@ pub(super) fn probe(drain: &Drain, topic: &str, timeout: Duration) -> Result<(),
 pub(super) struct Deadline(Instant);
 
 impl Deadline {
-    #[allow(clippy::disallowed_methods, reason = "a wait for brokers ends by the machine's clock, and is not data")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a wait for brokers ends by the machine's clock, and is not data"
+    )]
     pub fn after(duration: Duration) -> Self {
         Self(Instant::now() + duration)
     }
@@ -383,15 +456,19 @@ pub struct DrainReport {
 #[allow(clippy::disallowed_methods, reason = "measures the machine")]
 pub fn bare_drain(brokers: &str, topic: &str) -> Result<DrainReport> {
     let connection = Connection::new(brokers);
-    let mut drain = Drain::connect(&config::consumer(brokers), connection).map_err(|error| Error::user(config::sentence(&error)))?;
+    let mut drain = Drain::connect(&config::consumer(brokers), connection)
+        .map_err(|error| Error::user(config::sentence(&error)))?;
     let started = Instant::now();
     let bounds = bounds_of(&drain, topic)?;
     drain
         .assign(topic, bounds.iter().map(|(partition, (low, _))| (*partition, *low)))
         .map_err(|error| drain.connection().explain_call(topic, &error))?;
 
-    let mut open: BTreeMap<i32, i64> =
-        bounds.iter().filter(|(_, (low, high))| low < high).map(|(partition, (_, high))| (*partition, *high)).collect();
+    let mut open: BTreeMap<i32, i64> = bounds
+        .iter()
+        .filter(|(_, (low, high))| low < high)
+        .map(|(partition, (_, high))| (*partition, *high))
+        .collect();
     let (mut rows, mut bytes, mut first, mut trouble) = (0, 0, None, None);
     let mut silence = Deadline::after(CALL_TIMEOUT);
     // Where a partition ends is looked up only where its record may be the last.
@@ -401,7 +478,11 @@ pub fn bare_drain(brokers: &str, topic: &str) -> Result<DrainReport> {
             Event::Record(record) => {
                 rows += 1;
                 bytes += (record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)) as u64;
-                if lowest_high <= record.offset + 1 && open.get(&record.partition).is_some_and(|high| *high <= record.offset + 1) {
+                if lowest_high <= record.offset + 1
+                    && open
+                        .get(&record.partition)
+                        .is_some_and(|high| *high <= record.offset + 1)
+                {
                     open.remove(&record.partition);
                 }
             }

@@ -28,20 +28,53 @@ use super::{OptionKind, OptionSpec};
 
 /// What `WITH (connector = 'kafka', …)` takes. Beyond these, any property of librdkafka with one of [`PROPERTY_PREFIXES`].
 pub const OPTIONS: &[OptionSpec] = &[
-    OptionSpec::text("topic", "the topic to read").aliases(&["kafka.topic"]).required(),
-    OptionSpec::text("bootstrap.servers", "brokers to ask first, e.g. 'localhost:9092' or 'a:9092,b:9092'")
-        .aliases(&["properties.bootstrap.servers", "properties.bootstrap.server", "kafka.bootstrap.servers", "bootstrap_servers", "brokers"])
+    OptionSpec::text("topic", "the topic to read")
+        .aliases(&["kafka.topic"])
         .required(),
-    OptionSpec::text("start", "where a new source begins; one that has state goes on where it stood")
-        .aliases(&["scan.startup.mode"])
-        .kind(OptionKind::Choice(&["earliest", "latest", "earliest-offset", "latest-offset"]))
-        .default("earliest"),
-    OptionSpec::text("bounded", "end where the topic ends now, instead of waiting for more").kind(OptionKind::Boolean).default("false"),
+    OptionSpec::text(
+        "bootstrap.servers",
+        "brokers to ask first, e.g. 'localhost:9092' or 'a:9092,b:9092'",
+    )
+    .aliases(&[
+        "properties.bootstrap.servers",
+        "properties.bootstrap.server",
+        "kafka.bootstrap.servers",
+        "bootstrap_servers",
+        "brokers",
+    ])
+    .required(),
+    OptionSpec::text(
+        "start",
+        "where a new source begins; one that has state goes on where it stood",
+    )
+    .aliases(&["scan.startup.mode"])
+    .kind(OptionKind::Choice(&[
+        "earliest",
+        "latest",
+        "earliest-offset",
+        "latest-offset",
+    ]))
+    .default("earliest"),
+    OptionSpec::text("bounded", "end where the topic ends now, instead of waiting for more")
+        .kind(OptionKind::Boolean)
+        .default("false"),
     OptionSpec::text("security.protocol", "how to talk to the brokers")
         .aliases(&["properties.security.protocol", "kafka.security.protocol"])
-        .kind(OptionKind::Choice(&["plaintext", "ssl", "sasl_plaintext", "sasl_ssl", "PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"])),
-    OptionSpec::text("sasl.mechanism", "how to log in, e.g. 'PLAIN' or 'SCRAM-SHA-512'")
-        .aliases(&["sasl.mechanisms", "properties.sasl.mechanism", "kafka.sasl.mechanism"]),
+        .kind(OptionKind::Choice(&[
+            "plaintext",
+            "ssl",
+            "sasl_plaintext",
+            "sasl_ssl",
+            "PLAINTEXT",
+            "SSL",
+            "SASL_PLAINTEXT",
+            "SASL_SSL",
+        ])),
+    OptionSpec::text("sasl.mechanism", "how to log in, e.g. 'PLAIN' or 'SCRAM-SHA-512'").aliases(&[
+        "sasl.mechanisms",
+        "properties.sasl.mechanism",
+        "kafka.sasl.mechanism",
+    ]),
     OptionSpec::text("sasl.username", "who logs in").aliases(&["properties.sasl.username", "kafka.sasl.username"]),
     OptionSpec::text("sasl.password", "the password, best as '${NAME}' from the environment")
         .aliases(&["properties.sasl.password", "kafka.sasl.password"]),
@@ -49,8 +82,10 @@ pub const OPTIONS: &[OptionSpec] = &[
         .aliases(&["properties.ssl.ca.location", "kafka.ssl.ca.location"]),
     OptionSpec::text("ssl.certificate.location", "file with the client's certificate")
         .aliases(&["properties.ssl.certificate.location", "kafka.ssl.certificate.location"]),
-    OptionSpec::text("ssl.key.location", "file with the client's key").aliases(&["properties.ssl.key.location", "kafka.ssl.key.location"]),
-    OptionSpec::text("ssl.key.password", "the password of that key").aliases(&["properties.ssl.key.password", "kafka.ssl.key.password"]),
+    OptionSpec::text("ssl.key.location", "file with the client's key")
+        .aliases(&["properties.ssl.key.location", "kafka.ssl.key.location"]),
+    OptionSpec::text("ssl.key.password", "the password of that key")
+        .aliases(&["properties.ssl.key.password", "kafka.ssl.key.password"]),
 ];
 
 /// `properties.fetch.max.bytes = '…'` reaches librdkafka as `fetch.max.bytes`, once [`check_property`] has taken it.
@@ -71,8 +106,18 @@ pub const FIELDS: &[Field] = &[
         is_nullable: true,
         help: "when the record was made or appended, as the topic says; null where the record carries no time",
     },
-    Field { name: "partition", data_type: DataType::Int32, is_nullable: false, help: "the partition of the record" },
-    Field { name: "offset", data_type: DataType::Int64, is_nullable: false, help: "the place of the record in its partition" },
+    Field {
+        name: "partition",
+        data_type: DataType::Int32,
+        is_nullable: false,
+        help: "the partition of the record",
+    },
+    Field {
+        name: "offset",
+        data_type: DataType::Int64,
+        is_nullable: false,
+        help: "the place of the record in its partition",
+    },
     Field {
         name: "key",
         data_type: DataType::Utf8,
@@ -100,9 +145,17 @@ mod tests {
         }
         for (index, spec) in OPTIONS.iter().enumerate() {
             for name in std::iter::once(&spec.name).chain(spec.aliases) {
-                assert_eq!(OPTIONS.iter().position(|other| other.answers_to(name)), Some(index), "{name} means one option only");
+                assert_eq!(
+                    OPTIONS.iter().position(|other| other.answers_to(name)),
+                    Some(index),
+                    "{name} means one option only"
+                );
             }
-            assert!(spec.default.is_none_or(|default| spec.check(default).is_ok()), "the default of {} is valid", spec.name);
+            assert!(
+                spec.default.is_none_or(|default| spec.check(default).is_ok()),
+                "the default of {} is valid",
+                spec.name
+            );
         }
     }
 }

@@ -60,9 +60,19 @@ impl KafkaProducer {
             config::check_property(name, value).map_err(Error::user)?;
             config.set(name, value);
         }
-        let deliveries = Deliveries { connection: Connection::new(brokers), tally: Mutex::default() };
-        let producer = config.create_with_context(deliveries).map_err(|error: KafkaError| Error::user(config::sentence(&error)))?;
-        Ok(Self { producer, topic: topic.to_owned(), partitions, unpolled: 0 })
+        let deliveries = Deliveries {
+            connection: Connection::new(brokers),
+            tally: Mutex::default(),
+        };
+        let producer = config
+            .create_with_context(deliveries)
+            .map_err(|error: KafkaError| Error::user(config::sentence(&error)))?;
+        Ok(Self {
+            producer,
+            topic: topic.to_owned(),
+            partitions,
+            unpolled: 0,
+        })
     }
 
     /// Partitions of the topic when it was connected to.
@@ -86,7 +96,10 @@ impl KafkaProducer {
             self.producer.poll(Duration::ZERO);
             self.check()?;
         }
-        let mut record = BaseRecord::to(&self.topic).key(key).payload(value).timestamp(timestamp_ms);
+        let mut record = BaseRecord::to(&self.topic)
+            .key(key)
+            .payload(value)
+            .timestamp(timestamp_ms);
         loop {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
@@ -111,7 +124,11 @@ impl KafkaProducer {
             let (count, brokers) = (self.producer.in_flight_count(), &self.context().connection);
             match brokers.is_down() {
                 true => brokers.failure().into(),
-                false => Error::external(format!("{count} records of topic `{}` are not delivered after {} s", self.topic, timeout.as_secs())),
+                false => Error::external(format!(
+                    "{count} records of topic `{}` are not delivered after {} s",
+                    self.topic,
+                    timeout.as_secs()
+                )),
             }
         })
     }
@@ -121,7 +138,11 @@ impl KafkaProducer {
     }
 
     fn deliveries(&self) -> Tally {
-        self.context().tally.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.context()
+            .tally
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn check(&self) -> Result<()> {
@@ -137,14 +158,20 @@ impl KafkaProducer {
         match error.rdkafka_error_code() {
             // Nobody acknowledged it within the time that a message has.
             Some(MessageTimedOut) => connection.failure(),
-            Some(TopicAuthorizationFailed) => Failure::Failed(format!("Kafka does not let us write to topic `{}`", self.topic)),
-            Some(MessageSizeTooLarge) => {
-                Failure::Failed(format!("a record is larger than topic `{}` takes (max.message.bytes)", self.topic))
+            Some(TopicAuthorizationFailed) => {
+                Failure::Failed(format!("Kafka does not let us write to topic `{}`", self.topic))
             }
+            Some(MessageSizeTooLarge) => Failure::Failed(format!(
+                "a record is larger than topic `{}` takes (max.message.bytes)",
+                self.topic
+            )),
             Some(code @ (UnknownTopicOrPartition | UnknownTopic | UnknownPartition | Authentication)) => {
                 connection.explain(&self.topic, code, detail)
             }
-            _ => Failure::Failed(format!("Kafka did not take a record of topic `{}`: {error}", self.topic)),
+            _ => Failure::Failed(format!(
+                "Kafka did not take a record of topic `{}`: {error}",
+                self.topic
+            )),
         }
     }
 }

@@ -72,7 +72,8 @@ impl KafkaSource {
     pub fn new(options: &Options) -> Result<Self, String> {
         let settings = Settings::new(options)?;
         let topic = c_name(&settings.topic)?;
-        let drain = Drain::connect(&settings.client, Connection::new(&settings.brokers)).map_err(|error| super::config::sentence(&error))?;
+        let drain = Drain::connect(&settings.client, Connection::new(&settings.brokers))
+            .map_err(|error| super::config::sentence(&error))?;
         Ok(Self {
             settings,
             topic,
@@ -100,7 +101,11 @@ impl KafkaSource {
                 None if self.settings.is_bounded && !is_first => {}
                 None => {
                     // A partition that was added later has only new rows.
-                    let start = if is_first && self.settings.start == Start::Latest { high } else { low };
+                    let start = if is_first && self.settings.start == Start::Latest {
+                        high
+                    } else {
+                        low
+                    };
                     self.known.insert(partition, Known { start, end: high });
                 }
             }
@@ -134,7 +139,9 @@ impl KafkaSource {
             return None;
         }
         // A refused password is asked again too: somebody may have set it right on the brokers.
-        probe(&self.drain, &self.settings.topic, PROBE_TIMEOUT).err().map(SourceError::from)
+        probe(&self.drain, &self.settings.topic, PROBE_TIMEOUT)
+            .err()
+            .map(SourceError::from)
     }
 }
 
@@ -163,9 +170,20 @@ impl Source for KafkaSource {
                 .map_err(|_| SourceError::Failed(format!("`{split}` is no partition of topic `{topic}`")))?;
             let from = position.0;
             if i64::try_from(from).is_err() {
-                return Err(SourceError::Failed(format!("{from} is no position in partition {partition} of topic `{topic}`")));
+                return Err(SourceError::Failed(format!(
+                    "{from} is no position in partition {partition} of topic `{topic}`"
+                )));
             }
-            reading.insert(partition, Reading { split: split.clone(), from, to: from, limit: u64::MAX, records: RecordsBuilder::default() });
+            reading.insert(
+                partition,
+                Reading {
+                    split: split.clone(),
+                    from,
+                    to: from,
+                    limit: u64::MAX,
+                    records: RecordsBuilder::default(),
+                },
+            );
         }
         // The brokers must have been asked before partitions are assigned, or the first record takes half a second.
         if self.known.is_empty() && !reading.is_empty() {
@@ -177,7 +195,12 @@ impl Source for KafkaSource {
             }
         }
         self.drain
-            .assign(&self.settings.topic, reading.iter().map(|(partition, reading)| (*partition, reading.from.cast_signed())))
+            .assign(
+                &self.settings.topic,
+                reading
+                    .iter()
+                    .map(|(partition, reading)| (*partition, reading.from.cast_signed())),
+            )
             .map_err(|error| self.drain.connection().explain_call(&self.settings.topic, &error))?;
         self.reading = reading;
         self.failed = None;
@@ -194,18 +217,24 @@ impl Source for KafkaSource {
         let mut troubles: BTreeMap<i32, (RDKafkaErrorCode, String)> = BTreeMap::new();
         let reading = &mut self.reading;
         while rows < rows_max && bytes < bytes_max && troubles.is_empty() {
-            let count_max = (rows_max - rows).min((bytes_max - bytes) / self.record_bytes + 1).min(BATCH_MAX);
+            let count_max = (rows_max - rows)
+                .min((bytes_max - bytes) / self.record_bytes + 1)
+                .min(BATCH_MAX);
             let wait = if rows == 0 { deadline.left() } else { Duration::ZERO };
             let taken = self.drain.take(count_max, wait, |event| match event {
                 Event::Record(record) => {
-                    let Some(reading) = reading.get_mut(&record.partition) else { return };
+                    let Some(reading) = reading.get_mut(&record.partition) else {
+                        return;
+                    };
                     let position = offset(record.offset);
                     if position < reading.to || reading.limit <= position {
                         // librdkafka may hand a record over again after a leader moved; and a bounded source has an end.
                         reading.to = reading.to.max(position.saturating_add(1).min(reading.limit));
                         return;
                     }
-                    reading.records.push(position, record.timestamp_ms, record.key, record.value);
+                    reading
+                        .records
+                        .push(position, record.timestamp_ms, record.key, record.value);
                     reading.to = position + 1;
                     rows += 1;
                     bytes += record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
@@ -216,7 +245,11 @@ impl Source for KafkaSource {
                         reading.to = reading.to.max(offset(position).min(reading.limit));
                     }
                 }
-                Event::Trouble { partition, error, detail } => {
+                Event::Trouble {
+                    partition,
+                    error,
+                    detail,
+                } => {
                     troubles.entry(partition).or_insert((error, detail));
                 }
             });
@@ -230,19 +263,23 @@ impl Source for KafkaSource {
         }
 
         self.drain.serve();
-        let failure = troubles.into_iter().find_map(|(partition, (error, detail))| match error {
-            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => Some(self.out_of_range(partition)),
-            // We join no group, so it does not matter who may.
-            RDKafkaErrorCode::GroupAuthorizationFailed => None,
-            _ => {
-                let failure = self.drain.connection().explain(&self.settings.topic, error, &detail);
-                if !matches!(failure, Failure::Failed(_)) {
-                    // The next poll asks whether it is over.
-                    self.drain.connection().suspect();
+        let failure = troubles
+            .into_iter()
+            .find_map(|(partition, (error, detail))| match error {
+                RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
+                    Some(self.out_of_range(partition))
                 }
-                Some(failure.into())
-            }
-        });
+                // We join no group, so it does not matter who may.
+                RDKafkaErrorCode::GroupAuthorizationFailed => None,
+                _ => {
+                    let failure = self.drain.connection().explain(&self.settings.topic, error, &detail);
+                    if !matches!(failure, Failure::Failed(_)) {
+                        // The next poll asks whether it is over.
+                        self.drain.connection().suspect();
+                    }
+                    Some(failure.into())
+                }
+            });
         let chunks: Vec<Chunk> = self.reading.values_mut().filter_map(Reading::cut).collect();
         match failure {
             Some(SourceError::Failed(sentence)) => {
@@ -266,7 +303,12 @@ impl Source for KafkaSource {
                 let read = self.reading.get(&partition).map_or(0, |reading| reading.to);
                 let end = match self.settings.is_bounded {
                     true => known,
-                    false => self.drain.known_end(&self.topic, partition).map_or(0, offset).max(known).max(read),
+                    false => self
+                        .drain
+                        .known_end(&self.topic, partition)
+                        .map_or(0, offset)
+                        .max(known)
+                        .max(read),
                 };
                 (SplitId::from(partition), Position(end))
             })

@@ -156,17 +156,22 @@ pub fn generate(history: &History, directory: &Path, on_rows: impl FnMut(u64) + 
             }
         }
     };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(history.pairs);
+    let threads = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(history.pairs);
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(write_pairs)).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| Error::bug("a writer of candles panicked"))?)
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().map_err(|_| Error::bug("a writer of candles panicked"))?)
     })
 }
 
 fn write_pair(history: &History, pair: &str, directory: &Path, on_rows: &Mutex<impl FnMut(u64)>) -> Result<()> {
     let path = directory.join(format!("{pair}.parquet"));
     let part = directory.join(format!("{pair}.parquet.part"));
-    let failed = |cause: parquet::errors::ParquetError| Error::caused(format!("cannot write {}", part.display()), cause);
+    let failed =
+        |cause: parquet::errors::ParquetError| Error::caused(format!("cannot write {}", part.display()), cause);
     let file = File::create(&part).map_err(|cause| Error::caused(format!("cannot write {}", part.display()), cause))?;
     let time = || ColumnPath::from("open_time");
     let trades = || ColumnPath::from("number_of_trades");
@@ -214,7 +219,8 @@ impl Candles {
         let normal = |random: &mut ChaCha8Rng| random.sample::<f64, _>(StandardNormal);
         let known = KNOWN_PAIRS.iter().find(|(name, ..)| *name == pair);
         // Drawn for every pair, so that a pair's walk does not depend on whether it is known.
-        let (price_draw, turnover_draw, volatility_draw) = (normal(&mut random), normal(&mut random), normal(&mut random));
+        let (price_draw, turnover_draw, volatility_draw) =
+            (normal(&mut random), normal(&mut random), normal(&mut random));
         let price = known.map_or_else(|| (-1.0 + 2.0 * price_draw).exp(), |(_, price, _)| *price);
         let usd_per_day = known.map_or_else(|| (15.0 + turnover_draw).exp(), |(_, _, turnover)| *turnover);
         // Binance's large pairs move 2 to 3 % a day, its small ones 5 to 8 %.
@@ -255,12 +261,16 @@ impl Candles {
             let log_return = volatility * surprise - volatility * volatility / 2.0;
             let close = (open * log_return.exp()).clamp(PRICE_MIN, PRICE_MAX);
             // How far the minute went beyond its two ends.
-            let (above, below) = (self.normal().abs() * volatility / 2.0, self.normal().abs() * volatility / 2.0);
+            let (above, below) = (
+                self.normal().abs() * volatility / 2.0,
+                self.normal().abs() * volatility / 2.0,
+            );
             let high = open.max(close) * above.exp();
             let low = open.min(close) * (-below).exp();
 
             // A minute that moves is a minute that trades.
-            let activity = season * (0.6 * self.normal() - 0.18 + 0.5 * (surprise.abs() - 0.8)).exp() * self.log_excitement.exp();
+            let activity =
+                season * (0.6 * self.normal() - 0.18 + 0.5 * (surprise.abs() - 0.8)).exp() * self.log_excitement.exp();
             let quote_volume = self.quote_per_minute * activity;
             let volume = quote_volume / ((high + low + close) / 3.0);
             let trade_count = quote_volume / (self.quote_per_trade * (0.3 * self.normal()).exp());
@@ -278,14 +288,25 @@ impl Candles {
                 (volume * taker_share) as f32,
                 (quote_volume * taker_share) as f32,
             ];
-            floats.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
+            floats
+                .iter_mut()
+                .zip(values)
+                .for_each(|(column, value)| column.push(value));
             trades.push(trade_count.round().clamp(1.0, f64::from(u16::MAX)) as u16);
             times.push(self.open_time);
             self.close = close;
             self.open_time += MINUTE_NS;
         }
-        let [open, high, low, close, volume, quote_volume, taker_volume, taker_quote_volume] =
-            floats.map(|values| Arc::new(Float32Array::from(values)) as ArrayRef);
+        let [
+            open,
+            high,
+            low,
+            close,
+            volume,
+            quote_volume,
+            taker_volume,
+            taker_quote_volume,
+        ] = floats.map(|values| Arc::new(Float32Array::from(values)) as ArrayRef);
         let columns: Vec<ArrayRef> = vec![
             open,
             high,
@@ -332,7 +353,12 @@ mod tests {
     const START_NS: i64 = 1_704_067_200_000_000_000;
 
     fn history(pairs: usize, minutes: i64) -> History {
-        History { pairs, start_ns: START_NS, end_ns: START_NS + minutes * MINUTE_NS, seed: 7 }
+        History {
+            pairs,
+            start_ns: START_NS,
+            end_ns: START_NS + minutes * MINUTE_NS,
+            seed: 7,
+        }
     }
 
     fn files(history: &History) -> BTreeMap<String, Vec<u8>> {
@@ -340,12 +366,24 @@ mod tests {
         let mut rows = 0;
         generate(history, &directory.path().join("made"), |written| rows += written).unwrap();
         assert_eq!(rows, history.pairs as u64 * history.minutes());
-        let entries = std::fs::read_dir(directory.path().join("made")).unwrap().map(|entry| entry.unwrap());
-        entries.map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap())).collect()
+        let entries = std::fs::read_dir(directory.path().join("made"))
+            .unwrap()
+            .map(|entry| entry.unwrap());
+        entries
+            .map(|entry| {
+                (
+                    entry.file_name().into_string().unwrap(),
+                    std::fs::read(entry.path()).unwrap(),
+                )
+            })
+            .collect()
     }
 
     fn rows(file: &[u8]) -> RecordBatch {
-        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::copy_from_slice(file)).unwrap().build().unwrap();
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::copy_from_slice(file))
+            .unwrap()
+            .build()
+            .unwrap();
         let batches: Vec<RecordBatch> = reader.map(|batch| batch.unwrap()).collect();
         concat_batches(&candle_schema(), &batches).unwrap()
     }
@@ -356,16 +394,31 @@ mod tests {
         assert_eq!(first, files(&history(5, 10_000)));
         assert_eq!(
             first.keys().collect::<Vec<_>>(),
-            ["ADA-USDT.parquet", "BNB-USDT.parquet", "BTC-USDT.parquet", "ETH-USDT.parquet", "SOL-USDT.parquet"]
+            [
+                "ADA-USDT.parquet",
+                "BNB-USDT.parquet",
+                "BTC-USDT.parquet",
+                "ETH-USDT.parquet",
+                "SOL-USDT.parquet"
+            ]
         );
-        assert_ne!(first, files(&History { seed: 8, ..history(5, 10_000) }));
+        assert_ne!(
+            first,
+            files(&History {
+                seed: 8,
+                ..history(5, 10_000)
+            })
+        );
     }
 
     #[test]
     fn more_pairs_and_more_days_leave_a_pair_as_it_was() {
         let (few, many) = (files(&history(1, 9_000)), files(&history(4, 9_000)));
         assert_eq!(few["BTC-USDT.parquet"], many["BTC-USDT.parquet"]);
-        let (short, long) = (rows(&files(&history(1, 9_000))["BTC-USDT.parquet"]), rows(&files(&history(1, 10_000))["BTC-USDT.parquet"]));
+        let (short, long) = (
+            rows(&files(&history(1, 9_000))["BTC-USDT.parquet"]),
+            rows(&files(&history(1, 10_000))["BTC-USDT.parquet"]),
+        );
         assert_eq!(short, long.slice(0, 9_000));
     }
 
@@ -373,20 +426,45 @@ mod tests {
     fn candles_are_consistent() {
         for (name, file) in files(&history(60, 20_000)) {
             let rows = rows(&file);
-            let column = |name: &str| rows.column_by_name(name).unwrap().as_primitive::<Float32Type>().values().to_vec();
+            let column = |name: &str| {
+                rows.column_by_name(name)
+                    .unwrap()
+                    .as_primitive::<Float32Type>()
+                    .values()
+                    .to_vec()
+            };
             let (open, high, low, close) = (column("open"), column("high"), column("low"), column("close"));
             for row in 0..rows.num_rows() {
                 assert!(0.0 < low[row] && low[row] <= open[row].min(close[row]), "{name} {row}");
-                assert!(open[row].max(close[row]) <= high[row] && high[row].is_finite(), "{name} {row}");
+                assert!(
+                    open[row].max(close[row]) <= high[row] && high[row].is_finite(),
+                    "{name} {row}"
+                );
                 assert!(row == 0 || open[row] == close[row - 1], "{name} {row}");
             }
-            for (part, whole) in
-                [("taker_buy_base_asset_volume", "volume"), ("taker_buy_quote_asset_volume", "quote_asset_volume")]
-            {
-                assert!(column(part).iter().zip(column(whole)).all(|(part, whole)| 0.0 < *part && *part < whole), "{name} {part}");
+            for (part, whole) in [
+                ("taker_buy_base_asset_volume", "volume"),
+                ("taker_buy_quote_asset_volume", "quote_asset_volume"),
+            ] {
+                assert!(
+                    column(part)
+                        .iter()
+                        .zip(column(whole))
+                        .all(|(part, whole)| 0.0 < *part && *part < whole),
+                    "{name} {part}"
+                );
             }
-            let times = rows.column(9).as_primitive::<arrow::datatypes::TimestampNanosecondType>().values();
-            assert!(times.iter().enumerate().all(|(row, time)| *time == START_NS + row as i64 * MINUTE_NS), "{name}");
+            let times = rows
+                .column(9)
+                .as_primitive::<arrow::datatypes::TimestampNanosecondType>()
+                .values();
+            assert!(
+                times
+                    .iter()
+                    .enumerate()
+                    .all(|(row, time)| *time == START_NS + row as i64 * MINUTE_NS),
+                "{name}"
+            );
             assert_eq!(rows.column(6).null_count(), 0);
         }
     }
@@ -396,7 +474,11 @@ mod tests {
         let rows = rows(&files(&history(1, 20_000))["BTC-USDT.parquet"]);
         let column = |place: usize| rows.column(place).as_primitive::<Float32Type>().values().to_vec();
         let (open, close, volume) = (column(0), column(3), column(4));
-        let moves: Vec<f64> = open.iter().zip(close).map(|(open, close)| f64::from(close / open).ln().abs()).collect();
+        let moves: Vec<f64> = open
+            .iter()
+            .zip(close)
+            .map(|(open, close)| f64::from(close / open).ln().abs())
+            .collect();
         let volumes: Vec<f64> = volume.iter().map(|volume| f64::from(*volume).ln()).collect();
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
         let (m, v) = (mean(&moves), mean(&volumes));

@@ -21,8 +21,8 @@ use arrow::{
     buffer::ScalarBuffer,
     compute::{CastOptions, cast_with_options, interleave},
     datatypes::{
-        DataType, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
-        TimestampSecondType,
+        DataType, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+        TimestampNanosecondType, TimestampSecondType,
     },
 };
 use parquet::{
@@ -72,7 +72,13 @@ pub struct MergeOptions {
 
 impl Default for MergeOptions {
     fn default() -> Self {
-        Self { columns: None, with_symbol: true, from_ns: None, to_ns: None, limit: None }
+        Self {
+            columns: None,
+            with_symbol: true,
+            from_ns: None,
+            to_ns: None,
+            limit: None,
+        }
     }
 }
 
@@ -134,7 +140,10 @@ impl MergedReader {
     pub fn open(path: &Path, options: &MergeOptions) -> Result<Self> {
         let mut found = Vec::new();
         for path in pair_files(path)? {
-            let symbol = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+            let symbol = path
+                .file_stem()
+                .map(|stem| stem.to_string_lossy().into_owned())
+                .unwrap_or_default();
             let file = open_file(&path)?;
             // The offset index lets a reader that opens again step over pages; it is used where a writer has left one.
             let reader_options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional);
@@ -152,7 +161,11 @@ impl MergedReader {
         for (name, data_type) in &columns {
             fields.push(Field::new(name, data_type.clone(), name != TIME_COLUMN));
         }
-        let row_bytes = columns.iter().map(|(_, data_type)| data_type.primitive_width().unwrap_or(32)).sum::<usize>() + 8;
+        let row_bytes = columns
+            .iter()
+            .map(|(_, data_type)| data_type.primitive_width().unwrap_or(32))
+            .sum::<usize>()
+            + 8;
         let read_rows = (BUFFER_BYTES / found.len() / row_bytes).clamp(READ_ROWS_MIN, READ_ROWS_MAX);
 
         let mut reader = Self {
@@ -167,9 +180,11 @@ impl MergedReader {
         };
         let mut reader_bytes = 0;
         for (symbol, path, metadata) in found {
-            let (mut file, first_time_min) = PairFile::new(symbol, path, metadata, &columns, reader.from_ns, reader.to_ns)?;
+            let (mut file, first_time_min) =
+                PairFile::new(symbol, path, metadata, &columns, reader.from_ns, reader.to_ns)?;
             file.read_rows = read_rows;
-            file.stays_open = reader.files.len() < READERS_OPEN_MAX && reader_bytes + file.reader_bytes() <= READER_BYTES_MAX;
+            file.stays_open =
+                reader.files.len() < READERS_OPEN_MAX && reader_bytes + file.reader_bytes() <= READER_BYTES_MAX;
             reader_bytes += if file.stays_open { file.reader_bytes() } else { 0 };
             reader.rows_left += file.rows as u64;
             if 0 < file.rows {
@@ -267,11 +282,17 @@ impl MergedReader {
         }
         for column in 0..self.schema.fields().len() - columns.len() {
             let arrays: Vec<&dyn Array> = sources.iter().map(|source| source[column].as_ref()).collect();
-            columns.push(interleave(&arrays, &picks).map_err(|cause| Error::bug(format!("rows do not interleave: {cause}")))?);
+            columns.push(
+                interleave(&arrays, &picks).map_err(|cause| Error::bug(format!("rows do not interleave: {cause}")))?,
+            );
         }
         let rows = RecordBatch::try_new(self.schema.clone(), columns)
             .map_err(|cause| Error::bug(format!("merged rows do not fit their schema: {cause}")))?;
-        Ok(Some(MergedRows { rows, event_times, files }))
+        Ok(Some(MergedRows {
+            rows,
+            event_times,
+            files,
+        }))
     }
 
     fn step_over(&mut self, rows: u64) -> Result<u64> {
@@ -307,17 +328,24 @@ fn pair_files(path: &Path) -> Result<Vec<PathBuf>> {
     if path.is_file() {
         return Ok(vec![path.to_owned()]);
     }
-    let entries = std::fs::read_dir(path).map_err(|cause| Error::caused(format!("cannot read the directory {shown}"), cause))?;
+    let entries =
+        std::fs::read_dir(path).map_err(|cause| Error::caused(format!("cannot read the directory {shown}"), cause))?;
     let mut paths = Vec::new();
     for entry in entries {
-        let path = entry.map_err(|cause| Error::caused(format!("cannot read the directory {shown}"), cause))?.path();
-        let is_hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(['.', '_']));
+        let path = entry
+            .map_err(|cause| Error::caused(format!("cannot read the directory {shown}"), cause))?
+            .path();
+        let is_hidden = path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with(['.', '_']));
         if path.extension().is_some_and(|extension| extension == "parquet") && !is_hidden && path.is_file() {
             paths.push(path);
         }
     }
     match paths.is_empty() {
-        true => Err(Error::user(format!("no .parquet files in {shown}; `zeta generate --out {shown}` makes some"))),
+        true => Err(Error::user(format!(
+            "no .parquet files in {shown}; `zeta generate --out {shown}` makes some"
+        ))),
         false => Ok(paths),
     }
 }
@@ -334,7 +362,12 @@ fn of_file(path: &Path, cause: impl std::error::Error + Send + Sync + 'static) -
 fn output_columns(path: &Path, first: &ArrowReaderMetadata, options: &MergeOptions) -> Result<Vec<(String, DataType)>> {
     let time_index = time_index(path, first)?;
     let time_type = DataType::Timestamp(TimeUnit::Nanosecond, None);
-    let others = first.schema().fields().iter().enumerate().filter(|(index, field)| *index != time_index && field.name() != SYMBOL_COLUMN);
+    let others = first
+        .schema()
+        .fields()
+        .iter()
+        .enumerate()
+        .filter(|(index, field)| *index != time_index && field.name() != SYMBOL_COLUMN);
     let mut all = vec![(TIME_COLUMN.to_owned(), time_type.clone())];
     all.extend(others.map(|(_, field)| {
         let data_type = match field.data_type() {
@@ -349,7 +382,11 @@ fn output_columns(path: &Path, first: &ArrowReaderMetadata, options: &MergeOptio
     for name in wanted.iter().filter(|name| *name != SYMBOL_COLUMN) {
         let Some(column) = all.iter().find(|(column, _)| column == name) else {
             let names: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
-            return Err(Error::user(format!("{} has no column {name}; it has {}", path.display(), names.join(", "))));
+            return Err(Error::user(format!(
+                "{} has no column {name}; it has {}",
+                path.display(),
+                names.join(", ")
+            )));
         };
         if !chosen.contains(column) {
             chosen.push(column.clone());
@@ -363,20 +400,32 @@ fn time_index(path: &Path, metadata: &ArrowReaderMetadata) -> Result<usize> {
     let schema = metadata.schema();
     let index = schema.index_of(TIME_COLUMN).ok().or_else(|| {
         let index = schema.index_of(PANDAS_INDEX).ok()?;
-        let pandas = metadata.metadata().file_metadata().key_value_metadata().and_then(|pairs| {
-            let text = pairs.iter().find(|pair| pair.key == "pandas")?.value.as_deref()?;
-            serde_json::from_str::<serde_json::Value>(text).ok()
-        });
+        let pandas = metadata
+            .metadata()
+            .file_metadata()
+            .key_value_metadata()
+            .and_then(|pairs| {
+                let text = pairs.iter().find(|pair| pair.key == "pandas")?.value.as_deref()?;
+                serde_json::from_str::<serde_json::Value>(text).ok()
+            });
         // pandas says how the index is called; without it, or without a name, the only index is taken for the time.
         let name = pandas.as_ref().and_then(|pandas| {
             let columns = pandas.get("columns")?.as_array()?;
-            columns.iter().find(|column| column["field_name"] == PANDAS_INDEX)?.get("name")?.as_str()
+            columns
+                .iter()
+                .find(|column| column["field_name"] == PANDAS_INDEX)?
+                .get("name")?
+                .as_str()
         });
-        name.is_none_or(|name| name == TIME_COLUMN || name == PANDAS_INDEX).then_some(index)
+        name.is_none_or(|name| name == TIME_COLUMN || name == PANDAS_INDEX)
+            .then_some(index)
     });
     match index.filter(|index| matches!(schema.field(*index).data_type(), DataType::Timestamp(_, _))) {
         Some(index) => Ok(index),
-        None => Err(Error::user(format!("{} has no column {TIME_COLUMN} of a timestamp type", path.display()))),
+        None => Err(Error::user(format!(
+            "{} has no column {TIME_COLUMN} of a timestamp type",
+            path.display()
+        ))),
     }
 }
 
@@ -394,8 +443,17 @@ impl PairFile {
         let mut roots = vec![time_root];
         let mut root_of_column = Vec::new();
         for (name, _) in columns {
-            let root = if name == TIME_COLUMN { Ok(time_root) } else { metadata.schema().index_of(name) };
-            let root = root.map_err(|_| Error::user(format!("{} has no column {name}, which other files have", path.display())))?;
+            let root = if name == TIME_COLUMN {
+                Ok(time_root)
+            } else {
+                metadata.schema().index_of(name)
+            };
+            let root = root.map_err(|_| {
+                Error::user(format!(
+                    "{} has no column {name}, which other files have",
+                    path.display()
+                ))
+            })?;
             root_of_column.push(root);
             roots.push(root);
         }
@@ -403,7 +461,10 @@ impl PairFile {
         roots.dedup();
         let place = |root: usize| roots.binary_search(&root).expect("every root was put in");
         let (row_groups, first_time_min) = groups_in_range(&path, &metadata, time_root, from_ns, to_ns)?;
-        let rows = row_groups.iter().map(|group| metadata.metadata().row_group(*group).num_rows().max(0) as usize).sum();
+        let rows = row_groups
+            .iter()
+            .map(|group| metadata.metadata().row_group(*group).num_rows().max(0) as usize)
+            .sum();
         let file = Self {
             mask: ProjectionMask::roots(metadata.parquet_schema(), roots.iter().copied()),
             time_index: place(time_root),
@@ -427,11 +488,20 @@ impl PairFile {
 
     /// What an open reader of this file holds at most, about: a page and a dictionary of each column.
     fn reader_bytes(&self) -> usize {
-        let groups = self.row_groups.iter().map(|group| self.metadata.metadata().row_group(*group));
+        let groups = self
+            .row_groups
+            .iter()
+            .map(|group| self.metadata.metadata().row_group(*group));
         groups
             .map(|group| {
-                let columns = group.columns().iter().enumerate().filter(|(leaf, _)| self.mask.leaf_included(*leaf));
-                columns.map(|(_, column)| (column.uncompressed_size().max(0) as usize).min(PAGE_BYTES)).sum()
+                let columns = group
+                    .columns()
+                    .iter()
+                    .enumerate()
+                    .filter(|(leaf, _)| self.mask.leaf_included(*leaf));
+                columns
+                    .map(|(_, column)| (column.uncompressed_size().max(0) as usize).min(PAGE_BYTES))
+                    .sum()
             })
             .max()
             .unwrap_or(0)
@@ -472,7 +542,9 @@ impl PairFile {
             self.last_time = last;
 
             let start = times.values().partition_point(|time| *time < from_ns);
-            let end = to_ns.map_or(times.len(), |to_ns| times.values().partition_point(|time| *time < to_ns));
+            let end = to_ns.map_or(times.len(), |to_ns| {
+                times.values().partition_point(|time| *time < to_ns)
+            });
             if end < times.len() {
                 // What follows is later still.
                 self.rows_read = self.rows;
@@ -501,10 +573,11 @@ impl PairFile {
         let mut reader = match self.reader.take() {
             Some(reader) => reader,
             None => {
-                let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(open_file(&self.path)?, self.metadata.clone())
-                    .with_projection(self.mask.clone())
-                    .with_row_groups(self.row_groups.clone())
-                    .with_batch_size(self.read_rows);
+                let builder =
+                    ParquetRecordBatchReaderBuilder::new_with_metadata(open_file(&self.path)?, self.metadata.clone())
+                        .with_projection(self.mask.clone())
+                        .with_row_groups(self.row_groups.clone())
+                        .with_batch_size(self.read_rows);
                 let builder = match self.stays_open {
                     true => builder,
                     false => builder.with_offset(self.rows_read).with_limit(self.read_rows),
@@ -543,17 +616,27 @@ fn groups_in_range(
 ) -> Result<(Vec<usize>, i64)> {
     let groups = metadata.metadata().row_groups();
     let name = metadata.schema().field(time_root).name();
-    let converter = StatisticsConverter::try_new(name, metadata.schema(), metadata.parquet_schema()).map_err(|cause| of_file(path, cause))?;
-    let bounds = |array: ArrayRef| in_nanoseconds(&array).map_err(|reason| Error::external(format!("{}: {reason}", path.display())));
+    let converter = StatisticsConverter::try_new(name, metadata.schema(), metadata.parquet_schema())
+        .map_err(|cause| of_file(path, cause))?;
+    let bounds = |array: ArrayRef| {
+        in_nanoseconds(&array).map_err(|reason| Error::external(format!("{}: {reason}", path.display())))
+    };
     let mins = bounds(converter.row_group_mins(groups).map_err(|cause| of_file(path, cause))?)?;
-    let maxes = bounds(converter.row_group_maxes(groups).map_err(|cause| of_file(path, cause))?)?;
+    let maxes = bounds(
+        converter
+            .row_group_maxes(groups)
+            .map_err(|cause| of_file(path, cause))?,
+    )?;
     let bound = |array: &TimestampNanosecondArray, group: usize| array.is_valid(group).then(|| array.value(group));
     let is_in_range = |group: &usize| {
         bound(&maxes, *group).is_none_or(|max| from_ns <= max)
             && bound(&mins, *group).is_none_or(|min| to_ns.is_none_or(|to_ns| min < to_ns))
     };
     let in_range: Vec<usize> = (0..groups.len()).filter(is_in_range).collect();
-    let first_time_min = in_range.first().and_then(|group| bound(&mins, *group)).unwrap_or(i64::MIN);
+    let first_time_min = in_range
+        .first()
+        .and_then(|group| bound(&mins, *group))
+        .unwrap_or(i64::MIN);
     Ok((in_range, first_time_min.max(from_ns)))
 }
 
@@ -561,9 +644,15 @@ fn groups_in_range(
 fn in_nanoseconds(array: &ArrayRef) -> Result<TimestampNanosecondArray, String> {
     let (values, factor): (&ScalarBuffer<i64>, i64) = match array.data_type() {
         DataType::Timestamp(TimeUnit::Nanosecond, _) => (array.as_primitive::<TimestampNanosecondType>().values(), 1),
-        DataType::Timestamp(TimeUnit::Microsecond, _) => (array.as_primitive::<TimestampMicrosecondType>().values(), 1_000),
-        DataType::Timestamp(TimeUnit::Millisecond, _) => (array.as_primitive::<TimestampMillisecondType>().values(), 1_000_000),
-        DataType::Timestamp(TimeUnit::Second, _) => (array.as_primitive::<TimestampSecondType>().values(), 1_000_000_000),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            (array.as_primitive::<TimestampMicrosecondType>().values(), 1_000)
+        }
+        DataType::Timestamp(TimeUnit::Millisecond, _) => {
+            (array.as_primitive::<TimestampMillisecondType>().values(), 1_000_000)
+        }
+        DataType::Timestamp(TimeUnit::Second, _) => {
+            (array.as_primitive::<TimestampSecondType>().values(), 1_000_000_000)
+        }
         other => return Err(format!("{other} is no time")),
     };
     if factor == 1 {
@@ -572,7 +661,10 @@ fn in_nanoseconds(array: &ArrayRef) -> Result<TimestampNanosecondArray, String> 
     // Goes over the optional values: what stands under a null does not count.
     let values = Int64Array::new(values.clone(), array.nulls().cloned());
     let nanos = values.iter().map(|value| match value {
-        Some(value) => value.checked_mul(factor).map(Some).ok_or("a time is beyond the range of nanoseconds"),
+        Some(value) => value
+            .checked_mul(factor)
+            .map(Some)
+            .ok_or("a time is beyond the range of nanoseconds"),
         None => Ok(None),
     });
     Ok(nanos.collect::<Result<TimestampNanosecondArray, _>>()?)
@@ -586,7 +678,15 @@ fn as_type(array: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, String> {
     if let DataType::Timestamp(_, _) = array.data_type() {
         return Ok(Arc::new(in_nanoseconds(array)?));
     }
-    cast_with_options(array, data_type, &CastOptions { safe: false, ..CastOptions::default() }).map_err(|cause| cause.to_string())
+    cast_with_options(
+        array,
+        data_type,
+        &CastOptions {
+            safe: false,
+            ..CastOptions::default()
+        },
+    )
+    .map_err(|cause| cause.to_string())
 }
 
 #[cfg(test)]
@@ -621,9 +721,24 @@ mod tests {
     /// The row with event time `t` has close `t` minutes and as many trades, modulo 1,000.
     fn pair(directory: &Path, symbol: &str, minutes: &[i64], group_rows: usize) {
         let columns: Vec<(&str, ArrayRef)> = vec![
-            ("close", Arc::new(Float32Array::from_iter_values(minutes.iter().map(|minute| *minute as f32)))),
-            ("trades", Arc::new(UInt16Array::from_iter_values(minutes.iter().map(|minute| minute.rem_euclid(1_000) as u16)))),
-            ("open_time", Arc::new(TimestampNanosecondArray::from_iter_values(minutes.iter().map(|minute| minute * MINUTE_NS)))),
+            (
+                "close",
+                Arc::new(Float32Array::from_iter_values(
+                    minutes.iter().map(|minute| *minute as f32),
+                )),
+            ),
+            (
+                "trades",
+                Arc::new(UInt16Array::from_iter_values(
+                    minutes.iter().map(|minute| minute.rem_euclid(1_000) as u16),
+                )),
+            ),
+            (
+                "open_time",
+                Arc::new(TimestampNanosecondArray::from_iter_values(
+                    minutes.iter().map(|minute| minute * MINUTE_NS),
+                )),
+            ),
         ];
         write(directory, symbol, columns, group_rows, None);
     }
@@ -634,9 +749,17 @@ mod tests {
         let mut all = Vec::new();
         for (symbol, minutes, group_rows) in [
             ("BTC-USDT", (-5..3_000).collect::<Vec<i64>>(), 700),
-            ("ADA-USDT", (0..9_000).filter(|minute| !(100..5_000).contains(minute)).collect(), 256),
+            (
+                "ADA-USDT",
+                (0..9_000).filter(|minute| !(100..5_000).contains(minute)).collect(),
+                256,
+            ),
             ("SOL-USDT", (8_999..9_010).collect(), 4),
-            ("ETH-USDT", (0..1_000).flat_map(|minute| [minute * 7; 2]).collect(), 1_000_000),
+            (
+                "ETH-USDT",
+                (0..1_000).flat_map(|minute| [minute * 7; 2]).collect(),
+                1_000_000,
+            ),
             ("ZIL-USDT", vec![], 10),
             ("ETH-BTC", vec![4], 10),
         ] {
@@ -655,8 +778,16 @@ mod tests {
             assert!((1..=rows_max).contains(&merged.rows.num_rows()));
             assert_eq!(merged.rows.schema(), reader.schema());
             let symbols = merged.rows.column_by_name("symbol").unwrap().as_string_view();
-            let times = merged.rows.column_by_name("open_time").unwrap().as_primitive::<TimestampNanosecondType>();
-            let closes = merged.rows.column_by_name("close").unwrap().as_primitive::<Float32Type>();
+            let times = merged
+                .rows
+                .column_by_name("open_time")
+                .unwrap()
+                .as_primitive::<TimestampNanosecondType>();
+            let closes = merged
+                .rows
+                .column_by_name("close")
+                .unwrap()
+                .as_primitive::<Float32Type>();
             assert_eq!(times.values().to_vec(), merged.event_times);
             for row in 0..merged.rows.num_rows() {
                 let minute = times.value(row) / MINUTE_NS;
@@ -695,14 +826,25 @@ mod tests {
     #[test]
     fn a_time_range_holds_its_start_and_not_its_end() {
         let (directory, sorted) = directory();
-        for (from, to) in [(Some(0), Some(1)), (Some(255), Some(5_001)), (None, Some(-4)), (Some(8_999), None), (Some(20_000), None), (Some(5), Some(5))] {
+        for (from, to) in [
+            (Some(0), Some(1)),
+            (Some(255), Some(5_001)),
+            (None, Some(-4)),
+            (Some(8_999), None),
+            (Some(20_000), None),
+            (Some(5), Some(5)),
+        ] {
             let options = MergeOptions {
                 from_ns: from.map(|minute: i64| minute * MINUTE_NS),
                 to_ns: to.map(|minute: i64| minute * MINUTE_NS),
                 ..MergeOptions::default()
             };
             let is_inside = |minute: i64| from.is_none_or(|from| from <= minute) && to.is_none_or(|to| minute < to);
-            let expected: Vec<_> = sorted.iter().filter(|(minute, _)| is_inside(*minute)).cloned().collect();
+            let expected: Vec<_> = sorted
+                .iter()
+                .filter(|(minute, _)| is_inside(*minute))
+                .cloned()
+                .collect();
             let mut reader = MergedReader::open(directory.path(), &options).unwrap();
             assert!(expected.len() as u64 <= reader.rows_at_most());
             assert_eq!(read_all(&mut reader, 500), expected, "{from:?} to {to:?}");
@@ -712,9 +854,17 @@ mod tests {
     #[test]
     fn row_groups_outside_the_range_are_not_read() {
         let (directory, _) = directory();
-        let options = MergeOptions { from_ns: Some(1_500 * MINUTE_NS), to_ns: Some(1_501 * MINUTE_NS), ..MergeOptions::default() };
+        let options = MergeOptions {
+            from_ns: Some(1_500 * MINUTE_NS),
+            to_ns: Some(1_501 * MINUTE_NS),
+            ..MergeOptions::default()
+        };
         let reader = MergedReader::open(directory.path(), &options).unwrap();
-        let groups: BTreeMap<&str, usize> = reader.files.iter().map(|file| (file.symbol.as_str(), file.row_groups.len())).collect();
+        let groups: BTreeMap<&str, usize> = reader
+            .files
+            .iter()
+            .map(|file| (file.symbol.as_str(), file.row_groups.len()))
+            .collect();
         assert_eq!(groups["BTC-USDT"], 1);
         assert_eq!(groups["SOL-USDT"], 0);
     }
@@ -728,9 +878,20 @@ mod tests {
             assert_eq!(reader.skip_rows(skipped).unwrap(), there);
             assert_eq!(read_all(&mut reader, 512), sorted[there as usize..]);
         }
-        let mut limited = MergedReader::open(directory.path(), &MergeOptions { limit: Some(10), ..MergeOptions::default() }).unwrap();
+        let mut limited = MergedReader::open(
+            directory.path(),
+            &MergeOptions {
+                limit: Some(10),
+                ..MergeOptions::default()
+            },
+        )
+        .unwrap();
         assert_eq!(limited.skip_rows(4).unwrap(), 4);
-        assert_eq!(read_all(&mut limited, 4), sorted[4..10], "the limit counts skipped rows");
+        assert_eq!(
+            read_all(&mut limited, 4),
+            sorted[4..10],
+            "the limit counts skipped rows"
+        );
     }
 
     #[test]
@@ -738,21 +899,45 @@ mod tests {
         let (directory, _) = directory();
         let names = |options: &MergeOptions| {
             let reader = MergedReader::open(directory.path(), options).unwrap();
-            reader.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>()
+            reader
+                .schema()
+                .fields()
+                .iter()
+                .map(|field| field.name().clone())
+                .collect::<Vec<_>>()
         };
-        assert_eq!(names(&MergeOptions::default()), ["symbol", "open_time", "close", "trades"]);
-        let chosen = MergeOptions { columns: Some(vec!["trades".into(), "symbol".into(), "close".into()]), ..MergeOptions::default() };
+        assert_eq!(
+            names(&MergeOptions::default()),
+            ["symbol", "open_time", "close", "trades"]
+        );
+        let chosen = MergeOptions {
+            columns: Some(vec!["trades".into(), "symbol".into(), "close".into()]),
+            ..MergeOptions::default()
+        };
         assert_eq!(names(&chosen), ["symbol", "trades", "close"]);
-        let bare = MergeOptions { columns: Some(vec!["trades".into()]), with_symbol: false, ..MergeOptions::default() };
+        let bare = MergeOptions {
+            columns: Some(vec!["trades".into()]),
+            with_symbol: false,
+            ..MergeOptions::default()
+        };
         assert_eq!(names(&bare), ["trades"]);
         let mut reader = MergedReader::open(directory.path(), &bare).unwrap();
         let rows = reader.next_rows(3).unwrap().unwrap();
-        assert_eq!(rows.rows.column(0).as_primitive::<UInt16Type>().values().to_vec(), [995, 996, 997]);
+        assert_eq!(
+            rows.rows.column(0).as_primitive::<UInt16Type>().values().to_vec(),
+            [995, 996, 997]
+        );
         assert_eq!(rows.event_times, [-5 * MINUTE_NS, -4 * MINUTE_NS, -3 * MINUTE_NS]);
 
-        let wrong = MergeOptions { columns: Some(vec!["clsoe".into()]), ..MergeOptions::default() };
+        let wrong = MergeOptions {
+            columns: Some(vec!["clsoe".into()]),
+            ..MergeOptions::default()
+        };
         let message = MergedReader::open(directory.path(), &wrong).err().unwrap().to_string();
-        assert!(message.contains("ADA-USDT.parquet has no column clsoe; it has open_time, close, trades"), "{message}");
+        assert!(
+            message.contains("ADA-USDT.parquet has no column clsoe; it has open_time, close, trades"),
+            "{message}"
+        );
     }
 
     #[test]
@@ -760,21 +945,54 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let close = || ("close", Arc::new(Float32Array::from(vec![0.0, 1.0])) as ArrayRef);
         let millis: ArrayRef = Arc::new(TimestampMillisecondArray::from(vec![0, 60_000]));
-        let micros: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![0, 60_000_000]).with_timezone("Europe/Berlin"));
+        let micros: ArrayRef =
+            Arc::new(TimestampMicrosecondArray::from(vec![0, 60_000_000]).with_timezone("Europe/Berlin"));
         let nanos: ArrayRef = Arc::new(TimestampNanosecondArray::from(vec![0, MINUTE_NS]));
         let named = r#"{"index_columns":["__index_level_0__"],"columns":[{"name":"open_time","field_name":"__index_level_0__"}]}"#;
-        let unnamed = r#"{"index_columns":["__index_level_0__"],"columns":[{"name":null,"field_name":"__index_level_0__"}]}"#;
-        write(directory.path(), "A", vec![close(), ("__index_level_0__", millis.clone())], 10, Some(named));
-        write(directory.path(), "B", vec![("__index_level_0__", micros), close()], 10, Some(unnamed));
-        write(directory.path(), "C", vec![close(), ("open_time", nanos)], 10, Some(r#"{"index_columns":["open_time"]}"#));
+        let unnamed =
+            r#"{"index_columns":["__index_level_0__"],"columns":[{"name":null,"field_name":"__index_level_0__"}]}"#;
+        write(
+            directory.path(),
+            "A",
+            vec![close(), ("__index_level_0__", millis.clone())],
+            10,
+            Some(named),
+        );
+        write(
+            directory.path(),
+            "B",
+            vec![("__index_level_0__", micros), close()],
+            10,
+            Some(unnamed),
+        );
+        write(
+            directory.path(),
+            "C",
+            vec![close(), ("open_time", nanos)],
+            10,
+            Some(r#"{"index_columns":["open_time"]}"#),
+        );
         let mut reader = MergedReader::open(directory.path(), &MergeOptions::default()).unwrap();
-        let expected = [(0, "A"), (0, "B"), (0, "C"), (1, "A"), (1, "B"), (1, "C")].map(|(minute, symbol)| (minute, symbol.to_owned()));
+        let expected = [(0, "A"), (0, "B"), (0, "C"), (1, "A"), (1, "B"), (1, "C")]
+            .map(|(minute, symbol)| (minute, symbol.to_owned()));
         assert_eq!(read_all(&mut reader, 10), expected);
 
         let other = r#"{"columns":[{"name":"close_time","field_name":"__index_level_0__"}]}"#;
-        write(directory.path(), "D", vec![close(), ("__index_level_0__", millis)], 10, Some(other));
-        let message = MergedReader::open(directory.path(), &MergeOptions::default()).err().unwrap().to_string();
-        assert!(message.ends_with("D.parquet has no column open_time of a timestamp type"), "{message}");
+        write(
+            directory.path(),
+            "D",
+            vec![close(), ("__index_level_0__", millis)],
+            10,
+            Some(other),
+        );
+        let message = MergedReader::open(directory.path(), &MergeOptions::default())
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            message.ends_with("D.parquet has no column open_time of a timestamp type"),
+            "{message}"
+        );
     }
 
     #[test]
@@ -783,10 +1001,20 @@ mod tests {
         let path = directory.path().join("BTC-USDT.parquet");
         let whole = std::fs::read(&path).unwrap();
 
-        for (bytes, why) in [(&whole[..0], "nothing"), (&whole[..whole.len() / 2], "a half"), (&whole[..whole.len() - 1], "one byte short")] {
+        for (bytes, why) in [
+            (&whole[..0], "nothing"),
+            (&whole[..whole.len() / 2], "a half"),
+            (&whole[..whole.len() - 1], "one byte short"),
+        ] {
             std::fs::write(&path, bytes).unwrap();
-            let message = MergedReader::open(directory.path(), &MergeOptions::default()).err().expect(why).to_string();
-            assert!(message.contains("BTC-USDT.parquet cannot be read as Parquet"), "{why}: {message}");
+            let message = MergedReader::open(directory.path(), &MergeOptions::default())
+                .err()
+                .expect(why)
+                .to_string();
+            assert!(
+                message.contains("BTC-USDT.parquet cannot be read as Parquet"),
+                "{why}: {message}"
+            );
         }
 
         // The footer is whole, the rows are not.
@@ -794,7 +1022,10 @@ mod tests {
         damaged[4..whole.len() / 2].fill(0xff);
         std::fs::write(&path, &damaged).unwrap();
         let mut reader = MergedReader::open(directory.path(), &MergeOptions::default()).unwrap();
-        let message = reader.next_rows(100).expect_err("the first rows are damaged").to_string();
+        let message = reader
+            .next_rows(100)
+            .expect_err("the first rows are damaged")
+            .to_string();
         assert!(message.contains("BTC-USDT.parquet"), "{message}");
     }
 
@@ -805,20 +1036,53 @@ mod tests {
         let mut reader = MergedReader::open(directory.path(), &MergeOptions::default()).unwrap();
         let message = reader.next_rows(10).expect_err("row 3 goes back").to_string();
         assert_eq!(reader.skip_rows(1).expect_err("it stays broken").to_string(), message);
-        assert!(message.ends_with("A.parquet: rows are not in the order of open_time (at row 3)"), "{message}");
+        assert!(
+            message.ends_with("A.parquet: rows are not in the order of open_time (at row 3)"),
+            "{message}"
+        );
     }
 
     #[test]
     fn files_may_differ_in_types_that_lose_nothing() {
         let directory = tempfile::tempdir().unwrap();
-        let time = || ("open_time", Arc::new(TimestampNanosecondArray::from(vec![0])) as ArrayRef);
-        write(directory.path(), "A", vec![("trades", Arc::new(UInt16Array::from(vec![1])) as ArrayRef), time()], 1, None);
-        write(directory.path(), "B", vec![time(), ("trades", Arc::new(Int64Array::from(vec![65_535])) as ArrayRef)], 1, None);
+        let time = || {
+            (
+                "open_time",
+                Arc::new(TimestampNanosecondArray::from(vec![0])) as ArrayRef,
+            )
+        };
+        write(
+            directory.path(),
+            "A",
+            vec![("trades", Arc::new(UInt16Array::from(vec![1])) as ArrayRef), time()],
+            1,
+            None,
+        );
+        write(
+            directory.path(),
+            "B",
+            vec![time(), ("trades", Arc::new(Int64Array::from(vec![65_535])) as ArrayRef)],
+            1,
+            None,
+        );
         let mut reader = MergedReader::open(directory.path(), &MergeOptions::default()).unwrap();
         let rows = reader.next_rows(10).unwrap().unwrap().rows;
-        assert_eq!(rows.column_by_name("trades").unwrap().as_primitive::<UInt16Type>().values().to_vec(), [1, 65_535]);
+        assert_eq!(
+            rows.column_by_name("trades")
+                .unwrap()
+                .as_primitive::<UInt16Type>()
+                .values()
+                .to_vec(),
+            [1, 65_535]
+        );
 
-        write(directory.path(), "C", vec![time(), ("trades", Arc::new(Int64Array::from(vec![65_536])) as ArrayRef)], 1, None);
+        write(
+            directory.path(),
+            "C",
+            vec![time(), ("trades", Arc::new(Int64Array::from(vec![65_536])) as ArrayRef)],
+            1,
+            None,
+        );
         let mut reader = MergedReader::open(directory.path(), &MergeOptions::default()).unwrap();
         let message = reader.next_rows(10).expect_err("does not fit").to_string();
         assert!(message.contains("C.parquet: column trades"), "{message}");
@@ -827,9 +1091,15 @@ mod tests {
     #[test]
     fn a_place_without_files_says_what_to_do() {
         let directory = tempfile::tempdir().unwrap();
-        let message = MergedReader::open(directory.path(), &MergeOptions::default()).err().unwrap().to_string();
+        let message = MergedReader::open(directory.path(), &MergeOptions::default())
+            .err()
+            .unwrap()
+            .to_string();
         assert!(message.starts_with("no .parquet files in"), "{message}");
-        let message = MergedReader::open(&directory.path().join("absent"), &MergeOptions::default()).err().unwrap().to_string();
+        let message = MergedReader::open(&directory.path().join("absent"), &MergeOptions::default())
+            .err()
+            .unwrap()
+            .to_string();
         assert!(message.starts_with("cannot read the directory"), "{message}");
     }
 }

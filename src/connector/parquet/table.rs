@@ -64,34 +64,81 @@ impl ParquetTable {
             )));
         };
         let format = ParquetFormat::default().with_force_view_types(true);
-        let schema = within(location, format.infer_schema(session, &store, std::slice::from_ref(first)))
-            .await?
-            .map_err(|e| Error::user(format!("{} is not a readable Parquet file: {}", first.location, e.strip_backtrace())))?;
+        let schema = within(
+            location,
+            format.infer_schema(session, &store, std::slice::from_ref(first)),
+        )
+        .await?
+        .map_err(|e| {
+            Error::user(format!(
+                "{} is not a readable Parquet file: {}",
+                first.location,
+                e.strip_backtrace()
+            ))
+        })?;
         // Times are nanoseconds everywhere, and the files' key-value metadata is no part of a table.
-        let fields: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone().with_metadata(Default::default())).collect();
+        let fields: Vec<Field> = schema
+            .fields()
+            .iter()
+            .map(|field| field.as_ref().clone().with_metadata(Default::default()))
+            .collect();
         if let Some(name) = &file_name_column
             && fields.iter().any(|field| field.name() == name)
         {
-            return Err(Error::user(format!("the files of {location} have a column `{name}` of their own; include the file's name AS another")));
+            return Err(Error::user(format!(
+                "the files of {location} have a column `{name}` of their own; include the file's name AS another"
+            )));
         }
-        let partition = file_name_column.iter().map(|name| Arc::new(Field::new(name, DataType::Utf8View, false))).collect();
+        let partition = file_name_column
+            .iter()
+            .map(|name| Arc::new(Field::new(name, DataType::Utf8View, false)))
+            .collect();
         let partition: Vec<_> = partition;
-        let table_schema = TableSchema::builder(Arc::new(Schema::new(fields))).with_table_partition_cols(partition).build();
-        Ok(Self { location: location.to_owned(), store, store_url, path, table_schema, file_name_column })
+        let table_schema = TableSchema::builder(Arc::new(Schema::new(fields)))
+            .with_table_partition_cols(partition)
+            .build();
+        Ok(Self {
+            location: location.to_owned(),
+            store,
+            store_url,
+            path,
+            table_schema,
+            file_name_column,
+        })
     }
 
     /// Keeps the files whose name can match the filters.
-    fn prune(&self, files: Vec<ObjectMeta>, filters: &[Expr], state: &dyn Session) -> Result<Vec<ObjectMeta>, DataFusionError> {
-        let Some(column) = &self.file_name_column else { return Ok(files) };
-        let own: Vec<Expr> = filters.iter().filter(|filter| is_about(filter, column)).cloned().collect();
-        let Some(predicate) = conjunction(own) else { return Ok(files) };
+    fn prune(
+        &self,
+        files: Vec<ObjectMeta>,
+        filters: &[Expr],
+        state: &dyn Session,
+    ) -> Result<Vec<ObjectMeta>, DataFusionError> {
+        let Some(column) = &self.file_name_column else {
+            return Ok(files);
+        };
+        let own: Vec<Expr> = filters
+            .iter()
+            .filter(|filter| is_about(filter, column))
+            .cloned()
+            .collect();
+        let Some(predicate) = conjunction(own) else {
+            return Ok(files);
+        };
         let schema = Arc::new(Schema::new(vec![Field::new(column, DataType::Utf8View, false)]));
         let predicate = state.create_physical_expr(predicate, &DFSchema::try_from(schema.as_ref().clone())?)?;
-        let names: ArrayRef = Arc::new(StringViewArray::from_iter_values(files.iter().map(|file| stem(&file.location))));
+        let names: ArrayRef = Arc::new(StringViewArray::from_iter_values(
+            files.iter().map(|file| stem(&file.location)),
+        ));
         let batch = RecordBatch::try_new(schema, vec![names])?;
         let keep = predicate.evaluate(&batch)?.into_array(batch.num_rows())?;
         let keep = as_boolean_array(&keep)?;
-        Ok(files.into_iter().zip(keep).filter(|(_, keep)| *keep == Some(true)).map(|(file, _)| file).collect())
+        Ok(files
+            .into_iter()
+            .zip(keep)
+            .filter(|(_, keep)| *keep == Some(true))
+            .map(|(file, _)| file)
+            .collect())
     }
 }
 
@@ -105,7 +152,10 @@ impl TableProvider for ParquetTable {
         TableType::Base
     }
 
-    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>, DataFusionError> {
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>, DataFusionError> {
         let of = |filter: &&Expr| match &self.file_name_column {
             Some(column) if is_about(filter, column) => TableProviderFilterPushDown::Exact,
             _ => TableProviderFilterPushDown::Inexact,
@@ -124,7 +174,10 @@ impl TableProvider for ParquetTable {
         // Listed anew for every query: a file that was added is seen, one that was removed is not missed.
         let files = list(&self.location, &self.store, &self.path).await.map_err(external)?;
         if let Some(empty) = files.iter().find(|file| file.size == 0) {
-            return Err(external(Error::user(format!("{} is empty: not a Parquet file", empty.location))));
+            return Err(external(Error::user(format!(
+                "{} is empty: not a Parquet file",
+                empty.location
+            ))));
         }
         let files = self.prune(files, filters, state)?;
         if files.is_empty() {
@@ -149,7 +202,11 @@ impl TableProvider for ParquetTable {
             .with_enable_page_index(true);
         let others: Vec<Expr> = filters
             .iter()
-            .filter(|filter| self.file_name_column.as_ref().is_none_or(|column| !is_about(filter, column)))
+            .filter(|filter| {
+                self.file_name_column
+                    .as_ref()
+                    .is_none_or(|column| !is_about(filter, column))
+            })
             .cloned()
             .collect();
         if let Some(predicate) = conjunction(others) {
@@ -161,7 +218,10 @@ impl TableProvider for ParquetTable {
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)
             .build();
-        ParquetFormat::default().with_force_view_types(true).create_physical_plan(state, config).await
+        ParquetFormat::default()
+            .with_force_view_types(true)
+            .create_physical_plan(state, config)
+            .await
     }
 }
 
@@ -171,7 +231,10 @@ trait IntoOptions {
 
 impl IntoOptions for datafusion::config::ParquetOptions {
     fn into_options(self) -> datafusion::config::TableParquetOptions {
-        datafusion::config::TableParquetOptions { global: self, ..Default::default() }
+        datafusion::config::TableParquetOptions {
+            global: self,
+            ..Default::default()
+        }
     }
 }
 
@@ -190,10 +253,13 @@ fn stem(path: &Path) -> String {
 /// The Parquet files of a folder (or the one file), in the order of their names. Names that begin with `_` or `.` are not data.
 async fn list(location: &str, store: &Arc<dyn ObjectStore>, path: &Path) -> Result<Vec<ObjectMeta>> {
     if path.as_ref().ends_with(".parquet") {
-        let file = within(location, store.head(path)).await?.map_err(|e| Error::external(format!("cannot read {location}: {e}")))?;
+        let file = within(location, store.head(path))
+            .await?
+            .map_err(|e| Error::external(format!("cannot read {location}: {e}")))?;
         return Ok(vec![file]);
     }
-    let listed: std::result::Result<Vec<ObjectMeta>, _> = within(location, store.list(Some(path)).try_collect()).await?;
+    let listed: std::result::Result<Vec<ObjectMeta>, _> =
+        within(location, store.list(Some(path)).try_collect()).await?;
     let mut files = listed.map_err(|e| Error::external(format!("cannot list {location}: {e}")))?;
     files.retain(|file| {
         let name = file.location.filename().unwrap_or_default();
@@ -204,7 +270,10 @@ async fn list(location: &str, store: &Arc<dyn ObjectStore>, path: &Path) -> Resu
 }
 
 async fn within<T>(location: &str, work: impl Future<Output = T>) -> Result<T> {
-    tokio::time::timeout(STORE_DEADLINE, work)
-        .await
-        .map_err(|_| Error::external(format!("{location} did not answer within {} s; is it running and reachable?", STORE_DEADLINE.as_secs())))
+    tokio::time::timeout(STORE_DEADLINE, work).await.map_err(|_| {
+        Error::external(format!(
+            "{location} did not answer within {} s; is it running and reachable?",
+            STORE_DEADLINE.as_secs()
+        ))
+    })
 }

@@ -12,13 +12,13 @@ use std::sync::Arc;
 use arrow::{
     array::{
         ArrayRef, BooleanArray, Date32Array, Decimal128Array, PrimitiveArray, RecordBatch, RecordBatchOptions,
-        StringBuilder, StringViewBuilder, TimestampMicrosecondArray, TimestampMillisecondArray, TimestampNanosecondArray,
-        TimestampSecondArray,
+        StringBuilder, StringViewBuilder, TimestampMicrosecondArray, TimestampMillisecondArray,
+        TimestampNanosecondArray, TimestampSecondArray,
     },
     buffer::NullBuffer,
     datatypes::{
-        ArrowPrimitiveType, DataType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, SchemaRef, TimeUnit,
-        UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+        ArrowPrimitiveType, DataType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, SchemaRef,
+        TimeUnit, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
     },
 };
 
@@ -124,10 +124,21 @@ enum Cells {
     UInt64(Vec<u64>),
     Float32(Vec<f32>),
     Float64(Vec<f64>),
-    Timestamp { ticks: Vec<i64>, unit: TimeUnit },
+    Timestamp {
+        ticks: Vec<i64>,
+        unit: TimeUnit,
+    },
     Date32(Vec<i32>),
-    Decimal128 { values: Vec<i128>, precision: u8, scale: i8 },
-    Text { texts: Box<Texts>, pending: Pending, unescaped: String },
+    Decimal128 {
+        values: Vec<i128>,
+        precision: u8,
+        scale: i8,
+    },
+    Text {
+        texts: Box<Texts>,
+        pending: Pending,
+        unescaped: String,
+    },
 }
 
 enum Texts {
@@ -150,7 +161,11 @@ pub fn is_supported(data_type: &DataType) -> bool {
 
 impl Cells {
     fn new(data_type: &DataType) -> Option<Self> {
-        let text = |texts| Self::Text { texts: Box::new(texts), pending: Pending::Null, unescaped: String::new() };
+        let text = |texts| Self::Text {
+            texts: Box::new(texts),
+            pending: Pending::Null,
+            unescaped: String::new(),
+        };
         Some(match data_type {
             DataType::Boolean => Self::Boolean(Vec::new()),
             DataType::Int8 => Self::Int8(Vec::new()),
@@ -163,11 +178,16 @@ impl Cells {
             DataType::UInt64 => Self::UInt64(Vec::new()),
             DataType::Float32 => Self::Float32(Vec::new()),
             DataType::Float64 => Self::Float64(Vec::new()),
-            DataType::Timestamp(unit, None) => Self::Timestamp { ticks: Vec::new(), unit: *unit },
+            DataType::Timestamp(unit, None) => Self::Timestamp {
+                ticks: Vec::new(),
+                unit: *unit,
+            },
             DataType::Date32 => Self::Date32(Vec::new()),
-            DataType::Decimal128(precision, scale) if 0 <= *scale => {
-                Self::Decimal128 { values: Vec::new(), precision: *precision, scale: *scale }
-            }
+            DataType::Decimal128(precision, scale) if 0 <= *scale => Self::Decimal128 {
+                values: Vec::new(),
+                precision: *precision,
+                scale: *scale,
+            },
             DataType::Utf8View => text(Texts::View(StringViewBuilder::new())),
             DataType::Utf8 => text(Texts::Plain(StringBuilder::new())),
             _ => return None,
@@ -194,7 +214,13 @@ impl Columns {
     /// # Panics
     /// Where a type is not supported: see [`is_supported`].
     pub fn new(schema: SchemaRef, timestamp_format: TimestampFormat, rows: usize) -> Self {
-        let mut columns = Self { columns: Vec::new(), text_columns: Vec::new(), timestamp_format, rows: 0, schema };
+        let mut columns = Self {
+            columns: Vec::new(),
+            text_columns: Vec::new(),
+            timestamp_format,
+            rows: 0,
+            schema,
+        };
         for field in columns.schema.fields() {
             let mut cells = Cells::new(field.data_type()).expect("the types were checked when the decoder was made");
             match &mut cells {
@@ -220,7 +246,12 @@ impl Columns {
             if matches!(cells, Cells::Text { .. }) {
                 columns.text_columns.push(columns.columns.len());
             }
-            columns.columns.push(Column { cells, is_nullable: field.is_nullable(), filled: 0, null_rows: Vec::new() });
+            columns.columns.push(Column {
+                cells,
+                is_nullable: field.is_nullable(),
+                filled: 0,
+                null_rows: Vec::new(),
+            });
         }
         columns
     }
@@ -273,7 +304,10 @@ impl Columns {
     pub fn read_missing(&mut self, column: usize) -> Result<(), Refusal<'static>> {
         let target = &mut self.columns[column];
         if !target.is_nullable {
-            return Err(Refusal::Misfit { column, misfit: Misfit::Missing });
+            return Err(Refusal::Misfit {
+                column,
+                misfit: Misfit::Missing,
+            });
         }
         target.filled = self.rows + 1;
         target.push_null(self.rows);
@@ -284,7 +318,12 @@ impl Columns {
     #[inline(always)]
     pub fn commit(&mut self, record: &str) {
         for &column in &self.text_columns {
-            let Cells::Text { texts, pending, unescaped } = &mut self.columns[column].cells else {
+            let Cells::Text {
+                texts,
+                pending,
+                unescaped,
+            } = &mut self.columns[column].cells
+            else {
                 unreachable!("listed as a text column")
             };
             match *pending {
@@ -294,7 +333,10 @@ impl Columns {
             }
         }
         self.rows += 1;
-        debug_assert!(self.columns.iter().all(|column| column.filled == self.rows), "a committed row is complete");
+        debug_assert!(
+            self.columns.iter().all(|column| column.filled == self.rows),
+            "a committed row is complete"
+        );
     }
 
     /// The row is forgotten.
@@ -331,7 +373,8 @@ impl Columns {
         let rows = self.rows;
         let arrays = self.columns.into_iter().map(|column| column.finish(rows)).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        RecordBatch::try_new_with_options(self.schema, arrays, &options).expect("columns of the schema's types and one length")
+        RecordBatch::try_new_with_options(self.schema, arrays, &options)
+            .expect("columns of the schema's types and one length")
     }
 }
 
@@ -408,7 +451,11 @@ impl Column {
                 TimeUnit::Nanosecond => Arc::new(TimestampNanosecondArray::new(ticks.into(), nulls)),
             },
             Cells::Date32(values) => Arc::new(Date32Array::new(values.into(), nulls)),
-            Cells::Decimal128 { values, precision, scale } => Arc::new(
+            Cells::Decimal128 {
+                values,
+                precision,
+                scale,
+            } => Arc::new(
                 Decimal128Array::new(values.into(), nulls)
                     .with_precision_and_scale(precision, scale)
                     .expect("precision and scale of a declared type"),
@@ -443,11 +490,19 @@ impl Cells {
                 let TimestampFormat::Epoch { unit_ns } = format else {
                     return Err(Misfit::Kind(self.kind(format), "a number"));
                 };
-                let nanos = whole::<i64>(number)?.checked_mul(unit_ns).ok_or(Misfit::OutOfRange(number.text))?;
+                let nanos = whole::<i64>(number)?
+                    .checked_mul(unit_ns)
+                    .ok_or(Misfit::OutOfRange(number.text))?;
                 ticks.push(in_unit(nanos, *unit).ok_or(Misfit::TooFine(number.text))?);
             }
-            Self::Decimal128 { values, precision, scale } => values.push(decimal(number, *precision, *scale)?),
-            Self::Boolean(_) | Self::Date32(_) | Self::Text { .. } => return Err(Misfit::Kind(self.kind(format), "a number")),
+            Self::Decimal128 {
+                values,
+                precision,
+                scale,
+            } => values.push(decimal(number, *precision, *scale)?),
+            Self::Boolean(_) | Self::Date32(_) | Self::Text { .. } => {
+                return Err(Misfit::Kind(self.kind(format), "a number"));
+            }
         }
         Ok(())
     }
@@ -461,7 +516,10 @@ impl Cells {
                     string.unescape_into(unescaped);
                     Pending::Unescaped
                 } else {
-                    Pending::Record { start: string.start, end: string.start + string.raw.len() }
+                    Pending::Record {
+                        start: string.start,
+                        end: string.start + string.raw.len(),
+                    }
                 };
                 Ok(())
             }
@@ -524,24 +582,41 @@ fn decimal<'a>(number: &Number<'a>, precision: u8, scale: i8) -> Result<i128, Mi
     // Digits without the point; `exponent` already counts those behind it.
     let mut value = 0i128;
     let mut pending_zeros = 0i64;
-    for digit in number.text.bytes().take_while(|byte| !matches!(byte, b'e' | b'E')).filter(u8::is_ascii_digit) {
+    for digit in number
+        .text
+        .bytes()
+        .take_while(|byte| !matches!(byte, b'e' | b'E'))
+        .filter(u8::is_ascii_digit)
+    {
         // Zeros are held back until a digit follows, so that `1.500000…0` fits as `1.5` does.
         if digit == b'0' {
             pending_zeros += i64::from(value != 0);
             continue;
         }
-        let shift = u32::try_from(pending_zeros + 1).ok().and_then(|zeros| 10i128.checked_pow(zeros)).ok_or(out_of_range)?;
-        value = value.checked_mul(shift).and_then(|value| value.checked_add(i128::from(digit - b'0'))).ok_or(out_of_range)?;
+        let shift = u32::try_from(pending_zeros + 1)
+            .ok()
+            .and_then(|zeros| 10i128.checked_pow(zeros))
+            .ok_or(out_of_range)?;
+        value = value
+            .checked_mul(shift)
+            .and_then(|value| value.checked_add(i128::from(digit - b'0')))
+            .ok_or(out_of_range)?;
         pending_zeros = 0;
     }
     if value == 0 {
         return Ok(0);
     }
-    let shift = number.exponent.saturating_add(pending_zeros).saturating_add(i64::from(scale));
+    let shift = number
+        .exponent
+        .saturating_add(pending_zeros)
+        .saturating_add(i64::from(scale));
     if shift < 0 {
         return Err(Misfit::TooFine(number.text));
     }
-    let power = u32::try_from(shift).ok().and_then(|shift| 10i128.checked_pow(shift)).ok_or(out_of_range)?;
+    let power = u32::try_from(shift)
+        .ok()
+        .and_then(|shift| 10i128.checked_pow(shift))
+        .ok_or(out_of_range)?;
     let value = value.checked_mul(power).ok_or(out_of_range)?;
     if 10i128.pow(u32::from(precision)) <= value {
         return Err(out_of_range);

@@ -9,9 +9,9 @@
 use arrow::{
     array::{Array, AsArray, RecordBatch},
     datatypes::{
-        DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, SchemaRef, TimeUnit,
-        TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type,
-        UInt32Type, UInt64Type,
+        DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+        SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
+        TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
     },
 };
 
@@ -44,8 +44,16 @@ impl JsonEncoder {
             before.push(b':');
             before
         });
-        let after = if schema.fields().is_empty() { b"{}".as_slice() } else { b"}" };
-        Ok(Self { before: before.collect(), after, schema })
+        let after = if schema.fields().is_empty() {
+            b"{}".as_slice()
+        } else {
+            b"}"
+        };
+        Ok(Self {
+            before: before.collect(),
+            after,
+            schema,
+        })
     }
 
     /// The value of the only column per row, without an object around it.
@@ -55,7 +63,11 @@ impl JsonEncoder {
     pub fn bare(schema: SchemaRef) -> Result<Self> {
         check(&schema)?;
         match schema.fields().len() {
-            1 => Ok(Self { before: vec![Vec::new()], after: b"", schema }),
+            1 => Ok(Self {
+                before: vec![Vec::new()],
+                after: b"",
+                schema,
+            }),
             columns => Err(Error::user(format!("a bare record holds one column, not {columns}"))),
         }
     }
@@ -79,7 +91,11 @@ fn check(schema: &SchemaRef) -> Result<()> {
             )
     };
     match schema.fields().iter().find(|field| !is_written(field.data_type())) {
-        Some(field) => Err(Error::user(format!("column {}: {} cannot be written as JSON", field.name(), field.data_type()))),
+        Some(field) => Err(Error::user(format!(
+            "column {}: {} cannot be written as JSON",
+            field.name(),
+            field.data_type()
+        ))),
         None => Ok(()),
     }
 }
@@ -94,14 +110,23 @@ impl Encoder for JsonEncoder {
             .iter()
             .zip(self.schema.fields())
             .map(|(array, field)| {
-                assert_eq!(array.data_type(), field.data_type(), "column {} of the encoder's schema", field.name());
+                assert_eq!(
+                    array.data_type(),
+                    field.data_type(),
+                    "column {} of the encoder's schema",
+                    field.name()
+                );
                 writer(array.as_ref())
             })
             .collect();
         for row in 0..rows.num_rows() {
             for ((before, cell), array) in self.before.iter().zip(&cells).zip(rows.columns()) {
                 out.extend_from_slice(before);
-                if array.is_valid(row) { cell(row, out) } else { out.extend_from_slice(b"null") }
+                if array.is_valid(row) {
+                    cell(row, out)
+                } else {
+                    out.extend_from_slice(b"null")
+                }
             }
             out.extend_from_slice(self.after);
             ends.push(out.len());
@@ -193,7 +218,9 @@ fn write_text(text: &str, out: &mut Vec<u8>) {
     loop {
         let (plain, after) = rest.split_at(plain_length(rest));
         out.extend_from_slice(plain);
-        let Some((special, after)) = after.split_first() else { break };
+        let Some((special, after)) = after.split_first() else {
+            break;
+        };
         match special {
             b'"' => out.extend_from_slice(b"\\\""),
             b'\\' => out.extend_from_slice(b"\\\\"),

@@ -27,7 +27,11 @@ pub struct General {
 
 impl General {
     pub fn new(schema: &Schema) -> Self {
-        let columns_by_name = schema.fields().iter().enumerate().map(|(column, field)| (field.name().as_str().into(), column));
+        let columns_by_name = schema
+            .fields()
+            .iter()
+            .enumerate()
+            .map(|(column, field)| (field.name().as_str().into(), column));
         Self {
             columns_by_name: columns_by_name.collect(),
             other_keys: String::new(),
@@ -52,8 +56,12 @@ impl General {
                 scanner.literal("null")?;
                 return Err(Refusal::Whole("expected a JSON object, found null"));
             }
-            Some(b'"' | b't' | b'f' | b'-' | b'0'..=b'9') => return Err(Refusal::Whole("expected a JSON object, found a bare value")),
-            Some(0xef) if record.starts_with('\u{feff}') => return Err(Refusal::Whole("it begins with a byte order mark")),
+            Some(b'"' | b't' | b'f' | b'-' | b'0'..=b'9') => {
+                return Err(Refusal::Whole("expected a JSON object, found a bare value"));
+            }
+            Some(0xef) if record.starts_with('\u{feff}') => {
+                return Err(Refusal::Whole("it begins with a byte order mark"));
+            }
             None => return Err(Refusal::Whole("empty")),
             _ => return Err(scanner.expected("a JSON object").into()),
         };
@@ -109,7 +117,11 @@ impl General {
             _ => columns.read(0, &mut scanner)?,
         }
         scanner.skip_whitespace();
-        if scanner.at_end() { Ok(()) } else { Err(Refusal::Whole("something follows the JSON value")) }
+        if scanner.at_end() {
+            Ok(())
+        } else {
+            Err(Refusal::Whole("something follows the JSON value"))
+        }
     }
 
     fn column(&mut self, key: &Quoted<'_>) -> Option<usize> {

@@ -41,11 +41,9 @@ use self::{
     predict::Layout,
 };
 use super::{Decoded, Decoder};
-use crate::{
-    types::{
-        BadRecord, Error, OptionKind, OptionSpec, Options, Position, Records, Result,
-        limits::{BAD_RECORD_BYTES_KEPT, RECORD_BYTES_MAX},
-    },
+use crate::types::{
+    BadRecord, Error, OptionKind, OptionSpec, Options, Position, Records, Result,
+    limits::{BAD_RECORD_BYTES_KEPT, RECORD_BYTES_MAX},
 };
 
 /// The options of a source with `format = 'json'`.
@@ -53,7 +51,9 @@ pub const OPTIONS: &[OptionSpec] = &[OptionSpec::text(
     "timestamp_format",
     "how times stand in the records: RFC 3339 text, or whole numbers since 1970",
 )
-.kind(OptionKind::Choice(&["rfc3339", "epoch_s", "epoch_ms", "epoch_us", "epoch_ns"]))
+.kind(OptionKind::Choice(&[
+    "rfc3339", "epoch_s", "epoch_ms", "epoch_us", "epoch_ns",
+]))
 .default("rfc3339")];
 
 /// Decodes JSON records into the columns of a schema.
@@ -73,7 +73,11 @@ impl JsonDecoder {
     /// A column's type is none that JSON records can hold.
     pub fn new(schema: SchemaRef, options: &Options) -> Result<Self> {
         if let Some(field) = schema.fields().iter().find(|field| !is_supported(field.data_type())) {
-            return Err(Error::user(format!("column {}: {} cannot be read from JSON", field.name(), field.data_type())));
+            return Err(Error::user(format!(
+                "column {}: {} cannot be read from JSON",
+                field.name(),
+                field.data_type()
+            )));
         }
         let timestamp_format = match options.get("timestamp_format").unwrap_or("rfc3339") {
             "rfc3339" => TimestampFormat::Rfc3339,
@@ -84,7 +88,13 @@ impl JsonDecoder {
             other => return Err(Error::user(format!("`timestamp_format` does not know '{other}'"))),
         };
         let accepts_bare = schema.fields().len() == 1;
-        Ok(Self { general: General::new(&schema), layout: Layout::default(), schema, timestamp_format, accepts_bare })
+        Ok(Self {
+            general: General::new(&schema),
+            layout: Layout::default(),
+            schema,
+            timestamp_format,
+            accepts_bare,
+        })
     }
 
     /// Whether records may be bare scalars. Say so where the needed columns are not all that were declared: the
@@ -117,7 +127,9 @@ impl JsonDecoder {
 }
 
 fn is_bare_scalar(record: &str) -> bool {
-    let first = record.bytes().find(|byte| !matches!(byte, b' ' | b'\n' | b'\r' | b'\t'));
+    let first = record
+        .bytes()
+        .find(|byte| !matches!(byte, b' ' | b'\n' | b'\r' | b'\t'));
     matches!(first, Some(b'"' | b't' | b'f' | b'-' | b'0'..=b'9'))
 }
 
@@ -169,6 +181,10 @@ impl Decoder for JsonDecoder {
                 }
             }
         }
-        Decoded { rows: columns.finish(), record_of_row, bad }
+        Decoded {
+            rows: columns.finish(),
+            record_of_row,
+            bad,
+        }
     }
 }

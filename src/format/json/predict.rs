@@ -42,7 +42,10 @@ impl Layout {
 
     pub fn push(&mut self, before: &str, column: Option<usize>) {
         self.between.extend_from_slice(before.as_bytes());
-        self.values.push(ValueLayout { between_end: self.between.len(), column });
+        self.values.push(ValueLayout {
+            between_end: self.between.len(),
+            column,
+        });
     }
 
     pub fn push_missing(&mut self, column: usize) {

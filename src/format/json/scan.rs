@@ -109,7 +109,11 @@ pub struct Scanner<'a> {
 
 impl<'a> Scanner<'a> {
     pub fn new(text: &'a str) -> Self {
-        Self { text, bytes: text.as_bytes(), at: 0 }
+        Self {
+            text,
+            bytes: text.as_bytes(),
+            at: 0,
+        }
     }
 
     #[inline(always)]
@@ -155,7 +159,11 @@ impl<'a> Scanner<'a> {
     /// The flaw that something else stands here than `what`.
     #[cold]
     pub fn expected(&self, what: &'static str) -> Flaw {
-        self.flaw(if self.at_end() { FlawKind::End } else { FlawKind::Expected(what) })
+        self.flaw(if self.at_end() {
+            FlawKind::End
+        } else {
+            FlawKind::Expected(what)
+        })
     }
 
     #[cold]
@@ -166,7 +174,11 @@ impl<'a> Scanner<'a> {
     /// Steps over `true`, `false` or `null`.
     #[inline(always)]
     pub fn literal(&mut self, word: &'static str) -> Result<(), Flaw> {
-        if self.take(word.as_bytes()) { Ok(()) } else { Err(self.expected(word)) }
+        if self.take(word.as_bytes()) {
+            Ok(())
+        } else {
+            Err(self.expected(word))
+        }
     }
 
     /// A string; the opening quote stands here.
@@ -183,7 +195,11 @@ impl<'a> Scanner<'a> {
                     // Both ends are ASCII quotes, so they lie between characters.
                     let raw = &self.text[start..self.at];
                     self.at += 1;
-                    return Ok(Quoted { raw, start, has_escapes });
+                    return Ok(Quoted {
+                        raw,
+                        start,
+                        has_escapes,
+                    });
                 }
                 Some(b'\\') => {
                     has_escapes = true;
@@ -370,7 +386,8 @@ impl Number<'_> {
             // A double that is not half-way between two floats lies on the same side of every half-way point as the
             // decimal does, so rounding twice is rounding once. Below the normal floats the half-way points differ.
             Some(double)
-                if double.to_bits() & BELOW != HALF_WAY && (double == 0.0 || f64::from(f32::MIN_POSITIVE) <= double.abs()) =>
+                if double.to_bits() & BELOW != HALF_WAY
+                    && (double == 0.0 || f64::from(f32::MIN_POSITIVE) <= double.abs()) =>
             {
                 double as f32
             }
@@ -383,15 +400,19 @@ impl Number<'_> {
     #[inline(always)]
     fn short_double(&self) -> Option<f64> {
         const POWERS: [f64; 23] = [
-            1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
-            1e21, 1e22,
+            1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18,
+            1e19, 1e20, 1e21, 1e22,
         ];
         if !self.is_exact || 1 << 53 < self.mantissa || !(-22..=22).contains(&self.exponent) {
             return None;
         }
         let power = POWERS[self.exponent.unsigned_abs() as usize];
         let mantissa = self.mantissa as f64;
-        let size = if self.exponent < 0 { mantissa / power } else { mantissa * power };
+        let size = if self.exponent < 0 {
+            mantissa / power
+        } else {
+            mantissa * power
+        };
         Some(if self.is_negative { -size } else { size })
     }
 }
@@ -411,7 +432,10 @@ fn digit_run(bytes: &[u8], mut at: usize, mantissa: &mut u64) -> usize {
 }
 
 fn hex4(bytes: &[u8]) -> Option<u32> {
-    bytes.get(..4)?.iter().try_fold(0, |unit, byte| Some(unit << 4 | char::from(*byte).to_digit(16)?))
+    bytes
+        .get(..4)?
+        .iter()
+        .try_fold(0, |unit, byte| Some(unit << 4 | char::from(*byte).to_digit(16)?))
 }
 
 /// How many bytes stand before the first quote, backslash or control character; eight at a time.
@@ -464,8 +488,16 @@ mod tests {
             ("-0.0", "the sign of zero stays"),
             ("12345678901234567890123", "more digits than fit"),
         ] {
-            assert_eq!(number(text).float().to_bits(), text.parse::<f32>().unwrap().to_bits(), "{text}: {why}");
-            assert_eq!(number(text).double().to_bits(), text.parse::<f64>().unwrap().to_bits(), "{text}: {why}");
+            assert_eq!(
+                number(text).float().to_bits(),
+                text.parse::<f32>().unwrap().to_bits(),
+                "{text}: {why}"
+            );
+            assert_eq!(
+                number(text).double().to_bits(),
+                text.parse::<f64>().unwrap().to_bits(),
+                "{text}: {why}"
+            );
         }
     }
 
@@ -478,7 +510,11 @@ mod tests {
                 assert_eq!(plain_length(&bytes), before, "{special} after {before}");
             }
         }
-        assert_eq!(plain_length("é\u{7f} !#[]~".as_bytes()), 9, "only quote, backslash and what is below a space is special");
+        assert_eq!(
+            plain_length("é\u{7f} !#[]~".as_bytes()),
+            9,
+            "only quote, backslash and what is below a space is special"
+        );
     }
 
     proptest! {

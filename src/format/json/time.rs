@@ -19,7 +19,9 @@ pub enum NoTime {
 #[inline(always)]
 pub fn parse_timestamp(text: &[u8]) -> Result<i64, NoTime> {
     // 2024-01-02T03:04:05
-    let Some((fixed, mut rest)) = text.split_first_chunk::<19>() else { return Err(NoTime::Form) };
+    let Some((fixed, mut rest)) = text.split_first_chunk::<19>() else {
+        return Err(NoTime::Form);
+    };
     if !matches!(fixed[10], b'T' | b't' | b' ') || fixed[13] != b':' || fixed[16] != b':' {
         return Err(NoTime::Form);
     }
@@ -124,7 +126,11 @@ pub fn write_days(days: i64, out: &mut Vec<u8>) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     let ([m, mm], [d, dd]) = (two(month), two(day));
     if let 0..=9999 = year {
@@ -153,13 +159,33 @@ mod tests {
     fn times_are_read_as_rfc_3339_says() {
         for (text, expected, why) in [
             ("1970-01-01T00:00:00Z", Ok(0), "the beginning"),
-            ("1969-12-31T23:59:59.5Z", Ok(-500_000_000), "before it, fractions still point forward"),
+            (
+                "1969-12-31T23:59:59.5Z",
+                Ok(-500_000_000),
+                "before it, fractions still point forward",
+            ),
             ("2024-02-29T00:00:00Z", Ok(1_709_164_800_000_000_000), "a leap day"),
-            ("2024-01-02T03:04:05+02:30", Ok(1_704_155_645_000_000_000), "ahead of UTC is earlier in UTC"),
-            ("2024-01-01T00:00:00-00:01", Ok(1_704_067_260_000_000_000), "behind UTC is later in UTC"),
-            ("2024-01-01 00:00:00.123456789", Ok(1_704_067_200_123_456_789), "a space, no zone: UTC"),
+            (
+                "2024-01-02T03:04:05+02:30",
+                Ok(1_704_155_645_000_000_000),
+                "ahead of UTC is earlier in UTC",
+            ),
+            (
+                "2024-01-01T00:00:00-00:01",
+                Ok(1_704_067_260_000_000_000),
+                "behind UTC is later in UTC",
+            ),
+            (
+                "2024-01-01 00:00:00.123456789",
+                Ok(1_704_067_200_123_456_789),
+                "a space, no zone: UTC",
+            ),
             ("2024-01-01t00:00:00z", Ok(1_704_067_200_000_000_000), "small letters"),
-            ("2024-01-01T00:00:00.1000000000Z", Ok(1_704_067_200_100_000_000), "zeros beyond nanoseconds change nothing"),
+            (
+                "2024-01-01T00:00:00.1000000000Z",
+                Ok(1_704_067_200_100_000_000),
+                "zeros beyond nanoseconds change nothing",
+            ),
             ("2262-04-11T23:47:16.854775807Z", Ok(i64::MAX), "the last nanosecond"),
             ("2262-04-11T23:47:16.854775808Z", Err(NoTime::OutOfRange), "one more"),
             ("1677-09-21T00:12:43.145224192Z", Ok(i64::MIN), "the first nanosecond"),
@@ -169,9 +195,17 @@ mod tests {
             ("2024-01-01T24:00:00Z", Err(NoTime::Form), "the day ends before 24"),
             ("2016-12-31T23:59:60Z", Err(NoTime::Form), "a leap second"),
             ("2024-01-01T00:00:00.Z", Err(NoTime::Form), "a point without a fraction"),
-            ("2024-01-01T00:00:00.1234567891Z", Err(NoTime::Form), "finer than a nanosecond"),
+            (
+                "2024-01-01T00:00:00.1234567891Z",
+                Err(NoTime::Form),
+                "finer than a nanosecond",
+            ),
             ("2024-01-01T00:00Z", Err(NoTime::Form), "no seconds"),
-            ("2024-01-01T00:00:00+0100", Err(NoTime::Form), "an offset without its colon"),
+            (
+                "2024-01-01T00:00:00+0100",
+                Err(NoTime::Form),
+                "an offset without its colon",
+            ),
             ("2024-01-01T00:00:00+24:00", Err(NoTime::Form), "an offset of a day"),
             ("2024-01-01T00:00:00Zx", Err(NoTime::Form), "something behind"),
             ("2024-01-01", Err(NoTime::Form), "a day is no time"),

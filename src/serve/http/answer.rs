@@ -74,8 +74,19 @@ impl Rendering {
         Ok(response)
     }
 
-    async fn collect(self, mut answer: Answer, limit: Option<usize>, watch: Stopwatch) -> Result<(Vec<u8>, bool), Refusal> {
-        let mut rows = JsonRows::new(&answer.schema, self.shape, self.time, limit.unwrap_or(usize::MAX), limits::JSON_BYTES_MAX);
+    async fn collect(
+        self,
+        mut answer: Answer,
+        limit: Option<usize>,
+        watch: Stopwatch,
+    ) -> Result<(Vec<u8>, bool), Refusal> {
+        let mut rows = JsonRows::new(
+            &answer.schema,
+            self.shape,
+            self.time,
+            limit.unwrap_or(usize::MAX),
+            limits::JSON_BYTES_MAX,
+        );
         while !rows.is_truncated
             && let Some(batch) = answer.rows.next().await
         {
@@ -90,24 +101,44 @@ impl Rendering {
 
     /// Runs up to the first batch, so that a query that fails at once fails with a status.
     async fn stream(self, mut answer: Answer) -> Result<Body, Refusal> {
-        let first = answer.rows.next().await.transpose().map_err(|error| Refusal::of_stream(error, &answer.query_id))?;
+        let first = answer
+            .rows
+            .next()
+            .await
+            .transpose()
+            .map_err(|error| Refusal::of_stream(error, &answer.query_id))?;
         let mut encoder = StreamEncoder::new(self.format, self.time, &answer.schema)?;
         let mut head = encoder.start()?;
         let mut first = first.map(|batch| (batch.slice(0, batch.num_rows().min(STEP_ROWS)), batch));
         if let Some((step, _)) = &first {
             head.extend(encoder.rows(step)?);
         }
-        let rest = first.take().map(|(step, batch)| batch.slice(step.num_rows(), batch.num_rows() - step.num_rows()));
+        let rest = first
+            .take()
+            .map(|(step, batch)| batch.slice(step.num_rows(), batch.num_rows() - step.num_rows()));
         let (sender, mut receiver) = mpsc::channel(1);
         let rows = stream::iter(rest.map(Ok)).chain(answer.rows);
-        tokio::spawn(pump(Box::pin(rows), encoder, Bytes::from(head), answer.query_id, sender));
-        Ok(Body::from_stream(stream::poll_fn(move |context| receiver.poll_recv(context))))
+        tokio::spawn(pump(
+            Box::pin(rows),
+            encoder,
+            Bytes::from(head),
+            answer.query_id,
+            sender,
+        ));
+        Ok(Body::from_stream(stream::poll_fn(move |context| {
+            receiver.poll_recv(context)
+        })))
     }
 }
 
 /// Encodes batch after batch until the rows end, the reader leaves or takes nothing for too long. Dropping `rows` ends the query.
-async fn pump<S>(mut rows: S, mut encoder: StreamEncoder, head: Bytes, query_id: String, sender: mpsc::Sender<io::Result<Bytes>>)
-where
+async fn pump<S>(
+    mut rows: S,
+    mut encoder: StreamEncoder,
+    head: Bytes,
+    query_id: String,
+    sender: mpsc::Sender<io::Result<Bytes>>,
+) where
     S: stream::Stream<Item = datafusion::common::Result<RecordBatch>> + Send + Unpin + 'static,
 {
     let send = async |part: io::Result<Bytes>| {
@@ -189,9 +220,22 @@ struct JsonRows {
 
 impl JsonRows {
     fn new(schema: &SchemaRef, shape: Shape, time: TimeFormat, rows_max: usize, bytes_max: usize) -> Self {
-        let parts = if shape == Shape::Columns { schema.fields().len() } else { 1 };
+        let parts = if shape == Shape::Columns {
+            schema.fields().len()
+        } else {
+            1
+        };
         let schema = Arc::clone(schema);
-        Self { shape, time, rows_max, bytes_max, schema, parts: vec![Vec::new(); parts], row_count: 0, is_truncated: false }
+        Self {
+            shape,
+            time,
+            rows_max,
+            bytes_max,
+            schema,
+            parts: vec![Vec::new(); parts],
+            row_count: 0,
+            is_truncated: false,
+        }
     }
 
     fn push(&mut self, batch: &RecordBatch) -> Result<()> {
@@ -221,12 +265,21 @@ impl JsonRows {
 
     fn finish(self, elapsed_ms: u64, query_id: String) -> Vec<u8> {
         let plain = "plain data";
-        let end = dto::AnswerEnd { row_count: self.row_count, truncated: self.is_truncated, elapsed_ms, query_id };
+        let end = dto::AnswerEnd {
+            row_count: self.row_count,
+            truncated: self.is_truncated,
+            elapsed_ms,
+            query_id,
+        };
         let end = serde_json::to_vec(&end).expect(plain);
         let mut out = Vec::with_capacity(self.parts.iter().map(Vec::len).sum::<usize>() + 1_024);
         out.extend_from_slice(b"{\"columns\":");
         out.extend(serde_json::to_vec(&dto::Column::all_of(&self.schema)).expect(plain));
-        out.extend_from_slice(if self.shape == Shape::Columns { b",\"data\":[" } else { b",\"rows\":[" });
+        out.extend_from_slice(if self.shape == Shape::Columns {
+            b",\"data\":["
+        } else {
+            b",\"rows\":["
+        });
         for (index, part) in self.parts.iter().enumerate() {
             if self.shape != Shape::Columns {
                 out.extend_from_slice(part);
@@ -248,8 +301,14 @@ impl JsonRows {
 
 /// Bytes of the streamed formats, part by part.
 enum StreamEncoder {
-    Ndjson { time: TimeFormat },
-    Csv { time: TimeFormat, schema: SchemaRef, is_started: bool },
+    Ndjson {
+        time: TimeFormat,
+    },
+    Csv {
+        time: TimeFormat,
+        schema: SchemaRef,
+        is_started: bool,
+    },
     Arrow(Box<StreamWriter<Vec<u8>>>),
 }
 
@@ -257,7 +316,11 @@ impl StreamEncoder {
     fn new(format: Format, time: TimeFormat, schema: &SchemaRef) -> Result<Self> {
         Ok(match format {
             Format::Ndjson => Self::Ndjson { time },
-            Format::Csv => Self::Csv { time, schema: Arc::clone(schema), is_started: false },
+            Format::Csv => Self::Csv {
+                time,
+                schema: Arc::clone(schema),
+                is_started: false,
+            },
             Format::Arrow => Self::Arrow(Box::new(StreamWriter::try_new(Vec::new(), schema).map_err(bug)?)),
             Format::Json => return Err(Error::bug("JSON is not streamed")),
         })
@@ -314,16 +377,23 @@ impl StreamEncoder {
 
 /// Columns that CSV has no form for, or another one than our JSON, become text: times, binary, lists, structs.
 fn as_csv_columns(batch: &RecordBatch, time: TimeFormat) -> Result<RecordBatch> {
-    let columns = batch.schema_ref().fields().iter().zip(batch.columns()).map(|(field, array)| {
-        let data_type = array.data_type();
-        let needs_text =
-            data_type.is_nested() || data_type.is_temporal() || data_type.is_binary() || matches!(data_type, DataType::FixedSizeBinary(_));
-        if !needs_text {
-            return Ok((Arc::clone(field), Arc::clone(array)));
-        }
-        let text: ArrayRef = Arc::new(text_column(array, time)?);
-        Ok((Arc::new(Field::new(field.name(), DataType::Utf8, true)), text))
-    });
+    let columns = batch
+        .schema_ref()
+        .fields()
+        .iter()
+        .zip(batch.columns())
+        .map(|(field, array)| {
+            let data_type = array.data_type();
+            let needs_text = data_type.is_nested()
+                || data_type.is_temporal()
+                || data_type.is_binary()
+                || matches!(data_type, DataType::FixedSizeBinary(_));
+            if !needs_text {
+                return Ok((Arc::clone(field), Arc::clone(array)));
+            }
+            let text: ArrayRef = Arc::new(text_column(array, time)?);
+            Ok((Arc::new(Field::new(field.name(), DataType::Utf8, true)), text))
+        });
     let (fields, columns): (Vec<_>, Vec<_>) = columns.collect::<Result<Vec<_>>>()?.into_iter().unzip();
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options).map_err(bug)
@@ -350,19 +420,30 @@ mod tests {
     fn batch(numbers: &[i64]) -> RecordBatch {
         let names = StringArray::from_iter_values(numbers.iter().map(|number| format!("n\"{number}")));
         let times = TimestampMillisecondArray::from_iter_values(numbers.iter().copied());
-        let columns: Vec<(&str, ArrayRef)> =
-            vec![("number", Arc::new(Int64Array::from(numbers.to_vec()))), ("name", Arc::new(names)), ("at", Arc::new(times))];
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("number", Arc::new(Int64Array::from(numbers.to_vec()))),
+            ("name", Arc::new(names)),
+            ("at", Arc::new(times)),
+        ];
         RecordBatch::try_from_iter(columns).unwrap()
     }
 
     fn answer(rows: Vec<datafusion::common::Result<RecordBatch>>) -> Answer {
         let schema = batch(&[]).schema();
         let rows = RecordBatchStreamAdapter::new(Arc::clone(&schema), stream::iter(rows));
-        Answer { query_id: "q-000001".into(), schema, rows: Box::pin(rows) }
+        Answer {
+            query_id: "q-000001".into(),
+            schema,
+            rows: Box::pin(rows),
+        }
     }
 
     fn rendering(format: Format) -> Rendering {
-        Rendering { format, shape: Shape::Arrays, time: TimeFormat::Rfc3339 }
+        Rendering {
+            format,
+            shape: Shape::Arrays,
+            time: TimeFormat::Rfc3339,
+        }
     }
 
     fn failure() -> DataFusionError {
@@ -380,7 +461,10 @@ mod tests {
 
     async fn json_of(rendering: Rendering, rows: &[&[i64]], limit: Option<usize>) -> (Value, String) {
         let rows = rows.iter().map(|numbers| Ok(batch(numbers))).collect();
-        let response = rendering.respond(answer(rows), limit, Stopwatch::start()).await.unwrap();
+        let response = rendering
+            .respond(answer(rows), limit, Stopwatch::start())
+            .await
+            .unwrap();
         let truncated = response.headers()["zeta-truncated"].to_str().unwrap().to_owned();
         assert_eq!(response.headers()["zeta-query-id"], "q-000001");
         assert_eq!(response.headers()[header::VARY], "Accept, Accept-Encoding");
@@ -398,26 +482,48 @@ mod tests {
             body[name] = rows;
             body
         };
-        let arrays = json!([[1, "n\"1", "1970-01-01T00:00:00.001Z"], [2, "n\"2", "1970-01-01T00:00:00.002Z"]]);
+        let arrays = json!([
+            [1, "n\"1", "1970-01-01T00:00:00.001Z"],
+            [2, "n\"2", "1970-01-01T00:00:00.002Z"]
+        ]);
         let (body, _) = json_of(rendering(Format::Json), &[&[1], &[], &[2]], None).await;
         assert_eq!(body, end(arrays, "rows", 2));
-        let objects = Rendering { shape: Shape::Objects, time: TimeFormat::Millis, ..rendering(Format::Json) };
+        let objects = Rendering {
+            shape: Shape::Objects,
+            time: TimeFormat::Millis,
+            ..rendering(Format::Json)
+        };
         let (body, _) = json_of(objects, &[&[1]], None).await;
         assert_eq!(body, end(json!([{"number": 1, "name": "n\"1", "at": 1}]), "rows", 1));
-        let data = Rendering { shape: Shape::Columns, time: TimeFormat::Millis, ..rendering(Format::Json) };
+        let data = Rendering {
+            shape: Shape::Columns,
+            time: TimeFormat::Millis,
+            ..rendering(Format::Json)
+        };
         let (body, _) = json_of(data, &[&[1], &[2]], None).await;
         assert_eq!(body, end(json!([[1, 2], ["n\"1", "n\"2"], [1, 2]]), "data", 2));
         let (body, _) = json_of(data, &[], None).await;
-        assert_eq!(body, end(json!([[], [], []]), "data", 0), "a column without rows is there too");
+        assert_eq!(
+            body,
+            end(json!([[], [], []]), "data", 0),
+            "a column without rows is there too"
+        );
     }
 
     #[tokio::test]
     async fn an_answer_says_whether_it_was_cut() {
-        for (rows, limit, count, truncated) in
-            [(&[&[1, 2][..], &[3]][..], 3, 3, "false"), (&[&[1, 2], &[3]], 2, 2, "true"), (&[&[1]], 0, 0, "true"), (&[], 0, 0, "false")]
-        {
+        for (rows, limit, count, truncated) in [
+            (&[&[1, 2][..], &[3]][..], 3, 3, "false"),
+            (&[&[1, 2], &[3]], 2, 2, "true"),
+            (&[&[1]], 0, 0, "true"),
+            (&[], 0, 0, "false"),
+        ] {
             let (body, header) = json_of(rendering(Format::Json), rows, Some(limit)).await;
-            assert_eq!((body["row_count"].as_u64(), header.as_str()), (Some(count), truncated), "{rows:?} {limit}");
+            assert_eq!(
+                (body["row_count"].as_u64(), header.as_str()),
+                (Some(count), truncated),
+                "{rows:?} {limit}"
+            );
             assert_eq!(body["truncated"], json!(truncated == "true"));
         }
     }
@@ -433,20 +539,32 @@ mod tests {
     async fn streamed_formats_carry_all_rows() {
         let many: Vec<i64> = (0..20_000).collect();
         let rows = || answer(vec![Ok(batch(&many)), Ok(batch(&[])), Ok(batch(&[-1]))]);
-        let response = rendering(Format::Ndjson).respond(rows(), None, Stopwatch::start()).await.unwrap();
+        let response = rendering(Format::Ndjson)
+            .respond(rows(), None, Stopwatch::start())
+            .await
+            .unwrap();
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/x-ndjson");
         let text = String::from_utf8(bytes(response).await.unwrap()).unwrap();
         let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 20_001);
-        assert_eq!(lines[20_000], json!({"number": -1, "name": "n\"-1", "at": "1969-12-31T23:59:59.999Z"}));
+        assert_eq!(
+            lines[20_000],
+            json!({"number": -1, "name": "n\"-1", "at": "1969-12-31T23:59:59.999Z"})
+        );
 
-        let response = rendering(Format::Csv).respond(rows(), None, Stopwatch::start()).await.unwrap();
+        let response = rendering(Format::Csv)
+            .respond(rows(), None, Stopwatch::start())
+            .await
+            .unwrap();
         let text = String::from_utf8(bytes(response).await.unwrap()).unwrap();
         assert_eq!(text.lines().next(), Some("number,name,at"));
         assert_eq!(text.lines().last(), Some("-1,\"n\"\"-1\",1969-12-31T23:59:59.999Z"));
         assert_eq!(text.lines().count(), 20_002, "one header");
 
-        let response = rendering(Format::Arrow).respond(rows(), None, Stopwatch::start()).await.unwrap();
+        let response = rendering(Format::Arrow)
+            .respond(rows(), None, Stopwatch::start())
+            .await
+            .unwrap();
         let reader = StreamReader::try_new(std::io::Cursor::new(bytes(response).await.unwrap()), None).unwrap();
         assert_eq!(reader.schema(), batch(&[]).schema());
         let count: usize = reader.map(|batch| batch.unwrap().num_rows()).sum();
@@ -455,9 +573,15 @@ mod tests {
 
     #[tokio::test]
     async fn an_empty_answer_still_says_its_columns() {
-        let response = rendering(Format::Csv).respond(answer(vec![]), None, Stopwatch::start()).await.unwrap();
+        let response = rendering(Format::Csv)
+            .respond(answer(vec![]), None, Stopwatch::start())
+            .await
+            .unwrap();
         assert_eq!(bytes(response).await.unwrap(), b"number,name,at\n");
-        let response = rendering(Format::Arrow).respond(answer(vec![]), None, Stopwatch::start()).await.unwrap();
+        let response = rendering(Format::Arrow)
+            .respond(answer(vec![]), None, Stopwatch::start())
+            .await
+            .unwrap();
         let reader = StreamReader::try_new(std::io::Cursor::new(bytes(response).await.unwrap()), None).unwrap();
         assert_eq!((reader.schema(), reader.count()), (batch(&[]).schema(), 0));
     }
@@ -465,23 +589,42 @@ mod tests {
     #[tokio::test]
     async fn a_query_that_fails_at_once_fails_with_a_status() {
         for format in [Format::Json, Format::Ndjson, Format::Csv, Format::Arrow] {
-            let refusal = rendering(format).respond(answer(vec![Err(failure())]), None, Stopwatch::start()).await.unwrap_err();
-            assert_eq!(refusal.into_response().status(), StatusCode::UNPROCESSABLE_ENTITY, "{format:?}");
+            let refusal = rendering(format)
+                .respond(answer(vec![Err(failure())]), None, Stopwatch::start())
+                .await
+                .unwrap_err();
+            assert_eq!(
+                refusal.into_response().status(),
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "{format:?}"
+            );
         }
     }
 
     #[tokio::test]
     async fn a_query_that_fails_later_ends_ndjson_with_a_line_and_breaks_off_the_others() {
         let failing = || answer(vec![Ok(batch(&[1])), Err(failure())]);
-        let response = rendering(Format::Ndjson).respond(failing(), None, Stopwatch::start()).await.unwrap();
+        let response = rendering(Format::Ndjson)
+            .respond(failing(), None, Stopwatch::start())
+            .await
+            .unwrap();
         let text = String::from_utf8(bytes(response).await.unwrap()).unwrap();
         let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
-        assert_eq!((&last["error"]["status"], &last["error"]["query_id"]), (&json!(422), &json!("q-000001")));
+        assert_eq!(
+            (&last["error"]["status"], &last["error"]["query_id"]),
+            (&json!(422), &json!("q-000001"))
+        );
         for format in [Format::Csv, Format::Arrow] {
-            let response = rendering(format).respond(failing(), None, Stopwatch::start()).await.unwrap();
+            let response = rendering(format)
+                .respond(failing(), None, Stopwatch::start())
+                .await
+                .unwrap();
             assert!(bytes(response).await.is_err(), "{format:?}");
         }
-        let refusal = rendering(Format::Json).respond(failing(), None, Stopwatch::start()).await.unwrap_err();
+        let refusal = rendering(Format::Json)
+            .respond(failing(), None, Stopwatch::start())
+            .await
+            .unwrap_err();
         assert_eq!(refusal.status(), 422, "nothing was sent yet");
     }
 
@@ -498,8 +641,15 @@ mod tests {
         let endless = stream::unfold(guard, |guard| async move { Some((Ok(batch(&[1])), guard)) });
         let schema = batch(&[]).schema();
         let rows = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), endless));
-        let answer = Answer { query_id: "q-1".into(), schema, rows };
-        let response = rendering(Format::Ndjson).respond(answer, None, Stopwatch::start()).await.unwrap();
+        let answer = Answer {
+            query_id: "q-1".into(),
+            schema,
+            rows,
+        };
+        let response = rendering(Format::Ndjson)
+            .respond(answer, None, Stopwatch::start())
+            .await
+            .unwrap();
         drop(response);
         dropped.await.expect("the rows are dropped");
     }
@@ -507,11 +657,22 @@ mod tests {
     #[test]
     fn csv_has_text_for_what_it_has_no_form_for() {
         let columns: Vec<(&str, ArrayRef)> = vec![
-            ("list", Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1), None]), None]))),
-            ("bytes", Arc::new(arrow::array::BinaryArray::from(vec![b"\xff".as_slice(), b""]))),
+            (
+                "list",
+                Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>([
+                    Some(vec![Some(1), None]),
+                    None,
+                ])),
+            ),
+            (
+                "bytes",
+                Arc::new(arrow::array::BinaryArray::from(vec![b"\xff".as_slice(), b""])),
+            ),
             ("number", Arc::new(Float64Array::from(vec![0.5, 2.0]))),
         ];
-        let batch = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true))).unwrap();
+        let batch =
+            RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true)))
+                .unwrap();
         let mut encoder = StreamEncoder::new(Format::Csv, TimeFormat::Rfc3339, &batch.schema()).unwrap();
         let text = String::from_utf8(encoder.rows(&batch).unwrap()).unwrap();
         assert_eq!(text, "list,bytes,number\n\"[1,null]\",/w==,0.5\n,,2.0\n");

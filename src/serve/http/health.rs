@@ -22,12 +22,25 @@ pub async fn livez() -> &'static str {
 pub async fn readyz(State(app): State<Arc<App>>) -> Response {
     let checks: Vec<_> = app.engine.sources().iter().map(check).collect();
     let ready = !app.closing.is_cancelled() && checks.iter().all(|check| check.ok);
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, [(header::CACHE_CONTROL, "no-store")], Json(dto::Ready { ready, checks })).into_response()
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (
+        status,
+        [(header::CACHE_CONTROL, "no-store")],
+        Json(dto::Ready { ready, checks }),
+    )
+        .into_response()
 }
 
 pub async fn metrics(State(app): State<Arc<App>>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.engine.metrics().text()).into_response()
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        app.engine.metrics().text(),
+    )
+        .into_response()
 }
 
 fn check(source: &SourceStatus) -> dto::Check {

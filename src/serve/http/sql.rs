@@ -21,7 +21,12 @@ use super::{answer::Rendering, read_body};
 const PARAMETERS: [&str; 6] = ["q", "format", "limit", "shape", "time", "timeout_ms"];
 
 /// Takes any statement, as JSON or as bare text.
-pub async fn run(State(app): State<Arc<App>>, RawQuery(query): RawQuery, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
+pub async fn run(
+    State(app): State<Arc<App>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
     // A form of any page may post text/plain to us: a statement can change things, so we look where it comes from.
     origin::check(&headers, &app.allowed_origins)?;
     let body = read_body(&headers, body).await?;
@@ -30,46 +35,91 @@ pub async fn run(State(app): State<Arc<App>>, RawQuery(query): RawQuery, headers
 }
 
 /// Takes `q`, which may only read: an address is followed by anyone.
-pub async fn read(State(app): State<Arc<App>>, RawQuery(query): RawQuery, headers: HeaderMap) -> Result<Response, Response> {
+pub async fn read(
+    State(app): State<Arc<App>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Response> {
     let mut params = Params::parse(query.as_deref());
     let sql = params.take("q").map_err(IntoResponse::into_response)?;
-    let sql = sql.ok_or_else(|| Refusal::parameter("q is missing").help("GET /api/v1/sql?q=SELECT …").into_response())?;
+    let sql = sql.ok_or_else(|| {
+        Refusal::parameter("q is missing")
+            .help("GET /api/v1/sql?q=SELECT …")
+            .into_response()
+    })?;
     if !only_reads(&sql) {
         let refusal = Refusal::method_not_allowed("GET only reads").help("send the statement with POST");
         return Err(([(header::ALLOW, "POST")], refusal).into_response());
     }
-    let body = SqlBody { sql, ..SqlBody::default() };
-    answer(&app, &headers, params, body).await.map_err(IntoResponse::into_response)
+    let body = SqlBody {
+        sql,
+        ..SqlBody::default()
+    };
+    answer(&app, &headers, params, body)
+        .await
+        .map_err(IntoResponse::into_response)
 }
 
 async fn answer(app: &App, headers: &HeaderMap, mut params: Params, body: SqlBody) -> Result<Response, Refusal> {
     let watch = Stopwatch::start();
     let format = negotiate(headers, params.take("format")?.as_deref())?;
-    let rendering = Rendering { format, shape: params.take_shape(format)?, time: params.take_time_format(format)? };
+    let rendering = Rendering {
+        format,
+        shape: params.take_shape(format)?,
+        time: params.take_time_format(format)?,
+    };
     let limit = params.take_number("limit")?.or(body.limit);
     let timeout_ms = params.take_number("timeout_ms")?.or(body.timeout_ms);
     params.finish(&PARAMETERS)?;
     if timeout_ms == Some(0) {
         return Err(Refusal::parameter("timeout_ms is at least 1"));
     }
-    let timeout = timeout_ms.map_or(limits::QUERY_TIMEOUT, Duration::from_millis).min(limits::QUERY_TIMEOUT);
+    let timeout = timeout_ms
+        .map_or(limits::QUERY_TIMEOUT, Duration::from_millis)
+        .min(limits::QUERY_TIMEOUT);
     if limits::SQL_BYTES_MAX < body.sql.len() {
-        return Err(Refusal::too_large(format!("a statement has at most {} bytes", limits::SQL_BYTES_MAX)));
+        return Err(Refusal::too_large(format!(
+            "a statement has at most {} bytes",
+            limits::SQL_BYTES_MAX
+        )));
     }
     if body.sql.trim().is_empty() {
         return Err(Refusal::parameter("there is no statement in the request"));
     }
-    let limit = if format.is_streamed() { limit } else { Some(limit.unwrap_or(limits::JSON_ROWS_DEFAULT)) };
+    let limit = if format.is_streamed() {
+        limit
+    } else {
+        Some(limit.unwrap_or(limits::JSON_ROWS_DEFAULT))
+    };
     // One row more than is shown tells whether there are more.
-    let rows_max = if format.is_streamed() { limit } else { limit.map(|limit| limit.saturating_add(1)) };
-    let answer = app.engine.execute(SqlRequest { sql: body.sql, timeout, rows_max }).await?;
+    let rows_max = if format.is_streamed() {
+        limit
+    } else {
+        limit.map(|limit| limit.saturating_add(1))
+    };
+    let answer = app
+        .engine
+        .execute(SqlRequest {
+            sql: body.sql,
+            timeout,
+            rows_max,
+        })
+        .await?;
     rendering.respond(answer, limit, watch).await
 }
 
 /// Reads the statement out of a body, by its content type.
 fn statement(headers: &HeaderMap, body: &[u8]) -> Result<SqlBody, Refusal> {
-    let content_type = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("unreadable"));
-    let essence = content_type.unwrap_or("application/sql").split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let content_type = headers
+        .get(header::CONTENT_TYPE)
+        .map(|value| value.to_str().unwrap_or("unreadable"));
+    let essence = content_type
+        .unwrap_or("application/sql")
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
     match essence.as_str() {
         "application/json" => serde_json::from_slice(body).map_err(|error| {
             Refusal::parameter(format!("the body is not a request: {error}"))
@@ -77,11 +127,16 @@ fn statement(headers: &HeaderMap, body: &[u8]) -> Result<SqlBody, Refusal> {
         }),
         "application/sql" | "text/plain" => {
             let sql = std::str::from_utf8(body).map_err(|_| Refusal::parameter("the statement is not UTF-8"))?;
-            Ok(SqlBody { sql: sql.to_owned(), ..SqlBody::default() })
+            Ok(SqlBody {
+                sql: sql.to_owned(),
+                ..SqlBody::default()
+            })
         }
-        other => Err(Refusal::unsupported_media_type(format!("a statement is not sent as {other}"))
-            .help("content types: application/json, application/sql, text/plain")
-            .help("with curl: --header 'Content-Type: application/sql' --data-binary 'SELECT …'")),
+        other => Err(
+            Refusal::unsupported_media_type(format!("a statement is not sent as {other}"))
+                .help("content types: application/json, application/sql, text/plain")
+                .help("with curl: --header 'Content-Type: application/sql' --data-binary 'SELECT …'"),
+        ),
     }
 }
 
@@ -89,7 +144,9 @@ fn statement(headers: &HeaderMap, body: &[u8]) -> Result<SqlBody, Refusal> {
 fn only_reads(text: &str) -> bool {
     let parsed = sql::parse(&SourceText::new("query", text));
     parsed.statements.iter().all(|statement| match statement.kind {
-        StatementKind::Query(_) | StatementKind::Show(_) | StatementKind::Describe(_) | StatementKind::Explain(_) => true,
+        StatementKind::Query(_) | StatementKind::Show(_) | StatementKind::Describe(_) | StatementKind::Explain(_) => {
+            true
+        }
         StatementKind::CreateSource(_)
         | StatementKind::CreateExternalTable(_)
         | StatementKind::CreateView(_)
@@ -114,8 +171,16 @@ mod tests {
     #[test]
     fn a_statement_comes_as_json_or_as_text() {
         let body = of(Some("application/json"), r#"{"sql": "SELECT 1", "limit": 5}"#).unwrap();
-        assert_eq!((body.sql.as_str(), body.limit, body.timeout_ms), ("SELECT 1", Some(5), None));
-        for content_type in [Some("application/sql"), Some("text/plain; charset=utf-8"), Some("TEXT/PLAIN"), None] {
+        assert_eq!(
+            (body.sql.as_str(), body.limit, body.timeout_ms),
+            ("SELECT 1", Some(5), None)
+        );
+        for content_type in [
+            Some("application/sql"),
+            Some("text/plain; charset=utf-8"),
+            Some("TEXT/PLAIN"),
+            None,
+        ] {
             assert_eq!(of(content_type, "SELECT 1").unwrap().sql, "SELECT 1");
         }
     }

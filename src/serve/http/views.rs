@@ -11,7 +11,9 @@ use axum::{
 
 use crate::{
     runtime::{Answer, Engine, PageRequest, RelationInfo, RelationKind, clock::Stopwatch, stream_of},
-    serve::{App, dto, filter::Filter, negotiate::negotiate, panel::panel, params::Params, problem::Refusal, token::Token},
+    serve::{
+        App, dto, filter::Filter, negotiate::negotiate, panel::panel, params::Params, problem::Refusal, token::Token,
+    },
     sql::Emit,
     types::{Error, format_event_time, limits},
 };
@@ -38,7 +40,11 @@ pub async fn rows(
     let relation = find(&app.engine, name)?;
     let mut params = Params::parse(query.as_deref());
     let format = negotiate(&headers, params.take("format")?.as_deref())?;
-    let rendering = Rendering { format, shape: params.take_shape(format)?, time: params.take_time_format(format)? };
+    let rendering = Rendering {
+        format,
+        shape: params.take_shape(format)?,
+        time: params.take_time_format(format)?,
+    };
     let columns = params.take("columns")?;
     let request = page_request(&relation, params)?;
     // Before the page is read: a token may be older than its rows, but never of a later run.
@@ -49,22 +55,49 @@ pub async fn rows(
         None => (page.schema, page.rows),
         Some(names) => {
             let known = || page.schema.fields().iter().map(|field| field.name().as_str());
-            let index = |name: &str| page.schema.index_of(name).map_err(|_| Refusal::unknown_column(name, known().collect::<Vec<_>>()));
-            let indices = names.split(',').map(|name| index(name.trim())).collect::<Result<Vec<_>, _>>()?;
+            let index = |name: &str| {
+                page.schema
+                    .index_of(name)
+                    .map_err(|_| Refusal::unknown_column(name, known().collect::<Vec<_>>()))
+            };
+            let indices = names
+                .split(',')
+                .map(|name| index(name.trim()))
+                .collect::<Result<Vec<_>, _>>()?;
             let bug = |error: arrow::error::ArrowError| Error::bug(error.to_string());
-            let rows = page.rows.iter().map(|rows| rows.project(&indices)).collect::<Result<Vec<_>, _>>().map_err(bug)?;
+            let rows = page
+                .rows
+                .iter()
+                .map(|rows| rows.project(&indices))
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(bug)?;
             (Arc::new(page.schema.project(&indices).map_err(bug)?), rows)
         }
     };
-    let answer = Answer { query_id: page.query_id, rows: stream_of(Arc::clone(&schema), rows), schema };
+    let answer = Answer {
+        query_id: page.query_id,
+        rows: stream_of(Arc::clone(&schema), rows),
+        schema,
+    };
     let mut response = rendering.respond(answer, None, watch).await?;
     let headers = response.headers_mut();
-    headers.insert("zeta-has-more", HeaderValue::from_static(if page.has_more { "true" } else { "false" }));
+    headers.insert(
+        "zeta-has-more",
+        HeaderValue::from_static(if page.has_more { "true" } else { "false" }),
+    );
     if let Some(before) = page.next_before {
-        headers.insert("zeta-next-before", HeaderValue::try_from(format_event_time(before)).expect("digits and signs"));
+        headers.insert(
+            "zeta-next-before",
+            HeaderValue::try_from(format_event_time(before)).expect("digits and signs"),
+        );
     }
     if let Some(generation) = generation {
-        let token = Token { view: relation.name, generation, epoch: page.epoch }.to_string();
+        let token = Token {
+            view: relation.name,
+            generation,
+            epoch: page.epoch,
+        }
+        .to_string();
         headers.insert("zeta-as-of", HeaderValue::try_from(token).expect("base64url"));
     }
     Ok(response)
@@ -75,7 +108,10 @@ fn page_request(relation: &RelationInfo, mut params: Params) -> Result<PageReque
     let (before, after) = (params.take_time("before")?, params.take_time("after")?);
     let limit = params.take_number("limit")?.unwrap_or(limits::PAGE_ROWS_DEFAULT);
     if !(1..=limits::PAGE_ROWS_MAX).contains(&limit) {
-        return Err(Refusal::parameter(format!("limit is from 1 to {}", limits::PAGE_ROWS_MAX)));
+        return Err(Refusal::parameter(format!(
+            "limit is from 1 to {}",
+            limits::PAGE_ROWS_MAX
+        )));
     }
     let equals = params.rest();
     let mut by_column = BTreeMap::<&str, Vec<String>>::new();
@@ -84,7 +120,13 @@ fn page_request(relation: &RelationInfo, mut params: Params) -> Result<PageReque
     }
     // The engine compares; here a mistake is told in the words of the address.
     Filter::new(&relation.schema, by_column)?;
-    Ok(PageRequest { view: relation.name.clone(), equals, before, after, limit })
+    Ok(PageRequest {
+        view: relation.name.clone(),
+        equals,
+        before,
+        after,
+        limit,
+    })
 }
 
 fn find(engine: &Engine, name: Result<Path<String>, PathRejection>) -> Result<RelationInfo, Refusal> {
@@ -192,11 +234,33 @@ mod tests {
 
     #[test]
     fn what_is_not_ours_names_a_column() {
-        let request = page_request(&candles(), Params::parse(Some("symbol=ADA&before=1000&symbol=BTC&limit=7"))).unwrap();
-        assert_eq!(request.equals, [("symbol".into(), "ADA".into()), ("symbol".into(), "BTC".into())]);
-        assert_eq!((request.before, request.after, request.limit), (Some(1_000_000_000), None, 7));
-        for query in ["limit=0", "limit=20001", "before=soon", "volume=much", "window_start=soon"] {
-            assert_eq!(page_request(&candles(), Params::parse(Some(query))).unwrap_err().status(), 400, "{query}");
+        let request = page_request(
+            &candles(),
+            Params::parse(Some("symbol=ADA&before=1000&symbol=BTC&limit=7")),
+        )
+        .unwrap();
+        assert_eq!(
+            request.equals,
+            [("symbol".into(), "ADA".into()), ("symbol".into(), "BTC".into())]
+        );
+        assert_eq!(
+            (request.before, request.after, request.limit),
+            (Some(1_000_000_000), None, 7)
+        );
+        for query in [
+            "limit=0",
+            "limit=20001",
+            "before=soon",
+            "volume=much",
+            "window_start=soon",
+        ] {
+            assert_eq!(
+                page_request(&candles(), Params::parse(Some(query)))
+                    .unwrap_err()
+                    .status(),
+                400,
+                "{query}"
+            );
         }
     }
 }
