@@ -31,7 +31,7 @@ use crate::{
     operator::{Chain, EpochEnd, Flow, LateRows, Output, SplitWatermarks},
     plan::{Catalog, MaterializedDefinition, SourceDefinition, bad_schema, late_schema},
     state::{Checkpoint, CheckpointWriter, Part, Store},
-    types::{Delta, Epoch, EpochPlan, Error, EventTime, Position, Result, SplitId, limits},
+    types::{Delta, Epoch, EpochPlan, Error, EventTime, Position, Result, SplitId, Watermark, limits},
     view::{Change, ChangeLog, Rows, SideRows, consolidate},
 };
 

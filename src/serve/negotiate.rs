@@ -47,7 +47,9 @@ pub fn negotiate(headers: &HeaderMap, format: Option<&str>) -> Result<Format, Re
         Some("csv") => return Ok(Format::Csv),
         Some("arrow") => return Ok(Format::Arrow),
         Some(other) => {
-            return Err(Refusal::parameter(format!("no format named {other}")).help("formats: json, ndjson, csv, arrow"));
+            return Err(
+                Refusal::parameter(format!("no format named {other}")).help("formats: json, ndjson, csv, arrow")
+            );
         }
         None => {}
     }
