@@ -309,7 +309,7 @@ fn a_token_of_another_view_or_run_is_answered_by_a_reset() {
     let zeta = begin();
     zeta.until_source("candles", "the end", |source| source.state() == "finished");
     let token_of = |view: &str| {
-        zeta.get(&format!("/api/v1/views/{view}/rows?limit=1"))
+        zeta.get(&format!("/api/v1/views/{view}/rows?limit=100"))
             .expect(200)
             .header("zeta-as-of")
             .to_owned()
