@@ -95,7 +95,7 @@ impl Engine {
         }
         let has_more = limit < rows.num_rows();
         let rows = match (&info.time, has_more) {
-            (Some(time), true) => whole_times(&rows, time, limit)?,
+            (Some(time), true) => whole_times(&rows, time, limit),
             _ => rows.slice(0, rows.num_rows().min(limit)),
         };
         let rows = match info.time {
@@ -337,24 +337,13 @@ fn conform(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Proble
 }
 
 /// The first rows (newest first), at most `limit`, without a time that goes on behind them: the next page begins before a time.
-/// A single time that fills the whole page is an error, as no page could hold it.
-fn whole_times(rows: &RecordBatch, time: &str, limit: usize) -> Result<RecordBatch, ProblemKind> {
+/// A time that alone fills the page is cut.
+fn whole_times(rows: &RecordBatch, time: &str, limit: usize) -> RecordBatch {
     let times = rows
         .column_by_name(time)
         .and_then(|column| column.as_primitive_opt::<TimestampNanosecondType>().cloned());
-    let Some(times) = times else {
-        return Ok(rows.slice(0, limit));
-    };
-    let cut = (0..=limit)
-        .rev()
-        .find(|row| *row == 0 || times.value(row - 1) != times.value(limit))
-        .unwrap_or(0);
-    match cut {
-        0 => Err(ProblemKind::Parameter(format!(
-            "more than {limit} rows have the same {time}: filter by a key, or raise the limit"
-        ))),
-        cut => Ok(rows.slice(0, cut)),
-    }
+    let whole = times.and_then(|times| (1..=limit).rev().find(|row| times.value(row - 1) != times.value(limit)));
+    rows.slice(0, whole.unwrap_or(limit))
 }
 
 fn reversed(rows: &RecordBatch) -> Result<RecordBatch, ProblemKind> {

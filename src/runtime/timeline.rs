@@ -61,6 +61,8 @@ pub struct Timeline {
     metrics: Arc<Metrics>,
     definition: String,
     rows_since_checkpoint: u64,
+    /// Epochs ran, anew or again, that no checkpoint holds.
+    is_ahead_of_checkpoint: bool,
     plans_to_replay: std::vec::IntoIter<EpochPlan>,
 }
 
@@ -182,6 +184,7 @@ impl Timeline {
             store,
             metrics,
             rows_since_checkpoint: 0,
+            is_ahead_of_checkpoint: false,
             plans_to_replay: Vec::new().into_iter(),
         };
         if let Some(recovered) = recovered {
@@ -276,8 +279,9 @@ impl Timeline {
         self.store.is_some()
     }
 
+    /// Whether a restart would have to run epochs again.
     pub fn has_uncheckpointed_epochs(&self) -> bool {
-        0 < self.store.as_ref().map_or(0, Store::journal_bytes)
+        self.store.is_some() && self.is_ahead_of_checkpoint
     }
 
     /// Runs a plan on its rows: per split of the plan, all its rows in the order of their positions. Nobody sees it yet.
@@ -405,6 +409,7 @@ impl Timeline {
         }
         self.epoch = plan.number;
         self.epoch_time = plan.epoch_time;
+        self.is_ahead_of_checkpoint = true;
         self.metrics
             .epoch_duration_seconds
             .with_label_values(&[&self.source.name])
@@ -528,6 +533,7 @@ impl Timeline {
                 .set((view.chain.memory_bytes() + view.rows.memory_bytes()) as i64);
         }
         self.rows_since_checkpoint = 0;
+        self.is_ahead_of_checkpoint = false;
         let header = Header {
             positions: self.positions.clone(),
             watermarks: self.watermarks.clone(),

@@ -422,7 +422,9 @@ fn run_block(block: &Block, folder: &Path, port: &str, groups: &mut Groups) {
         .iter()
         .any(|word| block.text.contains(word))
     {
-        command.env("KAFKA", &Kafka::shared().brokers);
+        // Documents use the topics that pipelines name, and so do other tests: a broker of their own keeps them apart.
+        static BROKER: std::sync::OnceLock<Kafka> = std::sync::OnceLock::new();
+        command.env("KAFKA", &BROKER.get_or_init(Kafka::start).brokers);
     }
     let mut child = command.spawn().expect("bash starts");
     groups.0.push(child.id());
