@@ -164,6 +164,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::type_complexity, reason = "a case is read where the table stands")]
     fn rows_match_by_the_type_of_the_column() {
         let cases: &[(&[(&str, &[&str])], &[&str], &str)] = &[
             (&[], &["0", "1", "2", "3"], "no condition keeps all"),

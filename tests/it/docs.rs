@@ -266,11 +266,7 @@ impl Reader {
             let told = matches!(statement.kind, StatementKind::Explain(_));
             let rows: Vec<_> = answer.rows.try_collect().await.map_err(|error| error.to_string())?;
             shown = match told {
-                true => rows
-                    .iter()
-                    .flat_map(|rows| lines_of(rows))
-                    .collect::<Vec<_>>()
-                    .join("\n"),
+                true => rows.iter().flat_map(lines_of).collect::<Vec<_>>().join("\n"),
                 false => pretty_format_batches(&rows).expect("rows can be shown").to_string(),
             };
         }

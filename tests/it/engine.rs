@@ -458,7 +458,7 @@ const LIVE_ROWS: usize = 100_000;
 fn live_rows() -> Vec<Vec<Trade>> {
     let trade = |index: usize| Trade {
         symbol: Some((index % 3) as u8),
-        price: (index % 7 != 0).then_some(index as i64 % 1_000),
+        price: (!index.is_multiple_of(7)).then_some(index as i64 % 1_000),
         quantity: Some((index % 11) as f64),
         traded_at: index as i64 * 10_000_000,
     };

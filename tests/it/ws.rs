@@ -1,6 +1,6 @@
 //! WebSocket, by docs/api.md: whoever applies snapshot and deltas by key has the view, however often and slowly they read.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -190,7 +190,7 @@ fn runtime() -> tokio::runtime::Runtime {
         .expect("a runtime")
 }
 
-fn start(file: &std::path::Path, dataset: &PathBuf, how: &str) -> Start {
+fn start(file: &Path, dataset: &Path, how: &str) -> Start {
     Zeta::run(file)
         .env("HISTORY", text(dataset))
         .replay("candles", dataset, how)

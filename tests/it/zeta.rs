@@ -306,7 +306,7 @@ impl Start {
         // A pid alone may by then be somebody else's.
         watch.args([
             "-c",
-            r#"cat >/dev/null; [ "$(cat /proc/$0/comm)" != zeta ] || kill -9 "$0""#,
+            r#"cat >/dev/null; case "$(cat /proc/$0/comm)" in zeta*) kill -9 "$0" ;; esac"#,
             &child.id().to_string(),
         ]);
         let watchdog = Watchdog::start(watch);
