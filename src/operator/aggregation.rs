@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! batch ─▶ evaluate (group keys, arguments, filters) ─▶ GroupTable: key ─▶ group index ─▶ accumulators
-//!                                                          ├─ results()   without losing the state
-//!                                                          └─ state()     rows for a checkpoint
+//!                                                          ├─ into_results()   the values
+//!                                                          └─ into_state()     rows that merge with those of others
 //! ```
 
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, AsArray, BooleanArray, RecordBatch, new_null_array},
+    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, new_null_array},
     compute::take,
     datatypes::{FieldRef, Schema, SchemaRef},
 };
@@ -49,6 +49,14 @@ pub struct Evaluated {
     arguments: Vec<Vec<ArrayRef>>,
     filters: Vec<Option<BooleanArray>>,
     rows: usize,
+}
+
+/// The group columns and the value of every function, a row per group.
+pub struct Results {
+    pub groups: Vec<ArrayRef>,
+    pub values: Vec<ArrayRef>,
+    /// How many groups: there may be no column to tell.
+    pub count: usize,
 }
 
 impl Aggregation {
@@ -128,6 +136,49 @@ impl Aggregation {
         })
     }
 
+    /// Groups without any of their rows.
+    pub fn group_values(&self) -> Result<Option<Box<dyn GroupValues>>> {
+        match self.groups.len() {
+            0 => Ok(None),
+            _ => new_group_values(Arc::clone(&self.group_schema), &GroupOrdering::None)
+                .map(Some)
+                .map_err(failed),
+        }
+    }
+
+    /// The states of several rows per group as one: each part holds state columns and the group of each of its rows. What comes
+    /// first was there first.
+    pub fn merge_states(&self, parts: &[(&[ArrayRef], &[usize])], groups: usize) -> Result<Vec<ArrayRef>> {
+        let mut merged = Vec::with_capacity(self.state_schema.fields().len());
+        for accumulator in &mut self.merged(parts, groups)? {
+            merged.extend(accumulator.state(EmitTo::All).map_err(failed)?);
+        }
+        Ok(merged)
+    }
+
+    /// The value of every function over state columns of a row per group.
+    pub fn evaluate_states(&self, states: &[ArrayRef], groups: usize) -> Result<Vec<ArrayRef>> {
+        let rows: Vec<usize> = (0..groups).collect();
+        self.merged(&[(states, &rows)], groups)?
+            .iter_mut()
+            .map(|accumulator| accumulator.evaluate(EmitTo::All).map_err(failed))
+            .collect()
+    }
+
+    fn merged(&self, parts: &[(&[ArrayRef], &[usize])], groups: usize) -> Result<Vec<Box<dyn GroupsAccumulator>>> {
+        let mut accumulators = self.accumulators()?;
+        for (states, rows) in parts {
+            let mut at = 0;
+            for (accumulator, width) in accumulators.iter_mut().zip(&self.state_widths) {
+                accumulator
+                    .merge_batch(&states[at..at + width], rows, groups)
+                    .map_err(failed)?;
+                at += width;
+            }
+        }
+        Ok(accumulators)
+    }
+
     fn accumulators(&self) -> Result<Vec<Box<dyn GroupsAccumulator>>> {
         self.functions
             .iter()
@@ -199,23 +250,17 @@ pub struct GroupTable {
     accumulators: Vec<Box<dyn GroupsAccumulator>>,
     /// Group of each row of the batch at hand; kept to save the allocation.
     indices: Vec<usize>,
-    /// The group columns as of the last look, as long as no group was added since.
-    keys: Option<Vec<ArrayRef>>,
 }
 
 impl GroupTable {
     pub fn new(aggregation: Arc<Aggregation>) -> Result<Self> {
-        let groups = match aggregation.group_count() {
-            0 => None,
-            _ => Some(new_group_values(Arc::clone(&aggregation.group_schema), &GroupOrdering::None).map_err(failed)?),
-        };
+        let groups = aggregation.group_values()?;
         let accumulators = aggregation.accumulators()?;
         let mut table = Self {
             aggregation,
             groups,
             accumulators,
             indices: Vec::new(),
-            keys: None,
         };
         if table.groups.is_none() {
             // The one group exists before any row. Accumulators learn of it by a row that their filter leaves out: without any
@@ -233,16 +278,18 @@ impl GroupTable {
         Ok(table)
     }
 
-    pub fn aggregation(&self) -> &Aggregation {
-        &self.aggregation
-    }
-
     pub fn len(&self) -> usize {
         self.groups.as_ref().map_or(1, |groups| groups.len())
     }
 
     pub fn update(&mut self, rows: &Evaluated) -> Result<()> {
-        self.intern(&rows.groups, rows.rows)?;
+        match &mut self.groups {
+            Some(groups) => groups.intern(&rows.groups, &mut self.indices).map_err(failed)?,
+            None => {
+                self.indices.clear();
+                self.indices.resize(rows.rows, 0);
+            }
+        }
         let total = self.len();
         for ((accumulator, arguments), filter) in self.accumulators.iter_mut().zip(&rows.arguments).zip(&rows.filters) {
             accumulator
@@ -252,52 +299,27 @@ impl GroupTable {
         Ok(())
     }
 
-    /// The group columns and the value of every function, a row per group in the order of their first rows. The state stays.
-    pub fn results(&mut self) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
-        let state = self.take_state()?;
-        self.merge(&state)?;
-        let mut copy = self.aggregation.accumulators()?;
-        let indices: Vec<usize> = (0..self.len()).collect();
-        let mut at = self.aggregation.group_count();
-        let mut values = Vec::with_capacity(copy.len());
-        for (accumulator, width) in copy.iter_mut().zip(&self.aggregation.state_widths) {
-            accumulator
-                .merge_batch(&state[at..at + width], &indices, self.len())
-                .map_err(failed)?;
-            values.push(accumulator.evaluate(EmitTo::All).map_err(failed)?);
-            at += width;
-        }
-        Ok((state[..self.aggregation.group_count()].to_vec(), values))
-    }
-
-    /// As [`results`](Self::results), for the last time: cheaper, and the state is gone.
-    pub fn into_results(mut self) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
-        let keys = self.take_keys()?;
+    /// In the order of the groups' first rows.
+    pub fn into_results(mut self) -> Result<Results> {
+        let count = self.len();
+        let groups = self.take_keys()?;
         let values = self
             .accumulators
             .iter_mut()
             .map(|accumulator| accumulator.evaluate(EmitTo::All))
-            .collect::<Result<_, _>>();
-        Ok((keys, values.map_err(failed)?))
+            .collect::<Result<_, _>>()
+            .map_err(failed)?;
+        Ok(Results { groups, values, count })
     }
 
-    /// The state as rows of [`Aggregation::state_schema`]; it stays, as if merged anew.
-    pub fn state(&mut self) -> Result<RecordBatch> {
-        let state = self.take_state()?;
-        self.merge(&state)?;
-        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(self.len()));
-        RecordBatch::try_new_with_options(Arc::clone(&self.aggregation.state_schema), state, &options)
-            .map_err(|e| Error::bug(format!("a state does not fit its own schema: {e}")))
-    }
-
-    /// Takes up what [`state`](Self::state) gave, into a fresh table.
-    pub fn restore(&mut self, state: &RecordBatch) -> Result<()> {
-        if state.num_columns() != self.aggregation.state_schema.fields().len() {
-            return Err(Error::state(
-                "the checkpoint of an aggregate has other columns than its definition",
-            ));
+    /// The group columns and the state columns, in the same order.
+    pub fn into_state(mut self) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
+        let keys = self.take_keys()?;
+        let mut states = Vec::with_capacity(self.aggregation.state_schema.fields().len());
+        for accumulator in &mut self.accumulators {
+            states.extend(accumulator.state(EmitTo::All).map_err(failed)?);
         }
-        self.merge(state.columns())
+        Ok((keys, states))
     }
 
     pub fn memory_bytes(&self) -> usize {
@@ -310,75 +332,11 @@ impl GroupTable {
                 .sum::<usize>()
     }
 
-    fn intern(&mut self, keys: &[ArrayRef], rows: usize) -> Result<()> {
-        match &mut self.groups {
-            Some(groups) => {
-                let before = groups.len();
-                groups.intern(keys, &mut self.indices).map_err(failed)?;
-                if before != groups.len() {
-                    self.keys = None;
-                }
-            }
-            None => {
-                self.indices.clear();
-                self.indices.resize(rows, 0);
-            }
-        }
-        Ok(())
-    }
-
-    /// Group columns in the order of group indices; the group values are empty after it.
     fn take_keys(&mut self) -> Result<Vec<ArrayRef>> {
         match &mut self.groups {
-            Some(groups) => {
-                let keys = groups.emit(EmitTo::All).map_err(failed)?;
-                // Keys of several columns stay in its hash table after `emit`, and would be looked up where no group is.
-                groups.clear_shrink(keys.first().map_or(0, |column| column.len()));
-                Ok(keys)
-            }
+            Some(groups) => groups.emit(EmitTo::All).map_err(failed),
             None => Ok(Vec::new()),
         }
-    }
-
-    /// Group and state columns. Accumulators are empty after it, and groups too unless their columns were known.
-    fn take_state(&mut self) -> Result<Vec<ArrayRef>> {
-        let mut columns = match self.keys.take() {
-            Some(keys) => {
-                self.keys = Some(keys.clone());
-                keys
-            }
-            None => self.take_keys()?,
-        };
-        for accumulator in &mut self.accumulators {
-            columns.extend(accumulator.state(EmitTo::All).map_err(failed)?);
-        }
-        Ok(columns)
-    }
-
-    fn merge(&mut self, state: &[ArrayRef]) -> Result<()> {
-        let width = self.aggregation.group_count();
-        let rows = state.first().map_or(1, |column| column.len());
-        match &self.keys {
-            // The groups were left in place: their indices are as they stand.
-            Some(_) => {
-                self.indices.clear();
-                self.indices.extend(0..rows);
-            }
-            None => {
-                self.intern(&state[..width], rows)?;
-                debug_assert!(self.indices.iter().enumerate().all(|(row, group)| row == *group) || width == 0);
-                self.keys = (0 < width).then(|| state[..width].to_vec());
-            }
-        }
-        let total = self.len();
-        let mut at = width;
-        for (accumulator, width) in self.accumulators.iter_mut().zip(&self.aggregation.state_widths) {
-            accumulator
-                .merge_batch(&state[at..at + width], &self.indices, total)
-                .map_err(failed)?;
-            at += width;
-        }
-        Ok(())
     }
 }
 

@@ -8,45 +8,31 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions},
-    compute::{filter_record_batch, kernels::cmp::distinct},
-    datatypes::{DataType, Field, Schema, SchemaRef},
+    array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array},
+    compute::{filter_record_batch, kernels::cmp::distinct, take_record_batch},
+    datatypes::SchemaRef,
 };
 
 use crate::types::{Delta, Error, Result, Watermark};
 
-use super::{Aggregation, EpochEnd, Flow, Operator, Output, aggregation::GroupTable};
+use super::{
+    Aggregation, EpochEnd, Flow, Operator, Output,
+    aggregation::Results,
+    state_table::{StateTable, Touched},
+};
 
 pub struct GroupAggregate {
-    table: GroupTable,
+    table: StateTable,
     schema: SchemaRef,
-    /// The result as it was last handed on, a row per group.
-    emitted: Option<RecordBatch>,
-    is_touched: bool,
 }
 
 impl GroupAggregate {
     /// `schema`: the group columns, then the functions.
     pub fn new(aggregation: Arc<Aggregation>, schema: SchemaRef) -> Result<Self> {
-        let is_global = aggregation.group_count() == 0;
-        // The one row of a result without keys is there before any input.
         Ok(Self {
-            table: GroupTable::new(aggregation)?,
+            table: StateTable::new(aggregation)?,
             schema,
-            emitted: None,
-            is_touched: is_global,
         })
-    }
-
-    fn rows(&mut self) -> Result<RecordBatch> {
-        let (groups, values) = self.table.results()?;
-        let options = RecordBatchOptions::new().with_row_count(Some(self.table.len()));
-        RecordBatch::try_new_with_options(
-            Arc::clone(&self.schema),
-            groups.into_iter().chain(values).collect(),
-            &options,
-        )
-        .map_err(|e| Error::bug(format!("an aggregate's rows do not fit their schema: {e}")))
     }
 }
 
@@ -56,73 +42,80 @@ impl Operator for GroupAggregate {
             return Err(Error::bug("an aggregate over rows that change was planned"));
         }
         let rows = self.table.aggregation().evaluate(&flow.delta.rows)?;
-        self.is_touched = true;
         self.table.update(&rows)
     }
 
     fn on_epoch_end(&mut self, end: EpochEnd, out: &mut Output) -> Result<Watermark> {
-        if std::mem::take(&mut self.is_touched) {
-            let rows = self.rows()?;
-            let delta = changed_rows(&self.schema, self.emitted.as_ref(), &rows)?;
-            self.emitted = Some(rows);
-            out.push(Flow::of(delta));
+        if let Some(touched) = self.table.take_touched()? {
+            let rows = |groups: &[ArrayRef], values: &[ArrayRef], count: usize| {
+                let columns = groups.iter().chain(values).cloned().collect();
+                let options = RecordBatchOptions::new().with_row_count(Some(count));
+                RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)
+                    .map_err(|e| Error::bug(format!("an aggregate's rows do not fit their schema: {e}")))
+            };
+            out.push(Flow::of(touched.delta(&self.schema, rows)?));
         }
         Ok(end.watermark)
     }
 
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
-        let emitted = Schema::new(vec![Field::new("has_emitted", DataType::Int64, false)]);
-        let emitted = RecordBatch::try_new(
-            Arc::new(emitted),
-            vec![Arc::new(Int64Array::from(vec![self.emitted.is_some() as i64]))],
-        );
-        Ok(vec![emitted.map_err(bug)?, self.table.state()?])
+        Ok(vec![self.table.state()?])
     }
 
     fn restore(&mut self, state: Vec<RecordBatch>) -> Result<()> {
-        let [has_emitted, groups] = state.as_slice() else {
+        let [groups] = state.as_slice() else {
             return Err(Error::state(
                 "the checkpoint of an aggregate has other parts than expected",
             ));
         };
-        self.table.restore(groups)?;
-        let has_emitted =
-            arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(has_emitted.column(0)).value(0) == 1;
-        if has_emitted {
-            self.emitted = Some(self.rows()?);
-            self.is_touched = false;
-        }
-        Ok(())
+        self.table.restore(groups)
     }
 
     fn memory_bytes(&self) -> usize {
-        self.table.memory_bytes() + self.emitted.as_ref().map_or(0, RecordBatch::get_array_memory_size)
+        self.table.memory_bytes()
     }
 }
 
-/// From a result to its next version: groups keep their place and are only ever added behind.
-pub(super) fn changed_rows(schema: &SchemaRef, before: Option<&RecordBatch>, after: &RecordBatch) -> Result<Delta> {
-    let Some(before) = before else {
-        return Ok(Delta::append(after.clone()));
-    };
-    let common = before.num_rows();
-    assert!(common <= after.num_rows(), "a group does not go away");
-    let mut is_changed = vec![false; common];
+impl Touched {
+    /// What changed of a result whose rows `rows` makes of group columns and values: groups whose row is as it was are left out.
+    pub(super) fn delta(
+        &self,
+        schema: &SchemaRef,
+        rows: impl Fn(&[ArrayRef], &[ArrayRef], usize) -> Result<RecordBatch>,
+    ) -> Result<Delta> {
+        let Results { groups, values, count } = &self.now;
+        let after = rows(groups, values, *count)?;
+        if self.known.is_empty() {
+            return Ok(Delta::append(after));
+        }
+        let known = UInt32Array::from(self.known.clone());
+        let groups = arrow::compute::take_arrays(groups, &known, None).map_err(bug)?;
+        let before = rows(&groups, &self.values_before, known.len())?;
+        let differs = differing_rows(&before, &take_record_batch(&after, &known).map_err(bug)?)?;
+        let mut is_added = vec![true; *count];
+        for (row, differs) in self.known.iter().zip(&differs) {
+            is_added[*row as usize] = *differs;
+        }
+        let retracted = filter_record_batch(&before, &BooleanArray::from(differs)).map_err(bug)?;
+        let added = filter_record_batch(&after, &BooleanArray::from(is_added)).map_err(bug)?;
+        Ok(Delta::change(schema, &retracted, &added))
+    }
+}
+
+/// Per row whether any of its values is another one; null equals null, and NaN itself.
+fn differing_rows(before: &RecordBatch, after: &RecordBatch) -> Result<Vec<bool>> {
+    let mut is_changed = vec![false; before.num_rows()];
     for (old, new) in before.columns().iter().zip(after.columns()) {
-        let new = new.slice(0, common);
-        let differs = match distinct(old, &new) {
+        let differs = match distinct(old, new) {
             Ok(differs) => differs,
             // Lists and structs have no kernel of their own.
-            Err(_) => nested_distinct(old, &new)?,
+            Err(_) => nested_distinct(old, new)?,
         };
         for (is_changed, differs) in is_changed.iter_mut().zip(differs.values()) {
             *is_changed |= differs;
         }
     }
-    let retracted = filter_record_batch(before, &BooleanArray::from(is_changed.clone())).map_err(bug)?;
-    is_changed.resize(after.num_rows(), true);
-    let added = filter_record_batch(after, &BooleanArray::from(is_changed)).map_err(bug)?;
-    Ok(Delta::change(schema, &retracted, &added))
+    Ok(is_changed)
 }
 
 fn nested_distinct(old: &ArrayRef, new: &ArrayRef) -> Result<BooleanArray> {

@@ -11,6 +11,7 @@ mod chain;
 mod emit;
 mod group_aggregate;
 mod segment;
+mod state_table;
 mod watermark;
 mod window_aggregate;
 

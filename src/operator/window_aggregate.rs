@@ -21,8 +21,8 @@ use crate::types::{Delta, Error, Result, TumblingWindow, Watermark};
 
 use super::{
     Aggregation, EpochEnd, Flow, LateRows, Operator, Output,
-    aggregation::{Evaluated, GroupTable},
-    group_aggregate::changed_rows,
+    aggregation::{Evaluated, Results},
+    state_table::StateTable,
 };
 
 /// When a window's rows are handed on.
@@ -55,14 +55,7 @@ pub struct WindowAggregate {
     /// Windows that end at or before it are closed.
     watermark: Watermark,
     /// By start; all of them end after `watermark`.
-    panes: BTreeMap<i64, Pane>,
-}
-
-struct Pane {
-    table: GroupTable,
-    /// The result as it was last handed on, a row per group.
-    emitted: Option<RecordBatch>,
-    is_touched: bool,
+    panes: BTreeMap<i64, StateTable>,
 }
 
 impl WindowAggregate {
@@ -119,7 +112,7 @@ impl WindowAggregate {
         Ok(())
     }
 
-    fn pane(&mut self, start: i64) -> Result<&mut Pane> {
+    fn pane(&mut self, start: i64) -> Result<&mut StateTable> {
         assert!(
             self.watermark.0 < self.window.at(start).end,
             "an accepted row never meets a closed window"
@@ -127,12 +120,7 @@ impl WindowAggregate {
         match self.panes.entry(start) {
             std::collections::btree_map::Entry::Occupied(entry) => Ok(entry.into_mut()),
             std::collections::btree_map::Entry::Vacant(entry) => {
-                let table = GroupTable::new(Arc::clone(&self.aggregation))?;
-                Ok(entry.insert(Pane {
-                    table,
-                    emitted: None,
-                    is_touched: false,
-                }))
+                Ok(entry.insert(StateTable::new(Arc::clone(&self.aggregation))?))
             }
         }
     }
@@ -154,17 +142,18 @@ impl WindowAggregate {
             .map_err(|e| Error::bug(format!("a window's rows do not fit their schema: {e}")))
     }
 
+    fn changes_of(&self, start: i64, pane: &mut StateTable) -> Result<Option<Delta>> {
+        let Some(touched) = pane.take_touched()? else {
+            return Ok(None);
+        };
+        let rows = |groups: &[ArrayRef], values: &[ArrayRef], count| self.rows_of(start, groups, values, count);
+        touched.delta(&self.schema, rows).map(Some)
+    }
+
     fn snapshot_schema(&self) -> SchemaRef {
         let start = Field::new("window_start", DataType::Timestamp(TimeUnit::Nanosecond, None), false);
         let fields = std::iter::once(Arc::new(start)).chain(self.aggregation.state_schema().fields().iter().cloned());
         Arc::new(Schema::new(fields.collect::<Vec<_>>()))
-    }
-}
-
-impl Pane {
-    fn update(&mut self, rows: &Evaluated) -> Result<()> {
-        self.is_touched = true;
-        self.table.update(rows)
     }
 }
 
@@ -222,39 +211,23 @@ impl Operator for WindowAggregate {
         while let Some(entry) = self.panes.first_entry()
             && self.window.at(*entry.key()).end <= self.watermark.0
         {
-            let (start, pane) = entry.remove_entry();
-            let Pane {
-                table,
-                emitted,
-                is_touched,
-            } = pane;
-            if self.emission == Emission::Changes && !is_touched {
-                continue;
-            }
-            let count = table.len();
-            let (groups, values) = table.into_results()?;
-            let rows = self.rows_of(start, &groups, &values, count)?;
-            changes.push(changed_rows(&self.schema, emitted.as_ref(), &rows)?);
+            let (start, mut pane) = entry.remove_entry();
+            let delta = match self.emission {
+                Emission::Changes if pane.has_been_taken() => self.changes_of(start, &mut pane)?,
+                Emission::Changes | Emission::OnWindowClose => {
+                    let Results { groups, values, count } = pane.into_results()?;
+                    Some(Delta::append(self.rows_of(start, &groups, &values, count)?))
+                }
+            };
+            changes.extend(delta);
         }
 
         if self.emission == Emission::Changes {
-            let touched: Vec<i64> = self
-                .panes
-                .iter()
-                .filter(|(_, pane)| pane.is_touched)
-                .map(|(start, _)| *start)
-                .collect();
-            for start in touched {
-                let pane = self.panes.get_mut(&start).expect("listed above");
-                pane.is_touched = false;
-                let (groups, values) = pane.table.results()?;
-                let count = pane.table.len();
-                let rows = self.rows_of(start, &groups, &values, count)?;
-                let pane = self.panes.get_mut(&start).expect("listed above");
-                let delta = changed_rows(&self.schema, pane.emitted.as_ref(), &rows)?;
-                pane.emitted = Some(rows);
-                changes.push(delta);
+            let mut panes = std::mem::take(&mut self.panes);
+            for (start, pane) in &mut panes {
+                changes.extend(self.changes_of(*start, pane)?);
             }
+            self.panes = panes;
         }
         // A row's key names its pane, so the changes of all panes fit into one delta.
         out.push(Flow::of(Delta::concat(&self.schema, &changes)?));
@@ -272,7 +245,7 @@ impl Operator for WindowAggregate {
         let schema = self.snapshot_schema();
         let mut parts = Vec::new();
         for (start, pane) in &mut self.panes {
-            let state = pane.table.state()?;
+            let state = pane.state()?;
             let starts = Arc::new(TimestampNanosecondArray::from_value(*start, state.num_rows())) as ArrayRef;
             let columns = std::iter::once(starts).chain(state.columns().iter().cloned()).collect();
             parts.push(RecordBatch::try_new(Arc::clone(&schema), columns).map_err(bug)?);
@@ -305,28 +278,16 @@ impl Operator for WindowAggregate {
             let columns: Vec<usize> = (1..panes.num_columns()).collect();
             let state = panes.slice(from, run.len()).project(&columns).map_err(bug)?;
             from += run.len();
-            let mut table = GroupTable::new(Arc::clone(&self.aggregation))?;
-            table.restore(&state)?;
-            let mut pane = Pane {
-                table,
-                emitted: None,
-                is_touched: false,
-            };
-            if self.emission == Emission::Changes {
-                // A checkpoint is taken at the end of an epoch, where everything had been handed on.
-                let (groups, values) = pane.table.results()?;
-                pane.emitted = Some(self.rows_of(run[0], &groups, &values, run.len())?);
-            }
+            // A checkpoint is taken at the end of an epoch, where everything had been handed on.
+            let mut pane = StateTable::new(Arc::clone(&self.aggregation))?;
+            pane.restore(&state)?;
             self.panes.insert(run[0], pane);
         }
         Ok(())
     }
 
     fn memory_bytes(&self) -> usize {
-        let of = |pane: &Pane| {
-            pane.table.memory_bytes() + pane.emitted.as_ref().map_or(0, RecordBatch::get_array_memory_size)
-        };
-        self.panes.values().map(of).sum()
+        self.panes.values().map(StateTable::memory_bytes).sum()
     }
 }
 

@@ -1,0 +1,347 @@
+//! Groups whose states are kept as rows, so that an epoch costs what it touched and not what there is.
+//!
+//! ```text
+//! rows of the epoch ─▶ recent: accumulators ── fold ─┬─▶ state of touched groups, old and new: what changed
+//!                                                    └─▶ runs of state rows, one live row per group
+//! ```
+//! Runs of like size are merged, so a state is copied O(log n) times; a checkpoint is the live rows.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use arrow::{
+    array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_empty_array},
+    compute::interleave,
+};
+use datafusion::physical_plan::aggregates::group_values::GroupValues;
+
+use crate::types::{Error, Result};
+
+use super::{
+    Aggregation,
+    aggregation::{Evaluated, GroupTable, Results, failed},
+};
+
+/// How many runs of like size are merged into one.
+const RUNS_PER_MERGE: usize = 8;
+/// Runs below this length are not worth rewriting for their dead rows.
+const RUN_ROWS_MIN: usize = 4_096;
+
+pub struct StateTable {
+    aggregation: Arc<Aggregation>,
+    /// Key to index of all groups in `states`; `None` without group columns.
+    groups: Option<Box<dyn GroupValues>>,
+    states: StateRows,
+    /// What came since the last fold, aggregated by itself.
+    recent: GroupTable,
+    is_touched: bool,
+}
+
+/// The groups that an epoch touched.
+pub struct Touched {
+    /// As they are now.
+    pub now: Results,
+    /// Which of these groups were there before, ascending, and their values then.
+    pub known: Vec<u32>,
+    pub values_before: Vec<ArrayRef>,
+}
+
+impl StateTable {
+    /// Without group columns there is one group, touched from the start.
+    pub fn new(aggregation: Arc<Aggregation>) -> Result<Self> {
+        Ok(Self {
+            groups: aggregation.group_values()?,
+            states: StateRows::default(),
+            recent: GroupTable::new(Arc::clone(&aggregation))?,
+            is_touched: aggregation.group_count() == 0,
+            aggregation,
+        })
+    }
+
+    pub fn aggregation(&self) -> &Aggregation {
+        &self.aggregation
+    }
+
+    /// Whether some of its groups were handed on before.
+    pub fn has_been_taken(&self) -> bool {
+        0 < self.states.len()
+    }
+
+    pub fn update(&mut self, rows: &Evaluated) -> Result<()> {
+        self.is_touched = true;
+        self.recent.update(rows)
+    }
+
+    /// What changed since the last time; `None` where nothing came.
+    pub fn take_touched(&mut self) -> Result<Option<Touched>> {
+        let Some(folded) = self.fold()? else {
+            return Ok(None);
+        };
+        Ok(Some(Touched {
+            now: Results {
+                values: self.aggregation.evaluate_states(&folded.after, folded.count)?,
+                groups: folded.groups,
+                count: folded.count,
+            },
+            values_before: self.aggregation.evaluate_states(&folded.before, folded.known.len())?,
+            known: folded.known.into_iter().map(|row| row as u32).collect(),
+        }))
+    }
+
+    /// All groups, for the last time.
+    pub fn into_results(mut self) -> Result<Results> {
+        if !self.has_been_taken() {
+            return self.recent.into_results();
+        }
+        self.fold()?;
+        let all = self.states.all()?;
+        let (groups, states) = all.split_at(self.aggregation.group_count());
+        let count = self.states.len();
+        Ok(Results {
+            groups: groups.to_vec(),
+            values: self.aggregation.evaluate_states(states, count)?,
+            count,
+        })
+    }
+
+    /// The state as rows of [`Aggregation::state_schema`].
+    pub fn state(&mut self) -> Result<RecordBatch> {
+        self.fold()?;
+        let schema = self.aggregation.state_schema();
+        if !self.has_been_taken() {
+            return Ok(RecordBatch::new_empty(Arc::clone(schema)));
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(self.states.len()));
+        RecordBatch::try_new_with_options(Arc::clone(schema), self.states.all()?, &options)
+            .map_err(|e| Error::bug(format!("a state does not fit its own schema: {e}")))
+    }
+
+    /// Takes up what [`state`](Self::state) gave, into a fresh table.
+    pub fn restore(&mut self, state: &RecordBatch) -> Result<()> {
+        if state.num_columns() != self.aggregation.state_schema().fields().len() {
+            return Err(Error::state(
+                "the checkpoint of an aggregate has other columns than its definition",
+            ));
+        }
+        if state.num_rows() == 0 {
+            return Ok(());
+        }
+        let indices = self.intern(&state.columns()[..self.aggregation.group_count()], state.num_rows())?;
+        self.states.put(&indices, state.columns().to_vec())?;
+        self.is_touched = false;
+        Ok(())
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        let groups = self.groups.as_ref().map_or(0, |groups| groups.size());
+        groups + self.states.memory_bytes() + self.recent.memory_bytes()
+    }
+
+    fn fold(&mut self) -> Result<Option<Folded>> {
+        if !std::mem::take(&mut self.is_touched) {
+            return Ok(None);
+        }
+        let fresh = GroupTable::new(Arc::clone(&self.aggregation))?;
+        let recent = std::mem::replace(&mut self.recent, fresh);
+        let count = recent.len();
+        let (groups, states) = recent.into_state()?;
+        let known_before = self.states.len();
+        let indices = self.intern(&groups, count)?;
+        let known: Vec<usize> = (0..count).filter(|row| indices[*row] < known_before).collect();
+        let of_known: Vec<usize> = known.iter().map(|row| indices[*row]).collect();
+        let before = self.states.gather(&of_known, self.aggregation.group_count())?;
+        let after = if known.is_empty() {
+            states
+        } else {
+            let rows: Vec<usize> = (0..count).collect();
+            self.aggregation
+                .merge_states(&[(&before, &known), (&states, &rows)], count)?
+        };
+        let columns = groups.iter().chain(&after).cloned().collect();
+        self.states.put(&indices, columns)?;
+        Ok(Some(Folded {
+            groups,
+            before: match known.is_empty() {
+                true => after.iter().map(|column| new_empty_array(column.data_type())).collect(),
+                false => before,
+            },
+            known,
+            after,
+            count,
+        }))
+    }
+
+    fn intern(&mut self, keys: &[ArrayRef], rows: usize) -> Result<Vec<usize>> {
+        let mut indices = Vec::with_capacity(rows);
+        match &mut self.groups {
+            Some(groups) => groups.intern(keys, &mut indices).map_err(failed)?,
+            None => indices.resize(rows, 0),
+        }
+        Ok(indices)
+    }
+}
+
+/// States before and after what was recent was merged in.
+struct Folded {
+    groups: Vec<ArrayRef>,
+    known: Vec<usize>,
+    before: Vec<ArrayRef>,
+    after: Vec<ArrayRef>,
+    count: usize,
+}
+
+/// A row per group, replaced as a whole.
+///
+/// Invariant: `places[group]` names the one live row of that group, and a run counts its live rows.
+#[derive(Default)]
+struct StateRows {
+    runs: BTreeMap<u32, Run>,
+    next_run: u32,
+    places: Vec<Place>,
+}
+
+struct Run {
+    columns: Vec<ArrayRef>,
+    /// The group of each row.
+    groups: Vec<u32>,
+    live: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Place {
+    run: u32,
+    row: u32,
+}
+
+impl StateRows {
+    fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Rows of these groups, each named once; a group is new where its index is the next one.
+    fn put(&mut self, groups: &[usize], columns: Vec<ArrayRef>) -> Result<()> {
+        let run = self.next_run;
+        self.next_run += 1;
+        for (row, group) in groups.iter().enumerate() {
+            let place = Place { run, row: row as u32 };
+            match self.places.get_mut(*group) {
+                Some(old) => {
+                    let emptied = self.runs.get_mut(&old.run).expect("a place names a run");
+                    emptied.live -= 1;
+                    *old = place;
+                }
+                None => {
+                    assert_eq!(*group, self.places.len(), "groups are numbered as they come");
+                    self.places.push(place);
+                }
+            }
+        }
+        self.runs.insert(
+            run,
+            Run {
+                columns,
+                groups: groups.iter().map(|group| *group as u32).collect(),
+                live: groups.len(),
+            },
+        );
+        self.runs.retain(|_, run| 0 < run.live);
+        self.tidy()
+    }
+
+    /// The columns from `first` on of these groups' rows, in their order.
+    fn gather(&self, groups: &[usize], first: usize) -> Result<Vec<ArrayRef>> {
+        let places: Vec<Place> = groups.iter().map(|group| self.places[*group]).collect();
+        self.pick(&places, first)
+    }
+
+    fn all(&self) -> Result<Vec<ArrayRef>> {
+        self.pick(&self.places, 0)
+    }
+
+    fn pick(&self, places: &[Place], first: usize) -> Result<Vec<ArrayRef>> {
+        let mut numbers: BTreeMap<u32, usize> = places.iter().map(|place| (place.run, 0)).collect();
+        for (number, slot) in numbers.values_mut().enumerate() {
+            *slot = number;
+        }
+        let indices: Vec<(usize, usize)> = places
+            .iter()
+            .map(|place| (numbers[&place.run], place.row as usize))
+            .collect();
+        let runs: Vec<&Run> = numbers.keys().map(|run| &self.runs[run]).collect();
+        let width = runs.first().map_or(0, |run| run.columns.len());
+        (first..width)
+            .map(|column| {
+                let arrays: Vec<&dyn Array> = runs.iter().map(|run| run.columns[column].as_ref()).collect();
+                interleave(&arrays, &indices).map_err(|e| Error::bug(e.to_string()))
+            })
+            .collect()
+    }
+
+    /// Keeps runs few and mostly live.
+    fn tidy(&mut self) -> Result<()> {
+        loop {
+            let tier = |run: &Run| run.groups.len().max(1).ilog(RUNS_PER_MERGE);
+            let Some((_, last)) = self.runs.last_key_value() else {
+                return Ok(());
+            };
+            let last_tier = tier(last);
+            let like: Vec<u32> = self
+                .runs
+                .iter()
+                .rev()
+                .take_while(|(_, run)| tier(run) <= last_tier)
+                .map(|(id, _)| *id)
+                .collect();
+            if RUNS_PER_MERGE <= like.len() {
+                self.rewrite(&like)?;
+                continue;
+            }
+            let half_dead = self
+                .runs
+                .iter()
+                .find(|(_, run)| RUN_ROWS_MIN <= run.groups.len() && run.live * 2 < run.groups.len())
+                .map(|(id, _)| *id);
+            match half_dead {
+                Some(id) => self.rewrite(&[id])?,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// The live rows of these runs as one run.
+    fn rewrite(&mut self, ids: &[u32]) -> Result<()> {
+        let mut places = Vec::new();
+        let mut groups = Vec::new();
+        for id in ids {
+            for (row, group) in self.runs[id].groups.iter().enumerate() {
+                let place = Place {
+                    run: *id,
+                    row: row as u32,
+                };
+                if self.places[*group as usize] == place {
+                    places.push(place);
+                    groups.push(*group);
+                }
+            }
+        }
+        let columns = self.pick(&places, 0)?;
+        let run = self.next_run;
+        self.next_run += 1;
+        for (row, group) in groups.iter().enumerate() {
+            self.places[*group as usize] = Place { run, row: row as u32 };
+        }
+        for id in ids {
+            self.runs.remove(id);
+        }
+        let live = groups.len();
+        self.runs.insert(run, Run { columns, groups, live });
+        Ok(())
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let of = |run: &Run| {
+            let columns: usize = run.columns.iter().map(|column| column.get_array_memory_size()).sum();
+            columns + run.groups.len() * size_of::<u32>()
+        };
+        self.runs.values().map(of).sum::<usize>() + self.places.len() * size_of::<Place>()
+    }
+}
