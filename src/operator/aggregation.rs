@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, new_null_array},
+    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array},
     compute::take,
     datatypes::{FieldRef, Schema, SchemaRef},
 };
@@ -57,6 +57,42 @@ pub struct Results {
     pub values: Vec<ArrayRef>,
     /// How many groups: there may be no column to tell.
     pub count: usize,
+}
+
+/// The group columns and the state columns of every function, a row per group.
+#[derive(Clone)]
+pub struct GroupState {
+    pub groups: Vec<ArrayRef>,
+    pub states: Vec<ArrayRef>,
+    pub count: usize,
+}
+
+impl GroupState {
+    /// As rows of [`Aggregation::state_schema`].
+    pub fn to_rows(&self, schema: &SchemaRef) -> Result<RecordBatch> {
+        let columns = self.groups.iter().chain(&self.states).cloned().collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(self.count));
+        RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
+            .map_err(|e| Error::bug(format!("a state does not fit its own schema: {e}")))
+    }
+
+    pub fn of_rows(rows: &RecordBatch, aggregation: &Aggregation) -> Result<Self> {
+        if rows.num_columns() != aggregation.state_schema.fields().len() {
+            return Err(Error::state(
+                "the checkpoint of an aggregate has other columns than its definition",
+            ));
+        }
+        let (groups, states) = rows.columns().split_at(aggregation.group_count());
+        Ok(Self {
+            groups: groups.to_vec(),
+            states: states.to_vec(),
+            count: rows.num_rows(),
+        })
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        self.groups.iter().chain(&self.states).map(|column| column.get_array_memory_size()).sum()
+    }
 }
 
 impl Aggregation {
@@ -179,7 +215,7 @@ impl Aggregation {
         Ok(accumulators)
     }
 
-    fn accumulators(&self) -> Result<Vec<Box<dyn GroupsAccumulator>>> {
+    pub fn accumulators(&self) -> Result<Vec<Box<dyn GroupsAccumulator>>> {
         self.functions
             .iter()
             .map(|function| {
@@ -199,6 +235,20 @@ impl Aggregation {
 }
 
 impl Evaluated {
+    pub fn groups(&self) -> &[ArrayRef] {
+        &self.groups
+    }
+
+    /// Adds the rows to these accumulators, each to its group of `total`.
+    pub fn update(&self, accumulators: &mut [Box<dyn GroupsAccumulator>], groups: &[usize], total: usize) -> Result<()> {
+        for ((accumulator, arguments), filter) in accumulators.iter_mut().zip(&self.arguments).zip(&self.filters) {
+            accumulator
+                .update_batch(arguments, groups, filter.as_ref(), total)
+                .map_err(failed)?;
+        }
+        Ok(())
+    }
+
     /// The rows at these places, in this order.
     pub fn take(&self, indices: &ArrayRef) -> Result<Self> {
         let pick = |array: &ArrayRef| take(array, indices, None).map_err(|e| Error::bug(e.to_string()));
@@ -291,10 +341,25 @@ impl GroupTable {
             }
         }
         let total = self.len();
-        for ((accumulator, arguments), filter) in self.accumulators.iter_mut().zip(&rows.arguments).zip(&rows.filters) {
+        rows.update(&mut self.accumulators, &self.indices, total)
+    }
+
+    /// Takes states in, as [`into_state`](Self::into_state) of another table gave them: those rows came later than what is here.
+    pub fn update_states(&mut self, state: &GroupState) -> Result<()> {
+        match &mut self.groups {
+            Some(groups) => groups.intern(&state.groups, &mut self.indices).map_err(failed)?,
+            None => {
+                self.indices.clear();
+                self.indices.resize(state.count, 0);
+            }
+        }
+        let total = self.len();
+        let mut at = 0;
+        for (accumulator, width) in self.accumulators.iter_mut().zip(&self.aggregation.state_widths) {
             accumulator
-                .update_batch(arguments, &self.indices, filter.as_ref(), total)
+                .merge_batch(&state.states[at..at + width], &self.indices, total)
                 .map_err(failed)?;
+            at += width;
         }
         Ok(())
     }
@@ -312,14 +377,15 @@ impl GroupTable {
         Ok(Results { groups, values, count })
     }
 
-    /// The group columns and the state columns, in the same order.
-    pub fn into_state(mut self) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
-        let keys = self.take_keys()?;
+    /// In the order of the groups' first rows.
+    pub fn into_state(mut self) -> Result<GroupState> {
+        let count = self.len();
+        let groups = self.take_keys()?;
         let mut states = Vec::with_capacity(self.aggregation.state_schema.fields().len());
         for accumulator in &mut self.accumulators {
             states.extend(accumulator.state(EmitTo::All).map_err(failed)?);
         }
-        Ok((keys, states))
+        Ok(GroupState { groups, states, count })
     }
 
     pub fn memory_bytes(&self) -> usize {

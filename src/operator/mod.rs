@@ -10,7 +10,9 @@ mod aggregation;
 mod chain;
 mod emit;
 mod group_aggregate;
+mod panes;
 mod segment;
+mod session_aggregate;
 mod state_table;
 mod watermark;
 mod window_aggregate;
@@ -24,8 +26,9 @@ pub use chain::Chain;
 pub use emit::{EmitEvery, WindowCloseGate};
 pub use group_aggregate::GroupAggregate;
 pub use segment::{Segment, Step};
+pub use session_aggregate::SessionAggregate;
 pub use watermark::SplitWatermarks;
-pub use window_aggregate::{Emission, OutputColumn, WindowAggregate};
+pub use window_aggregate::{Emission, OutputColumn, WindowAggregate, WindowResult};
 
 /// A delta on its way through a dataflow.
 #[derive(Clone, Debug)]

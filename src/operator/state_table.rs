@@ -6,10 +6,13 @@
 //! ```
 //! Runs of like size are merged, so a state is copied O(log n) times; a checkpoint is the live rows.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use arrow::{
-    array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_empty_array},
+    array::{Array, ArrayRef, RecordBatch, new_empty_array},
     compute::interleave,
 };
 use datafusion::physical_plan::aggregates::group_values::GroupValues;
@@ -18,7 +21,7 @@ use crate::types::{Error, Result};
 
 use super::{
     Aggregation,
-    aggregation::{Evaluated, GroupTable, Results, failed},
+    aggregation::{Evaluated, GroupState, GroupTable, Results, failed},
 };
 
 /// How many runs of like size are merged into one.
@@ -71,6 +74,12 @@ impl StateTable {
         self.recent.update(rows)
     }
 
+    /// As [`update`](Self::update), of rows that were aggregated elsewhere.
+    pub fn update_states(&mut self, state: &GroupState) -> Result<()> {
+        self.is_touched = true;
+        self.recent.update_states(state)
+    }
+
     /// What changed since the last time; `None` where nothing came.
     pub fn take_touched(&mut self) -> Result<Option<Touched>> {
         let Some(folded) = self.fold()? else {
@@ -93,12 +102,10 @@ impl StateTable {
             return self.recent.into_results();
         }
         self.fold()?;
-        let all = self.states.all()?;
-        let (groups, states) = all.split_at(self.aggregation.group_count());
-        let count = self.states.len();
+        let GroupState { groups, states, count } = self.all()?;
         Ok(Results {
-            groups: groups.to_vec(),
-            values: self.aggregation.evaluate_states(states, count)?,
+            values: self.aggregation.evaluate_states(&states, count)?,
+            groups,
             count,
         })
     }
@@ -110,23 +117,18 @@ impl StateTable {
         if !self.has_been_taken() {
             return Ok(RecordBatch::new_empty(Arc::clone(schema)));
         }
-        let options = RecordBatchOptions::new().with_row_count(Some(self.states.len()));
-        RecordBatch::try_new_with_options(Arc::clone(schema), self.states.all()?, &options)
-            .map_err(|e| Error::bug(format!("a state does not fit its own schema: {e}")))
+        self.all()?.to_rows(schema)
     }
 
     /// Takes up what [`state`](Self::state) gave, into a fresh table.
     pub fn restore(&mut self, state: &RecordBatch) -> Result<()> {
-        if state.num_columns() != self.aggregation.state_schema().fields().len() {
-            return Err(Error::state(
-                "the checkpoint of an aggregate has other columns than its definition",
-            ));
-        }
-        if state.num_rows() == 0 {
+        let state = GroupState::of_rows(state, &self.aggregation)?;
+        if state.count == 0 {
             return Ok(());
         }
-        let indices = self.intern(&state.columns()[..self.aggregation.group_count()], state.num_rows())?;
-        self.states.put(&indices, state.columns().to_vec())?;
+        let indices = self.intern(&state.groups, state.count)?;
+        let columns = state.groups.into_iter().chain(state.states).collect();
+        self.states.put(&indices, columns)?;
         self.is_touched = false;
         Ok(())
     }
@@ -136,6 +138,16 @@ impl StateTable {
         groups + self.states.memory_bytes() + self.recent.memory_bytes()
     }
 
+    fn all(&self) -> Result<GroupState> {
+        let mut groups = self.states.all()?;
+        let states = groups.split_off(self.aggregation.group_count());
+        Ok(GroupState {
+            groups,
+            states,
+            count: self.states.len(),
+        })
+    }
+
     fn fold(&mut self) -> Result<Option<Folded>> {
         if !std::mem::take(&mut self.is_touched) {
             return Ok(None);
@@ -143,7 +155,7 @@ impl StateTable {
         let fresh = GroupTable::new(Arc::clone(&self.aggregation))?;
         let recent = std::mem::replace(&mut self.recent, fresh);
         let count = recent.len();
-        let (groups, states) = recent.into_state()?;
+        let GroupState { groups, states, .. } = recent.into_state()?;
         let known_before = self.states.len();
         let indices = self.intern(&groups, count)?;
         let known: Vec<usize> = (0..count).filter(|row| indices[*row] < known_before).collect();
@@ -193,10 +205,12 @@ struct Folded {
 ///
 /// Invariant: `places[group]` names the one live row of that group, and a run counts its live rows.
 #[derive(Default)]
-struct StateRows {
+pub(super) struct StateRows {
     runs: BTreeMap<u32, Run>,
     next_run: u32,
-    places: Vec<Place>,
+    /// By group number; `None` for a number that is free or just handed out.
+    places: Vec<Option<Place>>,
+    free: BTreeSet<usize>,
 }
 
 struct Run {
@@ -213,26 +227,41 @@ struct Place {
 }
 
 impl StateRows {
+    /// One more than the highest group number.
     fn len(&self) -> usize {
         self.places.len()
     }
 
-    /// Rows of these groups, each named once; a group is new where its index is the next one.
-    fn put(&mut self, groups: &[usize], columns: Vec<ArrayRef>) -> Result<()> {
+    /// A number for a new group: the lowest free one.
+    pub fn allocate(&mut self) -> usize {
+        self.free.pop_first().unwrap_or_else(|| {
+            self.places.push(None);
+            self.places.len() - 1
+        })
+    }
+
+    /// Forgets a group; its number is free then.
+    pub fn remove(&mut self, group: usize) {
+        let place = self.places[group].take().expect("a group that is removed is there");
+        let run = self.runs.get_mut(&place.run).expect("a place names a run");
+        run.live -= 1;
+        if run.live == 0 {
+            self.runs.remove(&place.run);
+        }
+        self.free.insert(group);
+    }
+
+    /// Rows of these groups, each named once.
+    pub fn put(&mut self, groups: &[usize], columns: Vec<ArrayRef>) -> Result<()> {
         let run = self.next_run;
         self.next_run += 1;
         for (row, group) in groups.iter().enumerate() {
             let place = Place { run, row: row as u32 };
-            match self.places.get_mut(*group) {
-                Some(old) => {
-                    let emptied = self.runs.get_mut(&old.run).expect("a place names a run");
-                    emptied.live -= 1;
-                    *old = place;
-                }
-                None => {
-                    assert_eq!(*group, self.places.len(), "groups are numbered as they come");
-                    self.places.push(place);
-                }
+            if self.places.len() <= *group {
+                self.places.resize(*group + 1, None);
+            }
+            if let Some(old) = self.places[*group].replace(place) {
+                self.runs.get_mut(&old.run).expect("a place names a run").live -= 1;
             }
         }
         self.runs.insert(
@@ -248,13 +277,15 @@ impl StateRows {
     }
 
     /// The columns from `first` on of these groups' rows, in their order.
-    fn gather(&self, groups: &[usize], first: usize) -> Result<Vec<ArrayRef>> {
-        let places: Vec<Place> = groups.iter().map(|group| self.places[*group]).collect();
+    pub fn gather(&self, groups: &[usize], first: usize) -> Result<Vec<ArrayRef>> {
+        let place = |group: &usize| self.places[*group].expect("only groups with rows are asked for");
+        let places: Vec<Place> = groups.iter().map(place).collect();
         self.pick(&places, first)
     }
 
     fn all(&self) -> Result<Vec<ArrayRef>> {
-        self.pick(&self.places, 0)
+        let places: Vec<Place> = self.places.iter().flatten().copied().collect();
+        self.pick(&places, 0)
     }
 
     fn pick(&self, places: &[Place], first: usize) -> Result<Vec<ArrayRef>> {
@@ -317,7 +348,7 @@ impl StateRows {
                     run: *id,
                     row: row as u32,
                 };
-                if self.places[*group as usize] == place {
+                if self.places[*group as usize] == Some(place) {
                     places.push(place);
                     groups.push(*group);
                 }
@@ -327,7 +358,7 @@ impl StateRows {
         let run = self.next_run;
         self.next_run += 1;
         for (row, group) in groups.iter().enumerate() {
-            self.places[*group as usize] = Place { run, row: row as u32 };
+            self.places[*group as usize] = Some(Place { run, row: row as u32 });
         }
         for id in ids {
             self.runs.remove(id);
@@ -337,7 +368,7 @@ impl StateRows {
         Ok(())
     }
 
-    fn memory_bytes(&self) -> usize {
+    pub fn memory_bytes(&self) -> usize {
         let of = |run: &Run| {
             let columns: usize = run.columns.iter().map(|column| column.get_array_memory_size()).sum();
             columns + run.groups.len() * size_of::<u32>()

@@ -1,29 +1,34 @@
-//! Aggregates per window: deltas in, one row per key and window out.
+//! Aggregates per window: rows in, one row per key and window out.
 //!
 //! ```text
-//! rows ─▶ late? ─▶ pane of its window ─▶ accumulators     touched panes ── end of epoch ──▶ what changed (EMIT CHANGES)
-//!          └ end <= row watermark ─▶ kept as late rows     ended panes ── watermark ──────▶ final rows (ON WINDOW CLOSE), gone
+//! rows ─▶ pane ─▶ late? ─┬─▶ a table per window ── end of epoch ──▶ what changed (EMIT CHANGES)
+//!                        └─▶ panes (overlapping) ── watermark ────▶ final rows (ON WINDOW CLOSE)
+//! late for a window: its end <= how far the row's own split was complete ─▶ kept as a late row
 //! ```
 //! A closed window never opens again. Input is append-only: a weight of −1 is refused when the view is created.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use arrow::{
     array::{
         Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, TimestampNanosecondArray,
         UInt32Array,
     },
-    compute::{concat_batches, filter, filter_record_batch},
-    datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit, TimestampNanosecondType},
+    compute::{concat_batches, filter_record_batch, take_record_batch},
+    datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampNanosecondType},
 };
 
-use crate::types::{Delta, Error, Result, TumblingWindow, Watermark};
+use crate::types::{Delta, Error, PaneRange, Result, Watermark, Window, Windows};
 
 use super::{
     Aggregation, EpochEnd, Flow, LateRows, Operator, Output,
-    aggregation::{Evaluated, Results},
+    aggregation::{Evaluated, GroupTable, Results},
+    panes::{Panes, table_at},
     state_table::StateTable,
 };
+
+/// Beyond so many changes of pane within a batch its rows are gathered per pane in place of being cut into slices.
+const SLICES_MAX: usize = 64;
 
 /// When a window's rows are handed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,117 +49,252 @@ pub enum OutputColumn {
     Function(usize),
 }
 
-pub struct WindowAggregate {
-    aggregation: Arc<Aggregation>,
-    /// The input column with the start of the row's window.
-    window_start: usize,
-    window: TumblingWindow,
-    emission: Emission,
-    output: Vec<OutputColumn>,
-    schema: SchemaRef,
-    /// Windows that end at or before it are closed.
-    watermark: Watermark,
-    /// By start; all of them end after `watermark`.
-    panes: BTreeMap<i64, StateTable>,
+/// What a windowed aggregate hands on, and when.
+#[derive(Clone)]
+pub struct WindowResult {
+    pub emission: Emission,
+    /// How long after its end a window still takes rows.
+    pub lateness_ns: i64,
+    pub columns: Vec<OutputColumn>,
+    pub schema: SchemaRef,
 }
 
+pub struct WindowAggregate {
+    aggregation: Arc<Aggregation>,
+    /// The input column with the event time, or with the start of its pane.
+    time: usize,
+    windows: Windows,
+    result: WindowResult,
+    /// Windows that end at or before it are closed: the watermark less the lateness.
+    closed: Watermark,
+    state: State,
+}
+
+enum State {
+    PerWindow {
+        /// All of them end after `closed`.
+        tables: BTreeMap<PaneRange, StateTable>,
+        /// Rows of the epoch at hand, where windows overlap: by pane and the end of the first window that takes them.
+        recent: BTreeMap<(i64, i64), GroupTable>,
+    },
+    Shared(Panes),
+}
+
+/// A pane, and the end of the first of its windows that takes the row.
+type Class = (i64, i64);
+
 impl WindowAggregate {
-    /// `schema` is that of the result, `output` says where each of its columns comes from.
-    pub fn new(
-        aggregation: Arc<Aggregation>,
-        window_start: usize,
-        window: TumblingWindow,
-        emission: Emission,
-        output: Vec<OutputColumn>,
-        schema: SchemaRef,
-    ) -> Self {
+    pub fn new(aggregation: Arc<Aggregation>, time: usize, windows: Windows, result: WindowResult) -> Self {
+        let state = match result.emission {
+            Emission::OnWindowClose if !windows.is_tumbling() => {
+                State::Shared(Panes::new(Arc::clone(&aggregation), windows))
+            }
+            Emission::OnWindowClose | Emission::Changes => State::PerWindow {
+                tables: BTreeMap::new(),
+                recent: BTreeMap::new(),
+            },
+        };
         Self {
             aggregation,
-            window_start,
-            window,
-            emission,
-            output,
-            schema,
-            watermark: Watermark::START,
-            panes: BTreeMap::new(),
+            time,
+            windows,
+            result,
+            closed: Watermark::START,
+            state,
         }
     }
 
-    fn update(&mut self, starts: &TimestampNanosecondArray, rows: &Evaluated) -> Result<()> {
-        if starts.null_count() == starts.len() {
-            // A row without a time is in no window.
-            return Ok(());
-        }
-        let (low, high) = (arrow::compute::min(starts), arrow::compute::max(starts));
-        if starts.null_count() == 0 && low == high {
-            return self.pane(low.expect("not empty"))?.update(rows);
-        }
-        // Rows mostly come in the order of time: then the rows of a pane are a slice, and nothing is copied.
-        if starts.null_count() == 0 && starts.values().is_sorted() {
-            let mut from = 0;
-            for run in starts.values().chunk_by(|a, b| a == b) {
-                let part = rows.slice(from, run.len());
-                self.pane(run[0])?.update(&part)?;
-                from += run.len();
+    /// Which pane each row goes into; rows that some window no longer takes as late ones; rows that none takes out.
+    fn classify(&self, rows: RecordBatch, watermarks: Option<&Int64Array>, out: &mut Output) -> Result<Classified> {
+        let times = rows.column(self.time).as_primitive::<TimestampNanosecondType>().clone();
+        let mut runs: Vec<(Class, Range<usize>)> = Vec::new();
+        let mut late: Vec<(u32, Window)> = Vec::new();
+        // Of the pane at hand: its number, where it begins and ends, its first window and when that one is over.
+        let mut pane = None::<(i64, Range<i64>, PaneRange, i64)>;
+        for row in 0..times.len() {
+            if times.is_null(row) {
+                // A row without a time is in no window.
+                continue;
             }
-            return Ok(());
-        }
-        let mut by_start: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
-        for (row, start) in starts.iter().enumerate() {
-            let Some(start) = start else { continue };
-            by_start.entry(start).or_default().push(row as u32);
-        }
-        for (start, rows_of_pane) in by_start {
-            let indices: ArrayRef = Arc::new(UInt32Array::from(rows_of_pane));
-            let part = rows.take(&indices)?;
-            self.pane(start)?.update(&part)?;
-        }
-        Ok(())
-    }
-
-    fn pane(&mut self, start: i64) -> Result<&mut StateTable> {
-        assert!(
-            self.watermark.0 < self.window.at(start).end,
-            "an accepted row never meets a closed window"
-        );
-        match self.panes.entry(start) {
-            std::collections::btree_map::Entry::Occupied(entry) => Ok(entry.into_mut()),
-            std::collections::btree_map::Entry::Vacant(entry) => {
-                Ok(entry.insert(StateTable::new(Arc::clone(&self.aggregation))?))
+            let time = times.value(row);
+            if !pane.as_ref().is_some_and(|(_, bounds, ..)| bounds.contains(&time)) {
+                let index = self.windows.grid.index(time);
+                let bounds = self.windows.grid.start(index)..self.windows.grid.start(index + 1);
+                let Some(first) = self.windows.next_covering(index, i64::MIN) else {
+                    // Between two hops.
+                    continue;
+                };
+                pane = Some((index, bounds, first, self.windows.bounds(first).end));
+            }
+            let (index, _, first, first_ends) = pane.as_ref().expect("set above");
+            let complete = watermarks.map_or(i64::MIN, |watermarks| {
+                watermarks.value(row).saturating_sub(self.result.lateness_ns)
+            });
+            let class = if complete < *first_ends {
+                (*index, first.end)
+            } else {
+                let open = self.windows.first_open(*index, Watermark(complete));
+                let missed = self
+                    .windows
+                    .covering(*index)
+                    .take_while(|range| open.is_none_or(|open| range.end < open.end))
+                    .last();
+                late.push((row as u32, self.windows.bounds(missed.expect("the first window was missed"))));
+                match open {
+                    Some(open) => (*index, open.end),
+                    None => continue,
+                }
+            };
+            match runs.last_mut() {
+                Some((last, range)) if *last == class && range.end == row => range.end += 1,
+                _ => runs.push((class, row..row + 1)),
             }
         }
+        if !late.is_empty() {
+            let watermarks = watermarks.expect("only a row with a watermark is late");
+            let indices = UInt32Array::from_iter_values(late.iter().map(|(row, _)| *row));
+            out.late.push(LateRows {
+                rows: take_record_batch(&rows, &indices).map_err(bug)?,
+                window_starts: late.iter().map(|(_, window)| Some(window.start)).collect(),
+                window_ends: late.iter().map(|(_, window)| Some(window.end)).collect(),
+                watermarks: arrow::compute::take(watermarks, &indices, None).map_err(bug)?.as_primitive().clone(),
+            });
+        }
+        let taken: usize = runs.iter().map(|(_, range)| range.len()).sum();
+        if taken == rows.num_rows() {
+            return Ok(Classified { rows, runs });
+        }
+        // Rows that no window takes are not evaluated: an expression may fail on them.
+        let mut mask = vec![false; rows.num_rows()];
+        let mut at = 0;
+        for (_, range) in &mut runs {
+            mask[range.clone()].fill(true);
+            *range = at..at + range.len();
+            at = range.end;
+        }
+        Ok(Classified {
+            rows: filter_record_batch(&rows, &BooleanArray::from(mask)).map_err(bug)?,
+            runs,
+        })
     }
 
-    fn rows_of(&self, start: i64, groups: &[ArrayRef], values: &[ArrayRef], count: usize) -> Result<RecordBatch> {
+    fn update(&mut self, (pane, first_end): Class, rows: &Evaluated) -> Result<()> {
+        let (windows, closed) = (self.windows, self.closed);
+        let takes = |range: PaneRange| {
+            assert!(
+                closed.0 < windows.bounds(range).end,
+                "an accepted row never meets a closed window"
+            );
+        };
+        match &mut self.state {
+            State::PerWindow { tables, .. } if windows.is_tumbling() => {
+                let range = PaneRange {
+                    first: pane,
+                    end: first_end,
+                };
+                takes(range);
+                window_at(tables, range, &self.aggregation)?.update(rows)
+            }
+            State::PerWindow { recent, .. } => {
+                let range = windows.next_covering(pane, first_end).expect("classified as covered");
+                takes(range);
+                table_at(recent, (pane, first_end), &self.aggregation)?.update(rows)
+            }
+            State::Shared(panes) => panes.update(pane, first_end, rows),
+        }
+    }
+
+    fn rows_of(&self, range: PaneRange, groups: &[ArrayRef], values: &[ArrayRef], count: usize) -> Result<RecordBatch> {
+        let window = self.windows.bounds(range);
         let constant = |time: i64| Arc::new(TimestampNanosecondArray::from_value(time, count)) as ArrayRef;
         let columns = self
-            .output
+            .result
+            .columns
             .iter()
             .map(|column| match column {
-                OutputColumn::WindowStart => constant(start),
-                OutputColumn::WindowEnd => constant(self.window.at(start).end),
+                OutputColumn::WindowStart => constant(window.start),
+                OutputColumn::WindowEnd => constant(window.end),
                 OutputColumn::Group(index) => Arc::clone(&groups[*index]),
                 OutputColumn::Function(index) => Arc::clone(&values[*index]),
             })
             .collect();
         let options = RecordBatchOptions::new().with_row_count(Some(count));
-        RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)
+        RecordBatch::try_new_with_options(Arc::clone(&self.result.schema), columns, &options)
             .map_err(|e| Error::bug(format!("a window's rows do not fit their schema: {e}")))
     }
 
-    fn changes_of(&self, start: i64, pane: &mut StateTable) -> Result<Option<Delta>> {
-        let Some(touched) = pane.take_touched()? else {
+    fn final_rows(&self, range: PaneRange, results: &Results) -> Result<Delta> {
+        self.rows_of(range, &results.groups, &results.values, results.count)
+            .map(Delta::append)
+    }
+
+    fn changes_of(&self, range: PaneRange, table: &mut StateTable) -> Result<Option<Delta>> {
+        let Some(touched) = table.take_touched()? else {
             return Ok(None);
         };
-        let rows = |groups: &[ArrayRef], values: &[ArrayRef], count| self.rows_of(start, groups, values, count);
-        touched.delta(&self.schema, rows).map(Some)
+        let rows = |groups: &[ArrayRef], values: &[ArrayRef], count| self.rows_of(range, groups, values, count);
+        touched.delta(&self.result.schema, rows).map(Some)
+    }
+
+    /// Closes what the watermark closes, and hands on what an epoch changed.
+    fn changes(&self, state: &mut State) -> Result<Vec<Delta>> {
+        let mut changes = Vec::new();
+        let (tables, recent) = match state {
+            State::Shared(panes) => {
+                while let Some((range, results)) = panes.close_next(self.closed.0)? {
+                    changes.push(self.final_rows(range, &results)?);
+                }
+                return Ok(changes);
+            }
+            State::PerWindow { tables, recent } => (tables, recent),
+        };
+        for ((pane, first_end), table) in std::mem::take(recent) {
+            let state = table.into_state()?;
+            for range in self.windows.covering(pane).filter(|range| first_end <= range.end) {
+                window_at(tables, range, &self.aggregation)?.update_states(&state)?;
+            }
+        }
+        // Ordered by their ends: the windows to close come first.
+        while let Some(entry) = tables.first_entry()
+            && self.windows.bounds(*entry.key()).end <= self.closed.0
+        {
+            let (range, mut table) = entry.remove_entry();
+            changes.extend(match self.result.emission {
+                Emission::Changes if table.has_been_taken() => self.changes_of(range, &mut table)?,
+                Emission::Changes | Emission::OnWindowClose => Some(self.final_rows(range, &table.into_results()?)?),
+            });
+        }
+        if self.result.emission == Emission::Changes {
+            for (range, table) in tables {
+                changes.extend(self.changes_of(*range, table)?);
+            }
+        }
+        Ok(changes)
     }
 
     fn snapshot_schema(&self) -> SchemaRef {
-        let start = Field::new("window_start", DataType::Timestamp(TimeUnit::Nanosecond, None), false);
-        let fields = std::iter::once(Arc::new(start)).chain(self.aggregation.state_schema().fields().iter().cloned());
+        let own = ["end_pane", "first_pane"].map(|name| Arc::new(Field::new(name, DataType::Int64, false)));
+        let fields = own.into_iter().chain(self.aggregation.state_schema().fields().iter().cloned());
         Arc::new(Schema::new(fields.collect::<Vec<_>>()))
     }
+}
+
+/// Rows that some window takes, and what consecutive ones of them go into.
+struct Classified {
+    rows: RecordBatch,
+    runs: Vec<(Class, Range<usize>)>,
+}
+
+fn window_at<'a>(
+    tables: &'a mut BTreeMap<PaneRange, StateTable>,
+    range: PaneRange,
+    aggregation: &Arc<Aggregation>,
+) -> Result<&'a mut StateTable> {
+    use std::collections::btree_map::Entry;
+    Ok(match tables.entry(range) {
+        Entry::Occupied(entry) => entry.into_mut(),
+        Entry::Vacant(entry) => entry.insert(StateTable::new(Arc::clone(aggregation))?),
+    })
 }
 
 impl Operator for WindowAggregate {
@@ -162,132 +302,101 @@ impl Operator for WindowAggregate {
         if flow.delta.weights.is_some() {
             return Err(Error::bug("a windowed aggregate over rows that change was planned"));
         }
-        let mut rows = flow.delta.rows;
-        let starts = |rows: &RecordBatch| {
-            rows.column(self.window_start)
-                .as_primitive::<TimestampNanosecondType>()
-                .clone()
-        };
-        let mut window_starts = starts(&rows);
-        if let Some(watermarks) = &flow.row_watermarks {
-            let size = self.window.size_ns;
-            let is_late: BooleanArray = window_starts
-                .iter()
-                .zip(watermarks.values())
-                .map(|(start, watermark)| Some(start.is_some_and(|start| start.saturating_add(size) <= *watermark)))
-                .collect();
-            if 0 < is_late.true_count() {
-                let late_starts: Int64Array = filter(&window_starts, &is_late)
-                    .map_err(bug)?
-                    .as_primitive::<TimestampNanosecondType>()
-                    .reinterpret_cast();
-                out.late.push(LateRows {
-                    rows: filter_record_batch(&rows, &is_late).map_err(bug)?,
-                    window_ends: late_starts.unary(|start| self.window.at(start).end),
-                    window_starts: late_starts,
-                    watermarks: filter(watermarks, &is_late).map_err(bug)?.as_primitive().clone(),
-                });
-                rows = filter_record_batch(&rows, &arrow::compute::not(&is_late).map_err(bug)?).map_err(bug)?;
-                window_starts = starts(&rows);
-            }
-        }
-        if rows.num_rows() == 0 {
+        let Classified { rows, runs } = self.classify(flow.delta.rows, flow.row_watermarks.as_ref(), out)?;
+        if runs.is_empty() {
             return Ok(());
         }
         let evaluated = self.aggregation.evaluate(&rows)?;
-        self.update(&window_starts, &evaluated)
+        if let [(class, _)] = runs.as_slice() {
+            return self.update(*class, &evaluated);
+        }
+        // Rows mostly come in the order of time: then the rows of a pane are a slice, and nothing is copied.
+        if runs.len() <= SLICES_MAX {
+            for (class, range) in runs {
+                self.update(class, &evaluated.slice(range.start, range.len()))?;
+            }
+            return Ok(());
+        }
+        let mut by_class: BTreeMap<Class, Vec<u32>> = BTreeMap::new();
+        for (class, range) in runs {
+            by_class.entry(class).or_default().extend(range.start as u32..range.end as u32);
+        }
+        for (class, rows) in by_class {
+            let indices: ArrayRef = Arc::new(UInt32Array::from(rows));
+            self.update(class, &evaluated.take(&indices)?)?;
+        }
+        Ok(())
     }
 
     fn on_epoch_end(&mut self, end: EpochEnd, out: &mut Output) -> Result<Watermark> {
-        assert!(
-            self.watermark <= end.watermark,
-            "the watermark went back to {}",
-            end.watermark
-        );
-        self.watermark = end.watermark;
-
-        let mut changes = Vec::new();
-        // Ordered by start, and windows of one size end in the order of their starts: the panes to close come first.
-        while let Some(entry) = self.panes.first_entry()
-            && self.window.at(*entry.key()).end <= self.watermark.0
-        {
-            let (start, mut pane) = entry.remove_entry();
-            let delta = match self.emission {
-                Emission::Changes if pane.has_been_taken() => self.changes_of(start, &mut pane)?,
-                Emission::Changes | Emission::OnWindowClose => {
-                    let Results { groups, values, count } = pane.into_results()?;
-                    Some(Delta::append(self.rows_of(start, &groups, &values, count)?))
-                }
-            };
-            changes.extend(delta);
-        }
-
-        if self.emission == Emission::Changes {
-            let mut panes = std::mem::take(&mut self.panes);
-            for (start, pane) in &mut panes {
-                changes.extend(self.changes_of(*start, pane)?);
-            }
-            self.panes = panes;
-        }
-        // A row's key names its pane, so the changes of all panes fit into one delta.
-        out.push(Flow::of(Delta::concat(&self.schema, &changes)?));
-        assert!(
-            self.panes
-                .keys()
-                .all(|start| self.watermark.0 < self.window.at(*start).end),
-            "a closed pane stayed open"
-        );
+        let closed = end.watermark.less(self.result.lateness_ns);
+        assert!(self.closed <= closed, "the watermark went back to {closed}");
+        self.closed = closed;
+        let empty = State::PerWindow {
+            tables: BTreeMap::new(),
+            recent: BTreeMap::new(),
+        };
+        let mut state = std::mem::replace(&mut self.state, empty);
+        let changes = self.changes(&mut state);
+        self.state = state;
+        // A row's key names its window, so the changes of all windows fit into one delta.
+        out.push(Flow::of(Delta::concat(&self.result.schema, &changes?)?));
         // A row that is emitted from now on carries its window's end, so the watermark holds for it too.
-        Ok(end.watermark)
+        Ok(closed)
     }
 
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
+        let closed = Arc::new(Schema::new(vec![Field::new("closed", DataType::Int64, false)]));
+        let closed = RecordBatch::try_new(closed, vec![Arc::new(Int64Array::from(vec![self.closed.0]))]).map_err(bug)?;
         let schema = self.snapshot_schema();
-        let mut parts = Vec::new();
-        for (start, pane) in &mut self.panes {
-            let state = pane.state()?;
-            let starts = Arc::new(TimestampNanosecondArray::from_value(*start, state.num_rows())) as ArrayRef;
-            let columns = std::iter::once(starts).chain(state.columns().iter().cloned()).collect();
-            parts.push(RecordBatch::try_new(Arc::clone(&schema), columns).map_err(bug)?);
-        }
-        let watermark = Arc::new(Schema::new(vec![Field::new("watermark", DataType::Int64, false)]));
-        let watermark =
-            RecordBatch::try_new(watermark, vec![Arc::new(Int64Array::from(vec![self.watermark.0]))]).map_err(bug)?;
-        Ok(vec![watermark, concat_batches(&schema, &parts).map_err(bug)?])
+        let parts = match &mut self.state {
+            State::Shared(panes) => panes.snapshot()?,
+            State::PerWindow { tables, .. } => {
+                let mut parts = Vec::new();
+                for (range, table) in tables {
+                    let state = table.state()?;
+                    let own = [range.end, range.first]
+                        .map(|pane| Arc::new(Int64Array::from_value(pane, state.num_rows())) as ArrayRef);
+                    let columns = own.into_iter().chain(state.columns().iter().cloned()).collect();
+                    parts.push(RecordBatch::try_new(Arc::clone(&schema), columns).map_err(bug)?);
+                }
+                vec![concat_batches(&schema, &parts).map_err(bug)?]
+            }
+        };
+        Ok(std::iter::once(closed).chain(parts).collect())
     }
 
     fn restore(&mut self, state: Vec<RecordBatch>) -> Result<()> {
-        let [watermark, panes] = state.as_slice() else {
-            return Err(Error::state(
-                "the checkpoint of a windowed aggregate has other parts than expected",
-            ));
+        let other = || Error::state("the checkpoint of a windowed aggregate has other parts than expected");
+        let (closed, parts) = state.split_first().ok_or_else(other)?;
+        self.closed = Watermark(closed.column(0).as_primitive::<Int64Type>().value(0));
+        let tables = match &mut self.state {
+            State::Shared(panes) => return panes.restore(parts),
+            State::PerWindow { tables, .. } => tables,
         };
-        self.watermark = Watermark(
-            watermark
-                .column(0)
-                .as_primitive::<arrow::datatypes::Int64Type>()
-                .value(0),
-        );
-        let starts = panes
-            .column(0)
-            .as_primitive::<TimestampNanosecondType>()
-            .values()
-            .to_vec();
+        let [rows] = parts else { return Err(other()) };
+        let column = |index: usize| rows.column(index).as_primitive::<Int64Type>().values().to_vec();
+        let ranges: Vec<(i64, i64)> = std::iter::zip(column(0), column(1)).collect();
+        let states = rows
+            .project(&(2..rows.num_columns()).collect::<Vec<_>>())
+            .map_err(bug)?;
         let mut from = 0;
-        for run in starts.chunk_by(|a, b| a == b) {
-            let columns: Vec<usize> = (1..panes.num_columns()).collect();
-            let state = panes.slice(from, run.len()).project(&columns).map_err(bug)?;
-            from += run.len();
+        for run in ranges.chunk_by(|a, b| a == b) {
+            let (end, first) = run[0];
             // A checkpoint is taken at the end of an epoch, where everything had been handed on.
-            let mut pane = StateTable::new(Arc::clone(&self.aggregation))?;
-            pane.restore(&state)?;
-            self.panes.insert(run[0], pane);
+            let mut table = StateTable::new(Arc::clone(&self.aggregation))?;
+            table.restore(&states.slice(from, run.len()))?;
+            tables.insert(PaneRange { end, first }, table);
+            from += run.len();
         }
         Ok(())
     }
 
     fn memory_bytes(&self) -> usize {
-        self.panes.values().map(StateTable::memory_bytes).sum()
+        match &self.state {
+            State::PerWindow { tables, .. } => tables.values().map(StateTable::memory_bytes).sum(),
+            State::Shared(panes) => panes.memory_bytes(),
+        }
     }
 }
 

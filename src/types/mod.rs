@@ -8,6 +8,7 @@ mod options;
 mod position;
 mod records;
 mod time;
+mod window;
 
 pub use delta::Delta;
 pub use epoch::{Epoch, EpochPlan, PlannedRange};
@@ -15,4 +16,5 @@ pub use error::{Error, Result};
 pub use options::{OptionKind, OptionSpec, Options, one_of};
 pub use position::{Position, SplitId};
 pub use records::{BadRecord, Chunk, Payload, Records, RecordsBuilder};
-pub use time::{EventTime, TumblingWindow, Watermark, Window, format_event_time, parse_duration};
+pub use time::{EventTime, Watermark, format_event_time, parse_duration};
+pub use window::{Grid, PaneRange, Shape, Window, Windows};

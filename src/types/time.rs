@@ -1,4 +1,4 @@
-//! Event time, watermarks and windows, in nanoseconds since 1970-01-01T00:00:00Z.
+//! Event time and watermarks, in nanoseconds since 1970-01-01T00:00:00Z.
 //!
 //! Time is data here: nothing in this room reads a clock.
 
@@ -43,6 +43,14 @@ impl Watermark {
     /// Everything is complete: a bounded input has ended.
     pub const END: Self = Self(i64::MAX);
 
+    /// So much earlier; START and END stay.
+    pub fn less(self, nanos: i64) -> Self {
+        match self {
+            Self::START | Self::END => self,
+            Self(time) => Self(time.saturating_sub(nanos)),
+        }
+    }
+
     /// The event time, or `None` at START and END, which stand for no time.
     pub fn time(self) -> Option<EventTime> {
         (self != Self::START && self != Self::END).then_some(EventTime(self.0))
@@ -55,36 +63,6 @@ impl std::fmt::Display for Watermark {
             Self::START => f.write_str("start"),
             Self::END => f.write_str("end"),
             Self(nanos) => f.write_str(&format_event_time(nanos)),
-        }
-    }
-}
-
-/// The interval of event time that a row of a windowed result stands for: `[start, end)`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Window {
-    pub start: i64,
-    pub end: i64,
-}
-
-/// Windows of one size that follow each other without a gap, aligned to 1970.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct TumblingWindow {
-    /// More than 0.
-    pub size_ns: i64,
-}
-
-impl TumblingWindow {
-    /// The start of the window that contains `time`; `None` where it lies before the first representable time.
-    pub fn start(self, time: i64) -> Option<i64> {
-        debug_assert!(0 < self.size_ns);
-        time.checked_sub(time.rem_euclid(self.size_ns))
-    }
-
-    /// The window that starts at `start`; its end saturates at the last representable time.
-    pub fn at(self, start: i64) -> Window {
-        Window {
-            start,
-            end: start.saturating_add(self.size_ns),
         }
     }
 }
@@ -143,21 +121,6 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_row_falls_into_the_window_that_contains_it() {
-        let window = TumblingWindow { size_ns: 60 };
-        for (time, expected, why) in [
-            (0, 0, "the start is inside"),
-            (59, 0, "the last instant is inside"),
-            (60, 60, "the end is outside"),
-            (-1, -60, "before 1970 rounds down, not towards zero"),
-            (-60, -60, "a negative start is inside"),
-        ] {
-            assert_eq!(window.start(time), Some(expected), "{why}");
-        }
-        assert_eq!(window.start(i64::MIN), None, "no window reaches below the first time");
-    }
 
     #[test]
     fn durations_are_read_as_people_write_them() {

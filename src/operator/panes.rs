@@ -1,0 +1,324 @@
+//! Windows that overlap share their panes: each row is aggregated once, each window merges a few states.
+//!
+//! ```text
+//! open panes ── window closes ──▶ sealed:   front (suffixes)            back (prefix)
+//!                                           [a+b+c) [b+c) [c)           d+e
+//! window [b, f) = [b+c) + (d+e): two merges, however many panes it covers
+//! ```
+//! The two stacks are those of a queue with an aggregate: a pane is merged about three times in its life.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
+
+use arrow::{
+    array::{ArrayRef, AsArray, Int64Array, RecordBatch},
+    compute::concat_batches,
+    datatypes::{DataType, Field, Int64Type, Schema, SchemaRef},
+};
+
+use crate::types::{Error, PaneRange, Result, Windows};
+
+use super::{
+    Aggregation,
+    aggregation::{Evaluated, GroupState, GroupTable, Results},
+};
+
+/// The states of all panes that some open window covers.
+pub struct Panes {
+    aggregation: Arc<Aggregation>,
+    windows: Windows,
+    /// Panes whose first window has not closed.
+    open: BTreeMap<i64, GroupTable>,
+    /// Rows that came when windows over their pane had closed for their split: by the end of the first window that takes them, and pane.
+    stragglers: BTreeMap<(i64, i64), GroupTable>,
+    sealed: Sealed,
+    /// All windows that end with this pane or before are closed.
+    closed: i64,
+}
+
+/// Panes that take no more rows, as a queue.
+#[derive(Default)]
+struct Sealed {
+    /// By pane, descending: the state of this pane and all later ones of the front.
+    front: Vec<(i64, GroupState)>,
+    /// By pane, ascending: each by itself, to become the front.
+    back: Vec<(i64, GroupState)>,
+    /// The state of the whole back.
+    back_merged: Option<GroupState>,
+}
+
+impl Panes {
+    pub fn new(aggregation: Arc<Aggregation>, windows: Windows) -> Self {
+        Self {
+            aggregation,
+            windows,
+            open: BTreeMap::new(),
+            stragglers: BTreeMap::new(),
+            sealed: Sealed::default(),
+            closed: i64::MIN,
+        }
+    }
+
+    /// Rows of one pane, of which windows that end before `first_end` take none.
+    pub fn update(&mut self, pane: i64, first_end: i64, rows: &Evaluated) -> Result<()> {
+        assert!(self.closed < first_end, "an accepted row never meets a closed window");
+        let first = self.windows.next_covering(pane, i64::MIN);
+        let is_open = first.is_some_and(|first| first.end == first_end);
+        let table = match is_open {
+            true => table_at(&mut self.open, pane, &self.aggregation)?,
+            false => table_at(&mut self.stragglers, (first_end, pane), &self.aggregation)?,
+        };
+        table.update(rows)
+    }
+
+    /// Closes the next window with rows that ends at `time` or before.
+    pub fn close_next(&mut self, time: i64) -> Result<Option<(PaneRange, Results)>> {
+        let Some(range) = self.next_window() else {
+            return Ok(None);
+        };
+        if time < self.windows.bounds(range).end {
+            return Ok(None);
+        }
+        while let Some(entry) = self.open.first_entry()
+            && *entry.key() < range.end
+        {
+            let (pane, table) = entry.remove_entry();
+            self.sealed.push(pane, table.into_state()?, &self.aggregation)?;
+        }
+        self.sealed.drop_before(range.first, &self.aggregation)?;
+        let mut merged = GroupTable::new(Arc::clone(&self.aggregation))?;
+        let front = self.sealed.front.last().map(|(_, state)| state);
+        for state in front.into_iter().chain(&self.sealed.back_merged) {
+            merged.update_states(state)?;
+        }
+        for (first_end, pane) in self.stragglers.keys().copied().collect::<Vec<_>>() {
+            if range.end < first_end {
+                break;
+            }
+            if (range.first..range.end).contains(&pane) {
+                let state = self.take_straggler(first_end, pane)?;
+                merged.update_states(&state)?;
+            }
+        }
+        self.closed = range.end;
+        self.forget_covered()?;
+        Ok(Some((range, merged.into_results()?)))
+    }
+
+    /// The state as rows: which part of the structure, pane, first end, group columns, state columns.
+    pub fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
+        let schema = self.snapshot_schema();
+        let mut parts = Vec::new();
+        for (pane, table) in &mut self.open {
+            parts.push(part(&schema, Kind::Open, *pane, 0, &seal(table, &self.aggregation)?)?);
+        }
+        for ((first_end, pane), table) in &mut self.stragglers {
+            let state = seal(table, &self.aggregation)?;
+            parts.push(part(&schema, Kind::Straggler, *pane, *first_end, &state)?);
+        }
+        for (pane, state) in &self.sealed.front {
+            parts.push(part(&schema, Kind::Front, *pane, 0, state)?);
+        }
+        for (pane, state) in &self.sealed.back {
+            parts.push(part(&schema, Kind::Back, *pane, 0, state)?);
+        }
+        if let Some(state) = &self.sealed.back_merged {
+            parts.push(part(&schema, Kind::BackMerged, 0, 0, state)?);
+        }
+        let closed = Schema::new(vec![Field::new("closed", DataType::Int64, false)]);
+        let closed = RecordBatch::try_new(Arc::new(closed), vec![Arc::new(Int64Array::from(vec![self.closed]))]);
+        Ok(vec![
+            closed.map_err(bug)?,
+            concat_batches(&schema, &parts).map_err(bug)?,
+        ])
+    }
+
+    pub fn restore(&mut self, state: &[RecordBatch]) -> Result<()> {
+        let [closed, rows] = state else {
+            return Err(Error::state("the checkpoint of panes has other parts than expected"));
+        };
+        self.closed = closed.column(0).as_primitive::<Int64Type>().value(0);
+        let column = |index: usize| rows.column(index).as_primitive::<Int64Type>().values().to_vec();
+        let (kinds, panes, ends) = (column(0), column(1), column(2));
+        let of = |row: usize| (kinds[row], panes[row], ends[row]);
+        let states = rows
+            .project(&(3..rows.num_columns()).collect::<Vec<_>>())
+            .map_err(bug)?;
+        let mut from = 0;
+        while from < rows.num_rows() {
+            let (kind, pane, first_end) = of(from);
+            let to = (from..rows.num_rows()).find(|row| of(*row) != of(from)).unwrap_or(rows.num_rows());
+            let state = GroupState::of_rows(&states.slice(from, to - from), &self.aggregation)?;
+            from = to;
+            let table = |state: &GroupState| -> Result<GroupTable> {
+                let mut table = GroupTable::new(Arc::clone(&self.aggregation))?;
+                table.update_states(state)?;
+                Ok(table)
+            };
+            match Kind::of(kind)? {
+                Kind::Open => {
+                    self.open.insert(pane, table(&state)?);
+                }
+                Kind::Straggler => {
+                    self.stragglers.insert((first_end, pane), table(&state)?);
+                }
+                Kind::Front => self.sealed.front.push((pane, state)),
+                Kind::Back => self.sealed.back.push((pane, state)),
+                Kind::BackMerged => self.sealed.back_merged = Some(state),
+            }
+        }
+        Ok(())
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        let tables = self.open.values().chain(self.stragglers.values());
+        let sealed = self.sealed.front.iter().chain(&self.sealed.back).map(|(_, state)| state);
+        tables.map(GroupTable::memory_bytes).sum::<usize>()
+            + sealed
+                .chain(&self.sealed.back_merged)
+                .map(GroupState::memory_bytes)
+                .sum::<usize>()
+    }
+
+    /// The open window with rows that ends first.
+    fn next_window(&self) -> Option<PaneRange> {
+        let from = self.closed.saturating_add(1);
+        // Of two panes, the earlier one is in the earlier window, as long as a window is left for it.
+        let sealed = self.sealed.panes().filter_map(|pane| self.windows.next_covering(pane, from)).min();
+        let open = self.open.keys().next().and_then(|pane| self.windows.next_covering(*pane, from));
+        let stragglers = self
+            .stragglers
+            .keys()
+            .filter_map(|(first_end, pane)| self.windows.next_covering(*pane, from.max(*first_end)))
+            .min();
+        [sealed, open, stragglers].into_iter().flatten().min()
+    }
+
+    /// A straggler's rows for one window; they stay for the later ones that cover its pane.
+    fn take_straggler(&mut self, first_end: i64, pane: i64) -> Result<GroupState> {
+        let table = self.stragglers.get_mut(&(first_end, pane)).expect("listed by the caller");
+        seal(table, &self.aggregation)
+    }
+
+    /// Drops panes whose last window is closed.
+    fn forget_covered(&mut self) -> Result<()> {
+        let (windows, from) = (self.windows, self.closed.saturating_add(1));
+        self.stragglers
+            .retain(|(_, pane), _| windows.next_covering(*pane, from).is_some());
+        let first_needed = self
+            .sealed
+            .panes()
+            .find(|pane| windows.next_covering(*pane, from).is_some());
+        match first_needed {
+            Some(pane) => self.sealed.drop_before(pane, &self.aggregation),
+            None => {
+                self.sealed = Sealed::default();
+                Ok(())
+            }
+        }
+    }
+
+    fn snapshot_schema(&self) -> SchemaRef {
+        let own = ["part", "pane", "first_end"].map(|name| Arc::new(Field::new(name, DataType::Int64, false)));
+        let fields = own.into_iter().chain(self.aggregation.state_schema().fields().iter().cloned());
+        Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+    }
+}
+
+impl Sealed {
+    /// Ascending.
+    fn panes(&self) -> impl Iterator<Item = i64> {
+        let front = self.front.iter().rev().map(|(pane, _)| *pane);
+        front.chain(self.back.iter().map(|(pane, _)| *pane))
+    }
+
+    /// `pane` is later than all here.
+    fn push(&mut self, pane: i64, state: GroupState, aggregation: &Arc<Aggregation>) -> Result<()> {
+        debug_assert!(self.panes().all(|earlier| earlier < pane), "panes are sealed in their order");
+        self.back_merged = Some(match self.back_merged.take() {
+            Some(merged) => merge(aggregation, &merged, &state)?,
+            None => state.clone(),
+        });
+        self.back.push((pane, state));
+        Ok(())
+    }
+
+    fn drop_before(&mut self, first: i64, aggregation: &Arc<Aggregation>) -> Result<()> {
+        while self.front.last().is_some_and(|(pane, _)| *pane < first) {
+            self.front.pop();
+        }
+        if self.front.is_empty() && self.back.first().is_some_and(|(pane, _)| *pane < first) {
+            for (pane, state) in std::mem::take(&mut self.back).into_iter().rev() {
+                if pane < first {
+                    break;
+                }
+                let suffix = match self.front.last() {
+                    Some((_, later)) => merge(aggregation, &state, later)?,
+                    None => state,
+                };
+                self.front.push((pane, suffix));
+            }
+            self.back_merged = None;
+        }
+        Ok(())
+    }
+}
+
+/// The table at a place, made where there is none.
+pub(super) fn table_at<'a, K: Ord>(
+    tables: &'a mut BTreeMap<K, GroupTable>,
+    place: K,
+    aggregation: &Arc<Aggregation>,
+) -> Result<&'a mut GroupTable> {
+    Ok(match tables.entry(place) {
+        Entry::Occupied(entry) => entry.into_mut(),
+        Entry::Vacant(entry) => entry.insert(GroupTable::new(Arc::clone(aggregation))?),
+    })
+}
+
+/// The rows of `earlier`, then those of `later`.
+fn merge(aggregation: &Arc<Aggregation>, earlier: &GroupState, later: &GroupState) -> Result<GroupState> {
+    let mut table = GroupTable::new(Arc::clone(aggregation))?;
+    table.update_states(earlier)?;
+    table.update_states(later)?;
+    table.into_state()
+}
+
+/// The state of a table, which goes on from it.
+fn seal(table: &mut GroupTable, aggregation: &Arc<Aggregation>) -> Result<GroupState> {
+    let fresh = GroupTable::new(Arc::clone(aggregation))?;
+    let state = std::mem::replace(table, fresh).into_state()?;
+    table.update_states(&state)?;
+    Ok(state)
+}
+
+/// Which part of the structure a row of a snapshot belongs to.
+#[derive(Clone, Copy)]
+enum Kind {
+    Open,
+    Straggler,
+    Front,
+    Back,
+    BackMerged,
+}
+
+impl Kind {
+    fn of(number: i64) -> Result<Self> {
+        [Self::Open, Self::Straggler, Self::Front, Self::Back, Self::BackMerged]
+            .into_iter()
+            .find(|kind| *kind as i64 == number)
+            .ok_or_else(|| Error::state(format!("the checkpoint of panes has a part {number}, which there is not")))
+    }
+}
+
+fn part(schema: &SchemaRef, kind: Kind, pane: i64, first_end: i64, state: &GroupState) -> Result<RecordBatch> {
+    let own = [kind as i64, pane, first_end].map(|value| Arc::new(Int64Array::from_value(value, state.count)) as ArrayRef);
+    let columns = own.into_iter().chain(state.groups.iter().chain(&state.states).cloned()).collect();
+    RecordBatch::try_new(Arc::clone(schema), columns).map_err(bug)
+}
+
+fn bug(error: arrow::error::ArrowError) -> Error {
+    Error::bug(error.to_string())
+}

@@ -1,0 +1,479 @@
+//! Aggregates per session: rows of a key that follow each other within a gap.
+//!
+//! ```text
+//! rows of an epoch ─▶ runs per key (sorted by time, cut at gaps) ─▶ accumulators, one state per run
+//!                                                                       │ end of epoch
+//! open sessions ──────────────────────── overlap? ─────────────────────▶ merged states ─▶ what changed | final rows
+//! ```
+//! A session is `[first row, last row + gap)`; a row at its end begins the next one. A row is late when its own time is below how far its
+//! split was complete, less the lateness: then no accepted row ever meets a closed session. Raw rows are not kept.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use ahash::HashMap;
+use arrow::{
+    array::{
+        Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, TimestampNanosecondArray,
+    },
+    compute::{filter, filter_record_batch},
+    datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampNanosecondType},
+    row::{RowConverter, SortField},
+};
+use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
+
+use crate::types::{Delta, Error, Result, Watermark};
+
+use super::{
+    Aggregation, EpochEnd, Flow, LateRows, Operator, Output,
+    aggregation::{Evaluated, failed},
+    state_table::StateRows,
+    window_aggregate::{Emission, OutputColumn, WindowResult},
+};
+
+pub struct SessionAggregate {
+    aggregation: Arc<Aggregation>,
+    /// The input column with the event time.
+    time: usize,
+    gap_ns: i64,
+    result: WindowResult,
+    /// Sessions that end at or before it are closed.
+    closed: Watermark,
+    encoder: RowConverter,
+    runs: Runs,
+    open: HashMap<Box<[u8]>, Vec<Session>>,
+    /// The slot of each open session by its end and key.
+    by_end: BTreeMap<(i64, Box<[u8]>), usize>,
+    /// Group and state columns by slot.
+    states: StateRows,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Session {
+    first: i64,
+    last: i64,
+    slot: usize,
+}
+
+/// The rows of the epoch at hand, as runs: of one key, each row within the gap of the one before.
+struct Runs {
+    accumulators: Vec<Box<dyn GroupsAccumulator>>,
+    /// Group columns of the runs, in parts.
+    groups: Vec<Vec<ArrayRef>>,
+    bounds: Vec<(i64, i64)>,
+}
+
+impl SessionAggregate {
+    /// `aggregation` is grouped by the session's key alone.
+    pub fn new(aggregation: Arc<Aggregation>, time: usize, gap_ns: i64, result: WindowResult) -> Result<Self> {
+        let fields = aggregation.state_schema().fields()[..aggregation.group_count()]
+            .iter()
+            .map(|field| SortField::new(field.data_type().clone()))
+            .collect();
+        Ok(Self {
+            encoder: RowConverter::new(fields).map_err(bug)?,
+            runs: Runs::new(&aggregation)?,
+            aggregation,
+            time,
+            gap_ns,
+            result,
+            closed: Watermark::START,
+            open: HashMap::default(),
+            by_end: BTreeMap::new(),
+            states: StateRows::default(),
+        })
+    }
+
+    fn end_of(&self, last: i64) -> i64 {
+        last.saturating_add(self.gap_ns)
+    }
+
+    /// Rows whose session may have ended for their split, set aside.
+    fn set_late_aside(&self, rows: RecordBatch, watermarks: &Int64Array, out: &mut Output) -> Result<RecordBatch> {
+        let times = rows.column(self.time).as_primitive::<TimestampNanosecondType>();
+        let is_late: BooleanArray = times
+            .iter()
+            .zip(watermarks.values())
+            .map(|(time, complete)| Some(time.is_some_and(|time| time < complete.saturating_sub(self.result.lateness_ns))))
+            .collect();
+        if is_late.true_count() == 0 {
+            return Ok(rows);
+        }
+        let starts: Int64Array = filter(times, &is_late)
+            .map_err(bug)?
+            .as_primitive::<TimestampNanosecondType>()
+            .reinterpret_cast();
+        out.late.push(LateRows {
+            rows: filter_record_batch(&rows, &is_late).map_err(bug)?,
+            // The session that the row would be by itself.
+            window_ends: starts.unary(|start| self.end_of(start)),
+            window_starts: starts,
+            watermarks: filter(watermarks, &is_late).map_err(bug)?.as_primitive().clone(),
+        });
+        filter_record_batch(&rows, &arrow::compute::not(&is_late).map_err(bug)?).map_err(bug)
+    }
+
+    /// Merges the runs of the epoch with the open sessions that they touch. Gives what was there and what is there now.
+    fn merge(&mut self) -> Result<Option<Merged>> {
+        let fresh = Runs::new(&self.aggregation)?;
+        let runs = std::mem::replace(&mut self.runs, fresh);
+        if runs.bounds.is_empty() {
+            return Ok(None);
+        }
+        let bounds = runs.bounds.clone();
+        let (groups, run_states) = runs.into_state()?;
+        let width = self.aggregation.group_count();
+        let keys: Vec<Box<[u8]>> = match width {
+            0 => vec![Box::default(); bounds.len()],
+            _ => {
+                let encoded = self.encoder.convert_columns(&groups).map_err(bug)?;
+                encoded.iter().map(|row| row.data().into()).collect()
+            }
+        };
+        // Runs by key in the order of their first appearance, so that slots are handed out alike in every replay.
+        let mut runs_of: HashMap<&[u8], Vec<usize>> = HashMap::default();
+        let mut order: Vec<&[u8]> = Vec::new();
+        for (run, key) in keys.iter().enumerate() {
+            let of_key = runs_of.entry(key).or_default();
+            if of_key.is_empty() {
+                order.push(key);
+            }
+            of_key.push(run);
+        }
+        let mut before: Vec<Session> = Vec::new();
+        // Of each old session and each run: which of the sessions of now it is part of.
+        let (mut old_into, mut run_into) = (Vec::new(), vec![0; bounds.len()]);
+        let mut now: Vec<(i64, i64, usize, &[u8])> = Vec::new();
+        for key in order {
+            enum Part {
+                Old(Session),
+                Run(usize),
+            }
+            let mut parts: Vec<(i64, i64, Part)> = runs_of[key]
+                .iter()
+                .map(|run| (bounds[*run].0, bounds[*run].1, Part::Run(*run)))
+                .collect();
+            let sessions = self.open.remove(key).unwrap_or_default();
+            parts.extend(sessions.iter().map(|old| (old.first, old.last, Part::Old(*old))));
+            // Old sessions first among equals: their rows were there first.
+            parts.sort_by_key(|(first, last, part)| (*first, matches!(part, Part::Run(_)), *last));
+            let mut kept = Vec::new();
+            let mut at = 0;
+            while at < parts.len() {
+                let (first, mut last) = (parts[at].0, parts[at].1);
+                let mut to = at + 1;
+                while to < parts.len() && parts[to].0 < self.end_of(last) {
+                    last = last.max(parts[to].1);
+                    to += 1;
+                }
+                if let [(_, _, Part::Old(old))] = &parts[at..to] {
+                    kept.push(*old);
+                } else {
+                    for (_, _, part) in &parts[at..to] {
+                        match part {
+                            Part::Old(old) => {
+                                before.push(*old);
+                                old_into.push(now.len());
+                            }
+                            Part::Run(run) => run_into[*run] = now.len(),
+                        }
+                    }
+                    let a_run = parts[at..to]
+                        .iter()
+                        .find_map(|(_, _, part)| match part {
+                            Part::Run(run) => Some(*run),
+                            Part::Old(_) => None,
+                        })
+                        .expect("sessions that are open do not touch each other");
+                    now.push((first, last, a_run, key));
+                }
+                at = to;
+            }
+            if !kept.is_empty() {
+                self.open.insert(key.into(), kept);
+            }
+        }
+
+        let old_slots: Vec<usize> = before.iter().map(|old| old.slot).collect();
+        let old_rows = self.states.gather(&old_slots, 0)?;
+        let (old_groups, old_states) = match old_rows.is_empty() {
+            true => (Vec::new(), Vec::new()),
+            false => (old_rows[..width].to_vec(), old_rows[width..].to_vec()),
+        };
+        let states = match before.is_empty() {
+            true => self.aggregation.merge_states(&[(&run_states, &run_into)], now.len())?,
+            false => self
+                .aggregation
+                .merge_states(&[(&old_states, &old_into), (&run_states, &run_into)], now.len())?,
+        };
+        let representatives: arrow::array::UInt32Array = now.iter().map(|(_, _, run, _)| *run as u32).collect();
+        let groups = arrow::compute::take_arrays(&groups, &representatives, None).map_err(bug)?;
+        for (old, now_of_it) in before.iter().zip(&old_into) {
+            self.by_end.remove(&(self.end_of(old.last), now[*now_of_it].3.into()));
+            self.states.remove(old.slot);
+        }
+        let mut slots = Vec::with_capacity(now.len());
+        for (first, last, _, key) in &now {
+            let slot = self.states.allocate();
+            slots.push(slot);
+            let session = Session {
+                first: *first,
+                last: *last,
+                slot,
+            };
+            self.open.entry((*key).into()).or_default().push(session);
+            self.by_end.insert((self.end_of(*last), (*key).into()), slot);
+        }
+        let columns = groups.iter().chain(&states).cloned().collect();
+        self.states.put(&slots, columns)?;
+        Ok(Some(Merged {
+            before: before.iter().map(|old| (old.first, old.last)).collect(),
+            groups_before: old_groups,
+            states_before: old_states,
+            now: now.iter().map(|(first, last, ..)| (*first, *last)).collect(),
+            groups,
+            states,
+        }))
+    }
+
+    fn rows_of(&self, bounds: &[(i64, i64)], groups: &[ArrayRef], states: &[ArrayRef]) -> Result<RecordBatch> {
+        if bounds.is_empty() {
+            return Ok(RecordBatch::new_empty(Arc::clone(&self.result.schema)));
+        }
+        let values = self.aggregation.evaluate_states(states, bounds.len())?;
+        let columns = self
+            .result
+            .columns
+            .iter()
+            .map(|column| match column {
+                OutputColumn::WindowStart => time_array(bounds.iter().map(|(first, _)| *first)),
+                OutputColumn::WindowEnd => time_array(bounds.iter().map(|(_, last)| self.end_of(*last))),
+                OutputColumn::Group(index) => Arc::clone(&groups[*index]),
+                OutputColumn::Function(index) => Arc::clone(&values[*index]),
+            })
+            .collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(bounds.len()));
+        RecordBatch::try_new_with_options(Arc::clone(&self.result.schema), columns, &options)
+            .map_err(|e| Error::bug(format!("a session's rows do not fit their schema: {e}")))
+    }
+
+    /// Forgets the sessions that the watermark closes, and gives their rows where they are wanted.
+    fn close(&mut self) -> Result<Option<Delta>> {
+        let mut bounds = Vec::new();
+        let mut slots = Vec::new();
+        while let Some(entry) = self.by_end.first_entry()
+            && entry.key().0 <= self.closed.0
+        {
+            let ((_, key), slot) = entry.remove_entry();
+            let sessions = self.open.get_mut(&key).expect("an open session is listed under its key");
+            let place = sessions.iter().position(|session| session.slot == slot).expect("listed twice, alike");
+            let session = sessions.remove(place);
+            if sessions.is_empty() {
+                self.open.remove(&key);
+            }
+            bounds.push((session.first, session.last));
+            slots.push(slot);
+        }
+        if slots.is_empty() {
+            return Ok(None);
+        }
+        let delta = match self.result.emission {
+            // It was handed on as it stands.
+            Emission::Changes => None,
+            Emission::OnWindowClose => {
+                let rows = self.states.gather(&slots, 0)?;
+                let (groups, states) = rows.split_at(self.aggregation.group_count());
+                Some(Delta::append(self.rows_of(&bounds, groups, states)?))
+            }
+        };
+        for slot in slots {
+            self.states.remove(slot);
+        }
+        Ok(delta)
+    }
+}
+
+/// Sessions that an epoch touched, as they were and as they are.
+struct Merged {
+    before: Vec<(i64, i64)>,
+    groups_before: Vec<ArrayRef>,
+    states_before: Vec<ArrayRef>,
+    now: Vec<(i64, i64)>,
+    groups: Vec<ArrayRef>,
+    states: Vec<ArrayRef>,
+}
+
+impl Runs {
+    fn new(aggregation: &Aggregation) -> Result<Self> {
+        Ok(Self {
+            accumulators: aggregation.accumulators()?,
+            groups: Vec::new(),
+            bounds: Vec::new(),
+        })
+    }
+
+    fn update(&mut self, aggregation: &Aggregation, times: &[i64], rows: &Evaluated, gap_ns: i64) -> Result<()> {
+        let mut key_of_row = Vec::new();
+        match aggregation.group_values()? {
+            Some(mut groups) => groups.intern(rows.groups(), &mut key_of_row).map_err(failed)?,
+            None => key_of_row.resize(times.len(), 0),
+        }
+        let keys = key_of_row.iter().max().map_or(0, |key| key + 1);
+        // By key, then time, then arrival: a counting sort by key over rows in the order of time.
+        let mut by_time: Vec<u32> = (0..times.len() as u32).collect();
+        if !times.is_sorted() {
+            by_time.sort_by_key(|row| times[*row as usize]);
+        }
+        // Per key, the run that is growing and its last row.
+        let mut growing: Vec<Option<(usize, i64)>> = vec![None; keys];
+        let mut run_of_row = vec![0; times.len()];
+        let mut representatives = Vec::new();
+        for row in by_time {
+            let (row, time) = (row as usize, times[row as usize]);
+            let slot = &mut growing[key_of_row[row]];
+            match slot {
+                Some((run, last)) if time < last.saturating_add(gap_ns) => {
+                    *last = time;
+                    self.bounds[*run].1 = time;
+                    run_of_row[row] = *run;
+                }
+                _ => {
+                    let run = self.bounds.len();
+                    self.bounds.push((time, time));
+                    representatives.push(row as u32);
+                    run_of_row[row] = run;
+                    *slot = Some((run, time));
+                }
+            }
+        }
+        let representatives = arrow::array::UInt32Array::from(representatives);
+        self.groups
+            .push(arrow::compute::take_arrays(rows.groups(), &representatives, None).map_err(bug)?);
+        let total = self.bounds.len();
+        rows.update(&mut self.accumulators, &run_of_row, total)
+    }
+
+    /// Group and state columns, a row per run.
+    fn into_state(mut self) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
+        let width = self.groups.first().map_or(0, Vec::len);
+        let groups = (0..width)
+            .map(|column| {
+                let parts: Vec<&dyn Array> = self.groups.iter().map(|part| part[column].as_ref()).collect();
+                arrow::compute::concat(&parts).map_err(bug)
+            })
+            .collect::<Result<_>>()?;
+        let mut states = Vec::new();
+        for accumulator in &mut self.accumulators {
+            states.extend(accumulator.state(EmitTo::All).map_err(failed)?);
+        }
+        Ok((groups, states))
+    }
+}
+
+impl Operator for SessionAggregate {
+    fn on_delta(&mut self, flow: Flow, out: &mut Output) -> Result<()> {
+        if flow.delta.weights.is_some() {
+            return Err(Error::bug("sessions over rows that change were planned"));
+        }
+        let mut rows = flow.delta.rows;
+        if 0 < rows.column(self.time).null_count() {
+            // A row without a time is in no session.
+            let has_time = arrow::compute::is_not_null(rows.column(self.time)).map_err(bug)?;
+            rows = filter_record_batch(&rows, &has_time).map_err(bug)?;
+        }
+        if let Some(watermarks) = &flow.row_watermarks {
+            rows = self.set_late_aside(rows, watermarks, out)?;
+        }
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        let times = rows.column(self.time).as_primitive::<TimestampNanosecondType>().clone();
+        let evaluated = self.aggregation.evaluate(&rows)?;
+        self.runs.update(&self.aggregation, times.values(), &evaluated, self.gap_ns)
+    }
+
+    fn on_epoch_end(&mut self, end: EpochEnd, out: &mut Output) -> Result<Watermark> {
+        let merged = self.merge()?;
+        let closed = end.watermark.less(self.result.lateness_ns);
+        assert!(self.closed <= closed, "the watermark went back to {closed}");
+        self.closed = closed;
+        if let Some(merged) = merged
+            && self.result.emission == Emission::Changes
+        {
+            let retracted = self.rows_of(&merged.before, &merged.groups_before, &merged.states_before)?;
+            let added = self.rows_of(&merged.now, &merged.groups, &merged.states)?;
+            out.push(Flow::of(Delta::change(&self.result.schema, &retracted, &added)));
+        }
+        if let Some(delta) = self.close()? {
+            out.push(Flow::of(delta));
+        }
+        Ok(closed)
+    }
+
+    fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
+        let head = Arc::new(Schema::new(vec![Field::new("closed", DataType::Int64, false)]));
+        let head = RecordBatch::try_new(head, vec![Arc::new(Int64Array::from(vec![self.closed.0]))]).map_err(bug)?;
+        let mut sessions: Vec<Session> = self.open.values().flatten().copied().collect();
+        sessions.sort_by_key(|session| session.slot);
+        let slots: Vec<usize> = sessions.iter().map(|session| session.slot).collect();
+        let own = ["first", "last"].map(|name| Arc::new(Field::new(name, DataType::Int64, false)));
+        let fields = own.into_iter().chain(self.aggregation.state_schema().fields().iter().cloned());
+        let schema: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        if sessions.is_empty() {
+            return Ok(vec![head, RecordBatch::new_empty(schema)]);
+        }
+        let bounds = [
+            Arc::new(Int64Array::from_iter_values(sessions.iter().map(|session| session.first))) as ArrayRef,
+            Arc::new(Int64Array::from_iter_values(sessions.iter().map(|session| session.last))),
+        ];
+        let columns = bounds.into_iter().chain(self.states.gather(&slots, 0)?).collect();
+        Ok(vec![head, RecordBatch::try_new(schema, columns).map_err(bug)?])
+    }
+
+    fn restore(&mut self, state: Vec<RecordBatch>) -> Result<()> {
+        let [head, rows] = state.as_slice() else {
+            return Err(Error::state("the checkpoint of sessions has other parts than expected"));
+        };
+        self.closed = Watermark(head.column(0).as_primitive::<Int64Type>().value(0));
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        if rows.num_columns() != 2 + self.aggregation.state_schema().fields().len() {
+            return Err(Error::state(
+                "the checkpoint of sessions has other columns than their definition",
+            ));
+        }
+        let width = self.aggregation.group_count();
+        let bounds = |column: usize| rows.column(column).as_primitive::<Int64Type>();
+        let keys: Vec<Box<[u8]>> = match width {
+            0 => vec![Box::default(); rows.num_rows()],
+            _ => {
+                let encoded = self.encoder.convert_columns(&rows.columns()[2..2 + width]).map_err(bug)?;
+                encoded.iter().map(|row| row.data().into()).collect()
+            }
+        };
+        for (slot, key) in keys.into_iter().enumerate() {
+            let session = Session {
+                first: bounds(0).value(slot),
+                last: bounds(1).value(slot),
+                slot,
+            };
+            self.by_end.insert((self.end_of(session.last), key.clone()), slot);
+            self.open.entry(key).or_default().push(session);
+        }
+        let slots: Vec<usize> = (0..rows.num_rows()).collect();
+        self.states.put(&slots, rows.columns()[2..].to_vec())
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let keys: usize = self.by_end.keys().map(|(_, key)| 2 * (key.len() + size_of::<Session>())).sum();
+        self.states.memory_bytes() + keys
+    }
+}
+
+fn time_array(times: impl Iterator<Item = i64>) -> ArrayRef {
+    Arc::new(TimestampNanosecondArray::from_iter_values(times))
+}
+
+fn bug(error: arrow::error::ArrowError) -> Error {
+    Error::bug(error.to_string())
+}
