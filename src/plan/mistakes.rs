@@ -11,6 +11,9 @@ use crate::sql::{Diagnostic, Span, SqlState, suggest};
 /// Where a place of the syntax tree stands in the user's text.
 pub type Places<'a> = &'a (dyn Fn(AstSpan) -> Option<Span> + Sync);
 
+/// All that is wrong with a statement.
+pub type Mistakes = Vec<Diagnostic>;
+
 /// Every mistake that an error stands for. `statement` is where to point when the error names no place.
 pub fn diagnostics_of(
     error: &DataFusionError,
@@ -18,7 +21,7 @@ pub fn diagnostics_of(
     statement: Span,
     text: &str,
     tables: &[&str],
-) -> Vec<Diagnostic> {
+) -> Mistakes {
     match error {
         DataFusionError::Collection(errors) => errors
             .iter()
