@@ -1,6 +1,5 @@
 //! DataFusion's errors as diagnostics with places and suggestions.
 
-use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::{
     common::{DataFusionError, Location, SchemaError},
     sql::sqlparser::tokenizer::{Location as AstLocation, Span as AstSpan},
@@ -189,27 +188,4 @@ fn named_in(message: &str, statement: Span, text: &str) -> Option<Span> {
         let alone = before.is_none_or(|c| !is_word(c)) && after.is_none_or(|c| !is_word(c));
         alone.then(|| Span::new(statement.start + at, statement.start + at + name.len()))
     })
-}
-
-/// What SQL calls a type.
-pub fn type_name(data_type: &DataType) -> String {
-    match data_type {
-        DataType::Boolean => "BOOLEAN".into(),
-        DataType::Int8 => "TINYINT".into(),
-        DataType::Int16 => "SMALLINT".into(),
-        DataType::Int32 => "INTEGER".into(),
-        DataType::Int64 => "BIGINT".into(),
-        DataType::UInt8 => "TINYINT UNSIGNED".into(),
-        DataType::UInt16 => "SMALLINT UNSIGNED".into(),
-        DataType::UInt32 => "INTEGER UNSIGNED".into(),
-        DataType::UInt64 => "BIGINT UNSIGNED".into(),
-        DataType::Float32 => "REAL".into(),
-        DataType::Float64 => "DOUBLE".into(),
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "VARCHAR".into(),
-        DataType::Timestamp(TimeUnit::Nanosecond, None) => "TIMESTAMP".into(),
-        DataType::Timestamp(..) => "TIMESTAMP".into(),
-        DataType::Date32 | DataType::Date64 => "DATE".into(),
-        DataType::Decimal128(precision, scale) => format!("DECIMAL({precision}, {scale})"),
-        other => other.to_string(),
-    }
 }

@@ -26,7 +26,7 @@ pub use catalog::{
     WatermarkDefinition, bad_schema, late_schema,
 };
 pub use dataflow::explain;
-pub use mistakes::{diagnostics_of, type_name};
+pub use mistakes::diagnostics_of;
 pub use options::{SOURCE_OPTIONS, VIEW_OPTIONS};
 pub use registry::{ConnectorSpec, ExternalFuture, FieldSpec, FormatSpec, MakeSource, OpenExternal, Registry};
 pub use session::{StreamRelation, base_session, session_over};

@@ -7,13 +7,16 @@ use datafusion::{
     sql::sqlparser::ast,
 };
 
-use crate::sql::{Diagnostic, SqlState, Statement, WatermarkClause};
+use crate::{
+    sql::{Diagnostic, SqlState, Statement, WatermarkClause},
+    types::type_name,
+};
 
 use super::{
     binder::Binder,
     catalog::WatermarkDefinition,
     columns::{is_time, unknown_column},
-    mistakes::{Mistakes, type_name},
+    mistakes::Mistakes,
 };
 
 /// Binds the clause, and makes its column NOT NULL: a row without an event time would be in no window and in no history, it is a bad

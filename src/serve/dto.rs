@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use arrow::datatypes::Schema;
 use serde::{Deserialize, Serialize};
 
-use super::{json_rows::TimeFormat, panel::type_name};
+use crate::types::type_name;
+
+use super::json_rows::TimeFormat;
 
 #[derive(Debug, Serialize)]
 pub struct Column {

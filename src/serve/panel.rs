@@ -1,6 +1,4 @@
-//! How a relation is drawn, and what its types are called, both from its columns.
-
-use arrow::datatypes::DataType;
+//! How a relation is drawn, from its columns.
 
 use crate::runtime::{RelationInfo, RelationKind};
 
@@ -38,38 +36,11 @@ pub fn panel(relation: &RelationInfo) -> Panel {
     }
 }
 
-/// The SQL name of a type, or Arrow's own where SQL has none.
-pub fn type_name(data_type: &DataType) -> String {
-    match data_type {
-        DataType::Boolean => "BOOLEAN".into(),
-        DataType::Int8 => "TINYINT".into(),
-        DataType::Int16 => "SMALLINT".into(),
-        DataType::Int32 => "INTEGER".into(),
-        DataType::Int64 => "BIGINT".into(),
-        DataType::UInt8 => "TINYINT UNSIGNED".into(),
-        DataType::UInt16 => "SMALLINT UNSIGNED".into(),
-        DataType::UInt32 => "INTEGER UNSIGNED".into(),
-        DataType::UInt64 => "BIGINT UNSIGNED".into(),
-        DataType::Float32 => "REAL".into(),
-        DataType::Float64 => "DOUBLE".into(),
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "VARCHAR".into(),
-        // Times are UTC here, whether or not the type says so.
-        DataType::Timestamp(..) => "TIMESTAMP".into(),
-        DataType::Date32 | DataType::Date64 => "DATE".into(),
-        DataType::Decimal32(precision, scale)
-        | DataType::Decimal64(precision, scale)
-        | DataType::Decimal128(precision, scale)
-        | DataType::Decimal256(precision, scale) => format!("DECIMAL({precision},{scale})"),
-        DataType::Dictionary(_, values) => type_name(values),
-        other => other.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use arrow::datatypes::{Field, Schema, TimeUnit};
+    use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 
     use crate::types::{Epoch, Watermark};
 
@@ -168,31 +139,6 @@ mod tests {
             (relation(view, &[("s", Text)], &[], None, 2), Panel::Table, "two rows"),
         ] {
             assert_eq!(panel(&relation), expected, "{why}");
-        }
-    }
-
-    #[test]
-    fn types_have_the_names_that_sql_gives_them() {
-        let dictionary = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
-        for (data_type, expected) in [
-            (DataType::Utf8View, "VARCHAR"),
-            (dictionary, "VARCHAR"),
-            (DataType::Int64, "BIGINT"),
-            (DataType::Int32, "INTEGER"),
-            (DataType::Int16, "SMALLINT"),
-            (DataType::UInt32, "INTEGER UNSIGNED"),
-            (DataType::Float32, "REAL"),
-            (DataType::Float64, "DOUBLE"),
-            (
-                DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())),
-                "TIMESTAMP",
-            ),
-            (DataType::Boolean, "BOOLEAN"),
-            (DataType::Decimal128(18, 4), "DECIMAL(18,4)"),
-            (DataType::Date32, "DATE"),
-            (DataType::Binary, "Binary"),
-        ] {
-            assert_eq!(type_name(&data_type), expected);
         }
     }
 }
