@@ -25,7 +25,7 @@ use super::{
     },
     columns,
     mistakes::{Mistakes, Places, diagnostics_of},
-    options::{SourceOptions, no_options, view_options},
+    options::{SourceOptions, check_panel, no_options, view_options},
     registry::{OpenExternal, Registry},
     session::session_over,
     stream::{Scope, StreamPlan},
@@ -313,6 +313,8 @@ impl Binder<'_> {
                 return Err(mistakes);
             }
         };
+        let has_time = stream.time.is_some();
+        check_panel(&create.options, &stream.schema, has_time, &mut mistakes);
         let source = match catalog.get(&stream.upstream).expect("bound above") {
             Relation::Materialized(view) => view.source.clone(),
             other => other.name().to_owned(),

@@ -1,5 +1,7 @@
 //! Options of statements: all of a `WITH (…)` checked at once, and those of a source sorted by who takes them.
 
+use arrow::datatypes::Schema;
+
 use crate::{
     sql::{CreateSource, Diagnostic, Spanned, SqlOption, SqlState, Statement, suggest},
     types::{OptionKind, OptionSpec, Options, one_of},
@@ -151,6 +153,39 @@ pub fn view_options(given: &[SqlOption], mistakes: &mut Mistakes) -> Options {
             .iter()
             .map(|option| (option.key.value.clone(), option.value.value.clone())),
     )
+}
+
+/// Refuses a panel that cannot be drawn from these columns.
+pub fn check_panel(given: &[SqlOption], schema: &Schema, has_time: bool, mistakes: &mut Mistakes) {
+    let Some(panel) = given
+        .iter()
+        .find(|option| option.key.value.eq_ignore_ascii_case("panel"))
+    else {
+        return;
+    };
+    let is_number = |name: &str| {
+        schema
+            .field_with_name(name)
+            .is_ok_and(|field| field.data_type().is_numeric())
+    };
+    let (is_drawn, needs) = match panel.value.value.as_str() {
+        "candlestick" => (
+            has_time && ["open", "high", "low", "close"].into_iter().all(is_number),
+            "a window or an event time, and numbers named open, high, low and close",
+        ),
+        "series" => (
+            has_time && schema.fields().iter().any(|field| is_number(field.name())),
+            "a window or an event time, and a number to draw along it",
+        ),
+        _ => return,
+    };
+    if !is_drawn {
+        let message = format!("this view cannot be drawn as '{}'", panel.value.value);
+        mistakes.push(
+            Diagnostic::error(SqlState::InvalidOption, message, panel.value.span)
+                .help(format!("panel '{}' needs {needs}", panel.value.value)),
+        );
+    }
 }
 
 /// An external table takes none.

@@ -18,7 +18,7 @@ use crate::{
     plan::{Catalog, Registry, Relation, SourceDefinition, base_session, late_schema},
     sql::Emit,
     state::Store,
-    types::{Epoch, Error, Result, Watermark},
+    types::{Epoch, Error, Options, Result, Watermark},
     view::{Change, SnapshotTable},
 };
 
@@ -246,6 +246,7 @@ impl Engine {
                 epoch: Epoch(0),
                 watermark: Watermark::START,
                 history: None,
+                options: Options::default(),
                 sql: relation.sql().to_owned(),
             };
             match relation {
@@ -271,6 +272,7 @@ impl Engine {
                     info.window_end = view.stream.window_end.map(name);
                     info.window_ns = view.stream.window.map(|window| window.size_ns);
                     info.emit = Some(view.emit.clone());
+                    info.options = view.options.clone();
                     info.history = catalog.history_of(view).map(|table| table.name.clone());
                     self.live(&mut info, &view.source);
                     all.push(info.clone());
@@ -307,6 +309,7 @@ impl Engine {
             window_ns: None,
             emit: None::<Emit>,
             history: None,
+            options: Options::default(),
             sql: String::new(),
             ..of.clone()
         };

@@ -7,7 +7,7 @@ use datafusion::execution::SendableRecordBatchStream;
 
 use crate::{
     sql::{Diagnostic, Emit, SourceText},
-    types::{Epoch, Error, Position, SplitId, Watermark},
+    types::{Epoch, Error, Options, Position, SplitId, Watermark},
     view::RowsSnapshot,
 };
 
@@ -33,6 +33,8 @@ pub struct RelationInfo {
     pub watermark: Watermark,
     /// The Parquet table that continues the view into the past.
     pub history: Option<String>,
+    /// Those of WITH, of a materialized view: how it is to be drawn.
+    pub options: Options,
     /// The statement that made it.
     pub sql: String,
 }

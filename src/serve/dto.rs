@@ -59,6 +59,8 @@ pub struct View {
     pub key: Vec<String>,
     pub time: Option<String>,
     pub panel: Panel,
+    pub panel_title: Option<String>,
+    pub panel_unit: Option<String>,
     pub emit: Option<String>,
     pub rows: Option<usize>,
     /// `None` where no epochs make it.

@@ -1,13 +1,21 @@
-//! How a relation is drawn, from its columns.
+//! How a relation is drawn: as its options say, or as follows from its columns.
 
 use crate::runtime::{RelationInfo, RelationKind};
 
 use super::dto::Panel;
 
-/// A time and `open, high, low, close` make candles, a time and any measured number a series, one row a stat, all else a table.
+/// What its options say. Else a time and `open, high, low, close` make candles, a time and any measured number a series, one row a stat, all else a table.
 ///
 /// Rows kept aside are a table whatever their columns: nobody wants candles of what came too late.
 pub fn panel(relation: &RelationInfo) -> Panel {
+    match relation.options.get("panel") {
+        Some("candlestick") => return Panel::Candlestick,
+        Some("series") => return Panel::Series,
+        Some("stat") => return Panel::Stat,
+        Some("table") => return Panel::Table,
+        // The binder lets no other word through.
+        _ => {}
+    }
     if relation.kind == RelationKind::SideOutput {
         return Panel::Table;
     }
@@ -42,7 +50,7 @@ mod tests {
 
     use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 
-    use crate::types::{Epoch, Watermark};
+    use crate::types::{Epoch, Options, Watermark};
 
     use super::*;
 
@@ -71,7 +79,28 @@ mod tests {
             epoch: Epoch(0),
             watermark: Watermark::START,
             history: None,
+            options: Options::default(),
             sql: String::new(),
+        }
+    }
+
+    #[test]
+    fn what_the_options_say_wins_over_the_columns() {
+        use crate::plan::VIEW_OPTIONS;
+        let time = DataType::Timestamp(TimeUnit::Nanosecond, None);
+        let columns = [("t", time), ("v", DataType::Float64)];
+        for (word, expected) in [
+            ("candlestick", Panel::Candlestick),
+            ("series", Panel::Series),
+            ("stat", Panel::Stat),
+            ("table", Panel::Table),
+        ] {
+            assert!(VIEW_OPTIONS[0].check(word).is_ok(), "the binder takes {word}");
+            let relation = RelationInfo {
+                options: Options::resolve(VIEW_OPTIONS, [("panel".into(), word.into())]),
+                ..relation(RelationKind::MaterializedView, &columns, &["t"], Some("t"), 9)
+            };
+            assert_eq!(panel(&relation), expected);
         }
     }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     oracle::{Cell, Table, nanos},
-    zeta::{ARROW, Reply, Zeta, dataset, folder, text},
+    zeta::{ARROW, Reply, Zeta, dataset, folder, text, written},
 };
 
 const JSON: &str = "application/json";
@@ -456,6 +456,28 @@ fn views_are_listed_with_what_charts_need() {
         refusal["help"].to_string().contains("did you mean `candles_5m`?"),
         "{refusal}"
     );
+}
+
+#[test]
+fn the_options_of_a_view_say_how_it_is_drawn() {
+    let file = written(
+        "CREATE SOURCE trades (price DOUBLE, ts TIMESTAMP, WATERMARK FOR ts) WITH (connector = 'memory');
+         CREATE MATERIALIZED VIEW prices WITH (panel = 'table', 'panel.title' = 'Last prices', 'PANEL.unit' = 'USDT') AS
+         SELECT ts, price FROM trades;
+         CREATE MATERIALIZED VIEW plain AS SELECT ts, price FROM trades;",
+    );
+    let zeta = Zeta::run(&file).arg("--no-state").start();
+    for (name, panel, title, unit) in [
+        ("prices", "table", json!("Last prices"), json!("USDT")),
+        ("plain", "series", Value::Null, Value::Null),
+    ] {
+        let view = zeta.get(&format!("/api/v1/views/{name}")).expect(200).json();
+        assert_eq!(
+            (&view["panel"], &view["panel_title"], &view["panel_unit"]),
+            (&json!(panel), &title, &unit),
+            "{name}"
+        );
+    }
 }
 
 /// All pages from the newest to the end of history, put together oldest first.

@@ -147,6 +147,8 @@ fn view(relation: &RelationInfo) -> dto::View {
         key: relation.key.clone(),
         time: relation.time.clone(),
         panel: panel(relation),
+        panel_title: relation.options.get("panel.title").map(str::to_owned),
+        panel_unit: relation.options.get("panel.unit").map(str::to_owned),
         emit: relation.emit.as_ref().map(|emit| match emit {
             Emit::Changes => "changes".into(),
             Emit::OnWindowClose => "on window close".into(),
@@ -166,7 +168,7 @@ mod tests {
 
     use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 
-    use crate::types::{Epoch, Watermark};
+    use crate::types::{Epoch, Options, Watermark};
 
     use super::*;
 
@@ -190,6 +192,7 @@ mod tests {
             epoch: Epoch(95),
             watermark: Watermark(1_704_237_055_000_000_000),
             history: Some("history".into()),
+            options: Options::default(),
             sql: String::new(),
         }
     }
@@ -205,10 +208,23 @@ mod tests {
                             {"name": "window_start", "type": "TIMESTAMP", "nullable": false},
                             {"name": "volume", "type": "DOUBLE", "nullable": true}],
                 "key": ["symbol", "window_start"], "time": "window_start", "panel": "series",
-                "emit": "changes", "rows": 812, "epoch": 95, "watermark": "2024-01-02T23:10:55Z",
+                "panel_title": null, "panel_unit": null, "emit": "changes", "rows": 812, "epoch": 95, "watermark": "2024-01-02T23:10:55Z",
                 "history": "history", "window_ms": 300_000,
             })
         );
+    }
+
+    #[test]
+    fn what_its_options_say_of_the_panel_is_handed_out() {
+        let options = [("panel", "table"), ("panel.title", "Turnover"), ("panel.unit", "USDT")];
+        let drawn = RelationInfo {
+            options: Options::resolve(&[], options.map(|(name, value)| (name.into(), value.into()))),
+            ..candles()
+        };
+        let shown = serde_json::to_value(view(&drawn)).unwrap();
+        assert_eq!(shown["panel"], "table");
+        assert_eq!(shown["panel_title"], "Turnover");
+        assert_eq!(shown["panel_unit"], "USDT");
     }
 
     #[test]

@@ -22,6 +22,10 @@ export interface View {
   key: string[];
   time: string | null;
   panel: Panel;
+  /** What stands above it in place of its name. */
+  panel_title: string | null;
+  /** The unit of its numbers. */
+  panel_unit: string | null;
   emit: string | null;
   rows: number | null;
   epoch: number | null;

@@ -17,6 +17,8 @@ const view: View = {
   key: ['window_start'],
   time: 'window_start',
   panel: 'series',
+  panel_title: null,
+  panel_unit: null,
   emit: 'changes',
   rows: 0,
   epoch: 1,
