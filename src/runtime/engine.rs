@@ -238,6 +238,7 @@ impl Engine {
                 source: None,
                 schema: relation.schema(),
                 key: Vec::new(),
+                is_append_only: true,
                 time: None,
                 window_end: None,
                 window_ns: None,
@@ -268,6 +269,7 @@ impl Engine {
                     let name = |column: usize| view.stream.schema.field(column).name().clone();
                     info.kind = RelationKind::MaterializedView;
                     info.key = view.stream.key.iter().copied().map(name).collect();
+                    info.is_append_only = view.stream.is_append_only;
                     info.time = view.stream.time.map(name);
                     info.window_end = view.stream.window_end.map(name);
                     info.window_ns = view.stream.window.map(|window| window.size_ns);
@@ -305,6 +307,7 @@ impl Engine {
             time: schema.index_of("window_start").ok().map(|_| "window_start".to_owned()),
             schema,
             key: Vec::new(),
+            is_append_only: true,
             window_end: None,
             window_ns: None,
             emit: None::<Emit>,

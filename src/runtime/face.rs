@@ -19,8 +19,10 @@ pub struct RelationInfo {
     /// The source whose epochs make this view; `None` for tables and plain views.
     pub source: Option<String>,
     pub schema: SchemaRef,
-    /// The columns that name a row; empty when rows are only appended.
+    /// The columns that name a row; empty when rows are only appended, or are named by all their columns.
     pub key: Vec<String>,
+    /// Rows that are there stay as they are.
+    pub is_append_only: bool,
     /// The column that charts and pages run along.
     pub time: Option<String>,
     /// The column that says when a row is final: once the watermark has reached it.

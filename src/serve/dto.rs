@@ -57,6 +57,8 @@ pub struct View {
     pub source: Option<String>,
     pub columns: Vec<Column>,
     pub key: Vec<String>,
+    /// `None` of what cannot be subscribed.
+    pub append_only: Option<bool>,
     pub time: Option<String>,
     pub panel: Panel,
     pub panel_title: Option<String>,

@@ -35,8 +35,11 @@ pub fn panel(relation: &RelationInfo) -> Panel {
             return Panel::Series;
         }
     }
-    let is_one_row =
-        relation.kind == RelationKind::MaterializedView && relation.key.is_empty() && relation.rows == Some(1);
+    // One row of a log is only its first.
+    let is_one_row = relation.kind == RelationKind::MaterializedView
+        && relation.key.is_empty()
+        && !relation.is_append_only
+        && relation.rows == Some(1);
     if relation.time.is_none() && is_one_row {
         Panel::Stat
     } else {
@@ -71,6 +74,7 @@ mod tests {
             source: None,
             schema: Arc::new(Schema::new(fields)),
             key: key.iter().map(|name| (*name).to_owned()).collect(),
+            is_append_only: false,
             time: time.map(str::to_owned),
             window_end: None,
             window_ns: None,
@@ -166,6 +170,14 @@ mod tests {
                 "one row so far, more to come",
             ),
             (relation(view, &[("s", Text)], &[], None, 2), Panel::Table, "two rows"),
+            (
+                RelationInfo {
+                    is_append_only: true,
+                    ..relation(view, &[("n", Bigint)], &[], None, 1)
+                },
+                Panel::Table,
+                "the first row of many",
+            ),
         ] {
             assert_eq!(panel(&relation), expected, "{why}");
         }

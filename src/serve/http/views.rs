@@ -145,6 +145,8 @@ fn view(relation: &RelationInfo) -> dto::View {
         source: relation.source.clone(),
         columns: dto::Column::all_of(&relation.schema),
         key: relation.key.clone(),
+        append_only: matches!(relation.kind, RelationKind::MaterializedView | RelationKind::SideOutput)
+            .then_some(relation.is_append_only),
         time: relation.time.clone(),
         panel: panel(relation),
         panel_title: relation.options.get("panel.title").map(str::to_owned),
@@ -184,6 +186,7 @@ mod tests {
                 Field::new("volume", DataType::Float64, true),
             ])),
             key: vec!["symbol".into(), "window_start".into()],
+            is_append_only: false,
             time: Some("window_start".into()),
             window_end: None,
             window_ns: Some(300_000_000_000),
@@ -207,7 +210,7 @@ mod tests {
                 "columns": [{"name": "symbol", "type": "VARCHAR", "nullable": false},
                             {"name": "window_start", "type": "TIMESTAMP", "nullable": false},
                             {"name": "volume", "type": "DOUBLE", "nullable": true}],
-                "key": ["symbol", "window_start"], "time": "window_start", "panel": "series",
+                "key": ["symbol", "window_start"], "append_only": false, "time": "window_start", "panel": "series",
                 "panel_title": null, "panel_unit": null, "emit": "changes", "rows": 812, "epoch": 95, "watermark": "2024-01-02T23:10:55Z",
                 "history": "history", "window_ms": 300_000,
             })
@@ -241,7 +244,16 @@ mod tests {
             ..candles()
         };
         let shown = serde_json::to_value(view(&table)).unwrap();
-        for field in ["source", "time", "rows", "epoch", "watermark", "history", "window_ms"] {
+        for field in [
+            "source",
+            "append_only",
+            "time",
+            "rows",
+            "epoch",
+            "watermark",
+            "history",
+            "window_ms",
+        ] {
             assert!(shown[field].is_null(), "{field}");
         }
         assert_eq!(shown["emit"], "every 10s");

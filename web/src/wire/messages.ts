@@ -20,6 +20,8 @@ export interface View {
   source: string | null;
   columns: Column[];
   key: string[];
+  /** Rows that are there stay as they are. Null for what cannot be subscribed. */
+  append_only: boolean | null;
   time: string | null;
   panel: Panel;
   /** What stands above it in place of its name. */

@@ -15,6 +15,7 @@ const view: View = {
     { name: 'close', type: 'DOUBLE' },
   ],
   key: ['window_start'],
+  append_only: false,
   time: 'window_start',
   panel: 'series',
   panel_title: null,

@@ -20,6 +20,7 @@ const view: View = {
     { name: 'close', type: 'DOUBLE' },
   ],
   key: ['window_start', 'symbol'],
+  append_only: false,
   time: 'window_start',
   panel: 'candlestick',
   panel_title: null,
