@@ -85,6 +85,12 @@ pub struct ReplayArgs {
 /// # Errors
 /// Files that cannot be read, a column that is not there, or a sink that fails.
 pub fn run<S: RecordSink>(args: &ReplayArgs, connect: impl FnOnce(&ReplayArgs) -> Result<S>) -> Result<()> {
+    if !args.path.exists() {
+        let path = args.path.display();
+        return Err(Error::user(format!(
+            "there is no {path}; `zeta generate --out {path}` makes some history"
+        )));
+    }
     let reader = MergedReader::open(&args.path, &args.merge_options())?;
     let rows_total = match args.is_loop {
         true => args.limit,

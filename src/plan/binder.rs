@@ -16,7 +16,7 @@ use crate::{
         CreateExternalTable, CreateMaterializedView, CreateSource, CreateView, Diagnostic, Drop, DropKind, Emit, Span,
         Spanned, SqlState, Statement, StatementKind, suggest,
     },
-    types::parse_duration,
+    types::{Error, parse_duration},
 };
 
 use super::{
@@ -243,11 +243,14 @@ impl Binder<'_> {
                 };
                 self.created(Relation::External(Arc::new(definition)), mistakes, catalog)
             }
-            Err(error) => Err(vec![Diagnostic::error(
-                SqlState::Invalid,
-                error.to_string(),
-                create.location.span,
-            )]),
+            Err(error) => {
+                let state = match error {
+                    Error::External { .. } => SqlState::Unavailable,
+                    _ => SqlState::Invalid,
+                };
+                let mistake = Diagnostic::error(state, error.to_string(), create.location.span);
+                Err(vec![mistake])
+            }
         }
     }
 
