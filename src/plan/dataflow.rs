@@ -1,7 +1,5 @@
 //! A dataflow as people read it: EXPLAIN.
 
-use std::fmt::Write;
-
 use crate::{
     operator::{Emission, Step},
     sql::Emit,
@@ -28,22 +26,18 @@ pub fn explain(catalog: &Catalog, relation: &Relation, is_verbose: bool) -> Stri
                 Trigger::AtMostEvery(interval) => format!("as soon as rows are there, at most every {interval:?}"),
                 Trigger::Interval(interval) => format!("every {interval:?}"),
             };
-            let mut text = format!(
-                "source {}: {} as {}, an epoch {trigger}\n",
-                source.name, source.connector, source.format
-            );
-            match &source.watermark {
+            let watermark = match &source.watermark {
                 Some(watermark) => {
                     let column = source.schema.field(watermark.column).name();
-                    let _infallible = writeln!(
-                        text,
-                        "watermark: {} of {column}, per split; idle after {:?}",
-                        watermark.text, source.idle_timeout
-                    );
+                    let idle = source.idle_timeout;
+                    format!("{} of {column}, per split; idle after {idle:?}", watermark.text)
                 }
-                None => text.push_str("watermark: none\n"),
-            }
-            text
+                None => "none".to_owned(),
+            };
+            format!(
+                "source {}: {} as {}, an epoch {trigger}\nwatermark: {watermark}\n",
+                source.name, source.connector, source.format
+            )
         }
     }
 }

@@ -282,7 +282,7 @@ impl RelationPlanner for WindowFunctions {
             let message = format!(
                 "tumble needs an event-time column, but `{}` is {}",
                 column.name(),
-                super::mistakes::type_name(&data_type)
+                crate::types::type_name(&data_type)
             );
             return Err(mistake_with_note(message, Some(time_span), "expected TIMESTAMP", help));
         }

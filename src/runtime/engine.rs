@@ -18,7 +18,7 @@ use crate::{
     plan::{Catalog, Registry, Relation, SourceDefinition, base_session, late_schema},
     sql::Emit,
     state::Store,
-    types::{Epoch, Error, Result, Watermark},
+    types::{Epoch, Error, Options, Result, Watermark},
     view::{Change, SnapshotTable},
 };
 
@@ -238,6 +238,7 @@ impl Engine {
                 source: None,
                 schema: relation.schema(),
                 key: Vec::new(),
+                is_append_only: true,
                 time: None,
                 window_end: None,
                 window_ns: None,
@@ -246,6 +247,7 @@ impl Engine {
                 epoch: Epoch(0),
                 watermark: Watermark::START,
                 history: None,
+                options: Options::default(),
                 sql: relation.sql().to_owned(),
             };
             match relation {
@@ -267,10 +269,12 @@ impl Engine {
                     let name = |column: usize| view.stream.schema.field(column).name().clone();
                     info.kind = RelationKind::MaterializedView;
                     info.key = view.stream.key.iter().copied().map(name).collect();
+                    info.is_append_only = view.stream.is_append_only;
                     info.time = view.stream.time.map(name);
                     info.window_end = view.stream.window_end.map(name);
                     info.window_ns = view.stream.window.map(|window| window.size_ns);
                     info.emit = Some(view.emit.clone());
+                    info.options = view.options.clone();
                     info.history = catalog.history_of(view).map(|table| table.name.clone());
                     self.live(&mut info, &view.source);
                     all.push(info.clone());
@@ -303,10 +307,12 @@ impl Engine {
             time: schema.index_of("window_start").ok().map(|_| "window_start".to_owned()),
             schema,
             key: Vec::new(),
+            is_append_only: true,
             window_end: None,
             window_ns: None,
             emit: None::<Emit>,
             history: None,
+            options: Options::default(),
             sql: String::new(),
             ..of.clone()
         };

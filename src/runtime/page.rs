@@ -307,7 +307,7 @@ fn conditions(request: &PageRequest, info: &RelationInfo) -> Result<Vec<Expr>, P
         let value = ScalarValue::try_from_string(text.clone(), field.data_type()).map_err(|_| {
             ProblemKind::Parameter(format!(
                 "{column} is {}, and '{text}' is not",
-                crate::plan::type_name(field.data_type())
+                crate::types::type_name(field.data_type())
             ))
         })?;
         match by_column.iter_mut().find(|(known, _)| known == column) {

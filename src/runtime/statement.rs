@@ -641,7 +641,7 @@ fn fitting(values: &ArrayRef, field: &Field) -> Result<ArrayRef> {
             let shown = array_value_to_string(values, row).unwrap_or_default();
             return Err(Error::user(format!(
                 "column `{name}`: {shown} is no {}",
-                crate::plan::type_name(field.data_type())
+                crate::types::type_name(field.data_type())
             )));
         }
     }
@@ -695,7 +695,7 @@ fn describe(of: &SchemaRef) -> Result<(SchemaRef, RecordBatch)> {
         Arc::new(StringViewArray::from_iter_values(
             of.fields()
                 .iter()
-                .map(|field| crate::plan::type_name(field.data_type())),
+                .map(|field| crate::types::type_name(field.data_type())),
         )),
         Arc::new(
             of.fields()
