@@ -1,4 +1,4 @@
-//! Drives a timeline on a live source: one thread reads and decodes, one runs epochs.
+//! Drives a timeline on a live source: one thread reads and decodes (`reader.rs`), this one runs epochs.
 //!
 //! ```text
 //! reader: poll ─▶ decode ─▶ bounded channel ─▶ epochs: gather ─▶ plan ─▶ run ─▶ commit ─▶ publish ─▶ checkpoint
@@ -11,7 +11,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, sync_channel},
     },
     thread::JoinHandle,
     time::Duration,
@@ -26,15 +26,14 @@ use crate::{
 use super::{
     clock::Clock,
     face::SourceState,
+    gathered::{Gathered, ranges},
     intake::{Intake, SplitRows},
+    reader::{Event, POLL_BYTES, Reader, TICK},
     timeline::Timeline,
 };
 
 /// Chunks between the reader and the epochs.
 const CHANNEL_CHUNKS: usize = limits::READ_AHEAD_ROWS / limits::CHUNK_ROWS;
-const POLL_BYTES: usize = 16 << 20;
-/// How long either thread sleeps at most before it looks whether it should stop.
-const TICK: Duration = Duration::from_millis(50);
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
@@ -107,14 +106,6 @@ struct Run {
     clock: Arc<dyn Clock>,
     stop: Arc<AtomicBool>,
     checkpoint: Option<JoinHandle<()>>,
-}
-
-enum Event {
-    Rows(SplitRows),
-    Unreachable(String),
-    Reachable,
-    Failed(Error),
-    Finished,
 }
 
 impl Run {
@@ -536,100 +527,5 @@ impl Run {
         }
         self.wait_for_checkpoint();
         Ok(())
-    }
-}
-
-fn ranges(input: &[SplitRows]) -> BTreeMap<SplitId, PlannedRange> {
-    let mut ranges: BTreeMap<SplitId, PlannedRange> = BTreeMap::new();
-    for part in input {
-        ranges
-            .entry(part.split.clone())
-            .and_modify(|range| range.to = part.to)
-            .or_insert(PlannedRange {
-                from: part.from,
-                to: part.to,
-            });
-    }
-    ranges
-}
-
-/// Rows that wait for their epoch, in the order in which they were read.
-#[derive(Default)]
-struct Gathered {
-    parts: VecDeque<SplitRows>,
-    rows: usize,
-}
-
-impl Gathered {
-    fn push(&mut self, part: SplitRows) {
-        self.rows += part.positions.len() + part.bad.len();
-        self.parts.push_back(part);
-    }
-
-    fn is_full(&self) -> bool {
-        limits::EPOCH_ROWS_MAX <= self.rows
-    }
-
-    /// The oldest parts, up to about so many rows.
-    fn take(&mut self, rows_max: usize, is_wanted: bool) -> Vec<SplitRows> {
-        let mut taken = Vec::new();
-        let mut rows = 0;
-        while is_wanted
-            && rows < rows_max
-            && let Some(part) = self.parts.pop_front()
-        {
-            rows += part.positions.len() + part.bad.len();
-            taken.push(part);
-        }
-        self.rows -= rows;
-        taken
-    }
-}
-
-/// The thread that reads ahead.
-struct Reader {
-    source: Box<dyn Source>,
-    intake: Intake,
-    sender: SyncSender<Event>,
-    stop: Arc<AtomicBool>,
-    shared: Arc<super::shared::Shared>,
-}
-
-impl Reader {
-    fn run(mut self) {
-        let mut is_unreachable = false;
-        while !self.stop.load(Ordering::Relaxed) {
-            let polled = self.source.poll(limits::CHUNK_ROWS, POLL_BYTES, TICK);
-            *self.shared.ends.lock().expect("nobody panics while holding it") = self.source.ends();
-            let events = match polled {
-                Ok(chunks) => {
-                    let mut events: Vec<Event> = Vec::new();
-                    if std::mem::take(&mut is_unreachable) {
-                        events.push(Event::Reachable);
-                    }
-                    for chunk in chunks {
-                        events.push(match self.intake.take(chunk) {
-                            Ok(rows) => Event::Rows(rows),
-                            Err(error) => Event::Failed(error),
-                        });
-                    }
-                    if self.source.is_finished() {
-                        events.push(Event::Finished);
-                    }
-                    events
-                }
-                Err(SourceError::Unreachable(reason)) => match std::mem::replace(&mut is_unreachable, true) {
-                    true => Vec::new(),
-                    false => vec![Event::Unreachable(reason)],
-                },
-                Err(SourceError::Failed(reason)) => vec![Event::Failed(Error::user(reason))],
-            };
-            for event in events {
-                let is_over = matches!(event, Event::Finished | Event::Failed(_));
-                if self.sender.send(event).is_err() || is_over {
-                    return;
-                }
-            }
-        }
     }
 }

@@ -72,7 +72,7 @@ pub(super) struct Inner {
     pub defining: tokio::sync::Mutex<()>,
     pub timelines: RwLock<BTreeMap<String, Arc<Shared>>>,
     pub drivers: Mutex<Vec<Driver>>,
-    pub manual: Mutex<BTreeMap<String, super::statement::ManualSource>>,
+    pub manual: Mutex<BTreeMap<String, super::manual::ManualSource>>,
     pub stopping: CancellationToken,
     next_query: AtomicU64,
 }

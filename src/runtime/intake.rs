@@ -13,7 +13,7 @@ use arrow::{
         Array, ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, RecordBatchOptions, StringViewArray,
         TimestampNanosecondArray,
     },
-    compute::{cast, filter_record_batch, is_not_null},
+    compute::{cast, concat_batches, filter_record_batch, is_not_null},
     datatypes::{Schema, SchemaRef},
 };
 
@@ -220,6 +220,27 @@ fn strict(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
 }
 
 impl SplitRows {
+    /// Consecutive parts of a split as one.
+    pub fn join(mut parts: Vec<Self>) -> Result<Self> {
+        if parts.len() == 1 {
+            return Ok(parts.pop().expect("one"));
+        }
+        assert!(
+            parts.windows(2).all(|pair| pair[0].to == pair[1].from),
+            "parts of a split follow each other"
+        );
+        let schema = parts[0].rows.schema();
+        Ok(Self {
+            split: parts[0].split.clone(),
+            from: parts[0].from,
+            to: parts[parts.len() - 1].to,
+            rows: concat_batches(&schema, parts.iter().map(|part| &part.rows))
+                .map_err(|e| Error::bug(e.to_string()))?,
+            positions: parts.iter().flat_map(|part| part.positions.iter().copied()).collect(),
+            bad: parts.into_iter().flat_map(|part| part.bad).collect(),
+        })
+    }
+
     /// Rows with a null where none may be become bad records.
     fn refuse_nulls(&mut self) -> Result<()> {
         let Some(names) = self.rows.schema().metadata().get("strict").cloned() else {

@@ -7,19 +7,27 @@
 //! ```
 
 pub mod clock;
+mod definition;
 mod driver;
 mod engine;
 mod face;
+mod gathered;
+mod insert;
 mod intake;
+mod maintained;
+mod manual;
 mod metrics;
 mod page;
 mod query;
+mod reader;
 mod shared;
+mod side_output;
 mod statement;
 mod timeline;
+mod watermark_rule;
 
 pub use engine::{Engine, EngineOptions, Mode, SourceOverride, ViewReader};
 pub use face::*;
+pub use manual::StepEnd;
 pub use metrics::Metrics;
 pub use query::{environment as query_environment, problem_of};
-pub use statement::StepEnd;

@@ -1,0 +1,82 @@
+//! The thread that reads ahead: it polls a source, decodes what came, and hands it to the epochs.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::SyncSender,
+    },
+    time::Duration,
+};
+
+use crate::{
+    connector::{Source, SourceError},
+    types::{Error, limits},
+};
+
+use super::{
+    intake::{Intake, SplitRows},
+    shared::Shared,
+};
+
+/// Bytes of records taken from a source at once.
+pub const POLL_BYTES: usize = 16 << 20;
+/// How long the threads of a source sleep at most before they look whether they should stop.
+pub const TICK: Duration = Duration::from_millis(50);
+
+/// What a reader tells the epochs.
+pub enum Event {
+    Rows(SplitRows),
+    Unreachable(String),
+    Reachable,
+    Failed(Error),
+    Finished,
+}
+
+/// Reads a source until it ends, fails or is told to stop.
+pub struct Reader {
+    pub source: Box<dyn Source>,
+    pub intake: Intake,
+    pub sender: SyncSender<Event>,
+    pub stop: Arc<AtomicBool>,
+    pub shared: Arc<Shared>,
+}
+
+impl Reader {
+    pub fn run(mut self) {
+        let mut is_unreachable = false;
+        while !self.stop.load(Ordering::Relaxed) {
+            let polled = self.source.poll(limits::CHUNK_ROWS, POLL_BYTES, TICK);
+            *self.shared.ends.lock().expect("nobody panics while holding it") = self.source.ends();
+            let events = match polled {
+                Ok(chunks) => {
+                    let mut events: Vec<Event> = Vec::new();
+                    if std::mem::take(&mut is_unreachable) {
+                        events.push(Event::Reachable);
+                    }
+                    for chunk in chunks {
+                        events.push(match self.intake.take(chunk) {
+                            Ok(rows) => Event::Rows(rows),
+                            Err(error) => Event::Failed(error),
+                        });
+                    }
+                    if self.source.is_finished() {
+                        events.push(Event::Finished);
+                    }
+                    events
+                }
+                Err(SourceError::Unreachable(reason)) => match std::mem::replace(&mut is_unreachable, true) {
+                    true => Vec::new(),
+                    false => vec![Event::Unreachable(reason)],
+                },
+                Err(SourceError::Failed(reason)) => vec![Event::Failed(Error::user(reason))],
+            };
+            for event in events {
+                let is_over = matches!(event, Event::Finished | Event::Failed(_));
+                if self.sender.send(event).is_err() || is_over {
+                    return;
+                }
+            }
+        }
+    }
+}
