@@ -1,9 +1,9 @@
 //! Drives a timeline on a live source: one thread reads and decodes (`reader.rs`), this one runs epochs.
 //!
 //! ```text
-//! reader: poll ─▶ decode ─▶ bounded channel ─▶ epochs: gather ─▶ plan ─▶ run ─▶ commit ─▶ publish ─▶ checkpoint
+//! reader: poll ─▶ decode ─▶ read_ahead ─▶ epochs: gather ─▶ plan ─▶ run ─▶ commit ─▶ publish ─▶ checkpoint
 //! ```
-//! Backpressure is one rule: the next epoch does not start, the channel fills, the reader waits.
+//! Backpressure is one rule: the next epoch does not start, what was read ahead fills its room, the reader waits.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -11,7 +11,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, sync_channel},
+        mpsc::RecvTimeoutError,
     },
     thread::JoinHandle,
     time::Duration,
@@ -28,12 +28,13 @@ use super::{
     face::SourceState,
     gathered::{Gathered, ranges},
     intake::{Intake, SplitRows},
+    read_ahead::{Waiting, read_ahead},
     reader::{Event, POLL_BYTES, Reader, TICK},
     timeline::Timeline,
 };
 
 /// Chunks between the reader and the epochs.
-const CHANNEL_CHUNKS: usize = limits::READ_AHEAD_ROWS / limits::CHUNK_ROWS;
+const CHUNKS_AHEAD: usize = limits::READ_AHEAD_ROWS / limits::CHUNK_ROWS;
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
@@ -139,11 +140,11 @@ impl Run {
             "source running"
         );
 
-        let (sender, events) = sync_channel(CHANNEL_CHUNKS);
+        let (ahead, events) = read_ahead(CHUNKS_AHEAD, self.timeline.bounds().read_ahead_bytes);
         let reader = Reader {
             source,
             intake,
-            sender,
+            ahead,
             stop: Arc::clone(&self.stop),
             shared: Arc::clone(self.timeline.shared()),
         };
@@ -152,7 +153,7 @@ impl Run {
             .spawn(move || reader.run())
             .expect("the system can start a thread");
         let outcome = self.epochs(&events, new_splits);
-        // The reader may wait for room in the channel: take it away.
+        // The reader may wait for room: nobody takes anything any more.
         self.stop.store(true, Ordering::Relaxed);
         drop(events);
         if reader.join().is_err() {
@@ -291,8 +292,8 @@ impl Run {
     }
 
     /// The epoch loop, until the engine stops or the source ends.
-    fn epochs(&mut self, events: &Receiver<Event>, new_splits: BTreeMap<SplitId, Position>) -> Result<()> {
-        let mut gathered = Gathered::default();
+    fn epochs(&mut self, events: &Waiting<Event>, new_splits: BTreeMap<SplitId, Position>) -> Result<()> {
+        let mut gathered = Gathered::new(self.timeline.bounds());
         let mut new_splits = new_splits;
         let mut last_rows: BTreeMap<SplitId, Duration> = BTreeMap::new();
         let mut last_epoch = self.clock.elapsed();
@@ -302,7 +303,7 @@ impl Run {
         let mut has_ended = false;
         while !self.stop.load(Ordering::Relaxed) {
             if !gathered.is_full() && !has_ended {
-                match events.recv_timeout(if gathered.rows == 0 {
+                match events.recv_timeout(if gathered.is_empty() {
                     TICK
                 } else {
                     self.patience(last_epoch)
@@ -325,8 +326,8 @@ impl Run {
             let now = self.clock.now().max(self.timeline.epoch_time());
             let elapsed = self.clock.elapsed();
             let idle = self.idle_splits(&gathered, &mut last_rows, elapsed);
-            let is_last = is_finished && gathered.parts.is_empty();
-            let rows_are_due = !gathered.parts.is_empty()
+            let is_last = is_finished && gathered.is_empty();
+            let rows_are_due = !gathered.is_empty()
                 && (gathered.is_full()
                     || is_finished
                     || match self.timeline.source().trigger {
@@ -335,14 +336,14 @@ impl Run {
                         Trigger::Interval(_) => due_at.is_some_and(|due| due <= now),
                     });
             let timer_is_due = self.timeline.wakes_at().is_some_and(|at| at <= now);
-            let idle_changed = gathered.parts.is_empty() && idle != self.timeline.idle_splits_now();
+            let idle_changed = gathered.is_empty() && idle != self.timeline.idle_splits_now();
             if !(rows_are_due || timer_is_due || idle_changed || is_last || !new_splits.is_empty()) {
                 continue;
             }
             if due_at.is_some_and(|due| due <= now) {
                 due_at = self.next_boundary();
             }
-            let input = gathered.take(limits::EPOCH_ROWS_MAX, rows_are_due);
+            let input = if rows_are_due { gathered.take() } else { Vec::new() };
             let checkpoint_is_due = self.timeline.wants_checkpoint()
                 || (self.timeline.is_durable() && last_checkpoint + limits::CHECKPOINT_INTERVAL <= elapsed);
             let plan = EpochPlan {
@@ -422,7 +423,7 @@ impl Run {
         if !self.timeline.has_watermark() {
             return BTreeSet::new();
         }
-        for part in &gathered.parts {
+        for part in gathered.parts() {
             last_rows.insert(part.split.clone(), now);
         }
         let ends = self
@@ -438,7 +439,7 @@ impl Run {
             .filter(|(split, position)| {
                 let is_caught_up = ends.get(*split).is_some_and(|end| *end <= **position);
                 let silent_since = *last_rows.entry((*split).clone()).or_insert(now);
-                let has_rows = gathered.parts.iter().any(|part| part.split == **split);
+                let has_rows = gathered.parts().iter().any(|part| part.split == **split);
                 is_caught_up && !has_rows && silent_since + timeout <= now
             })
             .map(|(split, _)| split.clone())

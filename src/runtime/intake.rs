@@ -241,6 +241,14 @@ impl SplitRows {
         })
     }
 
+    /// What it takes in memory, about: buffers that are shared with other parts are counted here too.
+    pub fn memory_bytes(&self) -> usize {
+        let bad = |bad: &BadRecord| size_of::<BadRecord>() + bad.reason.len() + bad.first_bytes.len();
+        self.rows.get_array_memory_size()
+            + size_of_val(self.positions.as_slice())
+            + self.bad.iter().map(bad).sum::<usize>()
+    }
+
     /// Rows with a null where none may be become bad records.
     fn refuse_nulls(&mut self) -> Result<()> {
         let Some(names) = self.rows.schema().metadata().get("strict").cloned() else {

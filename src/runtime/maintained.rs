@@ -18,7 +18,7 @@ use crate::{
 };
 
 use super::{
-    Metrics,
+    Bounds, Metrics,
     shared::ViewFace,
     side_output::{SideOutput, late_rows},
 };
@@ -31,6 +31,7 @@ pub struct MaintainedView {
     chain: Chain,
     upstream: Upstream,
     rows: Rows,
+    rows_max: usize,
     late: Option<SideOutput>,
 }
 
@@ -51,7 +52,12 @@ pub struct Step {
 
 impl MaintainedView {
     /// `needed` are the columns of the source that are decoded, ascending; `before` the views that this one may read.
-    pub fn new(definition: Arc<MaterializedDefinition>, needed: &[usize], before: &[Self]) -> Result<Self> {
+    pub fn new(
+        definition: Arc<MaterializedDefinition>,
+        needed: &[usize],
+        before: &[Self],
+        bounds: &Bounds,
+    ) -> Result<Self> {
         let stream = &definition.stream;
         let upstream = match stream.reads_source_directly {
             true => Upstream::Source(
@@ -76,6 +82,7 @@ impl MaintainedView {
         Ok(Self {
             chain: stream.operators()?,
             rows: Rows::new(Arc::clone(&stream.schema), stream.key.clone(), stream.is_append_only)?,
+            rows_max: bounds.view_rows_max,
             late,
             upstream,
             definition,
@@ -119,7 +126,7 @@ impl MaintainedView {
     /// One epoch on the slices of the source, or on what the views `before` did in it.
     ///
     /// # Errors
-    /// After an error the view is half an epoch ahead.
+    /// Among others [`Error::User`] where the view would hold more rows than a view may. After an error it is half an epoch ahead.
     pub fn step(
         &mut self,
         epoch: Epoch,
@@ -185,6 +192,15 @@ impl MaintainedView {
         }
         if applied.is_empty() {
             return Ok(None);
+        }
+        if self.rows_max < self.rows.len() {
+            return Err(Error::user(format!(
+                "view `{}` would hold {} rows, and {} are the most that a view may hold; let it hold fewer, \
+                 e.g. by an aggregate over a longer window, fewer columns in GROUP BY or a filter in WHERE, and start again with --reset",
+                self.definition.name,
+                self.rows.len(),
+                self.rows_max
+            )));
         }
         let stream = &self.definition.stream;
         let (added, removed, _) = consolidate(&stream.schema, &stream.key, &applied)?;

@@ -53,6 +53,7 @@ impl Engine {
             &catalog,
             folder.as_deref(),
             Arc::clone(&self.0.metrics),
+            &self.0.bounds,
         )?;
         let connector = self
             .0

@@ -6,6 +6,7 @@
 //!         └─ queries: pinned snapshots + Parquet tables ─▶ stock DataFusion, with limits
 //! ```
 
+mod bounds;
 pub mod clock;
 mod definition;
 mod driver;
@@ -19,6 +20,7 @@ mod manual;
 mod metrics;
 mod page;
 mod query;
+mod read_ahead;
 mod reader;
 mod shared;
 mod side_output;
@@ -26,6 +28,7 @@ mod statement;
 mod timeline;
 mod watermark_rule;
 
+pub use bounds::Bounds;
 pub use engine::{Engine, EngineOptions, Mode, SourceOverride, ViewReader};
 pub use face::*;
 pub use manual::StepEnd;

@@ -4,7 +4,6 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::SyncSender,
     },
     time::Duration,
 };
@@ -16,6 +15,7 @@ use crate::{
 
 use super::{
     intake::{Intake, SplitRows},
+    read_ahead::Ahead,
     shared::Shared,
 };
 
@@ -37,7 +37,7 @@ pub enum Event {
 pub struct Reader {
     pub source: Box<dyn Source>,
     pub intake: Intake,
-    pub sender: SyncSender<Event>,
+    pub ahead: Ahead<Event>,
     pub stop: Arc<AtomicBool>,
     pub shared: Arc<Shared>,
 }
@@ -72,8 +72,12 @@ impl Reader {
                 Err(SourceError::Failed(reason)) => vec![Event::Failed(Error::user(reason))],
             };
             for event in events {
+                let bytes = match &event {
+                    Event::Rows(rows) => rows.memory_bytes(),
+                    _ => 0,
+                };
                 let is_over = matches!(event, Event::Finished | Event::Failed(_));
-                if self.sender.send(event).is_err() || is_over {
+                if self.ahead.send(event, bytes).is_err() || is_over {
                     return;
                 }
             }

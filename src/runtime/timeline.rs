@@ -23,7 +23,7 @@ use crate::{
 };
 
 use super::{
-    Metrics,
+    Bounds, Metrics,
     clock::Stopwatch,
     definition::{another_definition, fingerprint},
     face::SplitStatus,
@@ -50,6 +50,7 @@ pub struct Timeline {
     store: Option<Store>,
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
+    bounds: Bounds,
     definition: String,
     rows_since_checkpoint: u64,
     /// Epochs ran, anew or again, that no checkpoint holds.
@@ -74,12 +75,13 @@ impl Timeline {
         catalog: &Catalog,
         folder: Option<&Path>,
         metrics: Arc<Metrics>,
+        bounds: &Bounds,
     ) -> Result<Self> {
         let definitions = catalog.views_of(&source.name);
         let needed = needed_columns(&source, &definitions);
         let mut views: Vec<MaintainedView> = Vec::new();
         for definition in &definitions {
-            views.push(MaintainedView::new(Arc::clone(definition), &needed, &views)?);
+            views.push(MaintainedView::new(Arc::clone(definition), &needed, &views, bounds)?);
         }
         let bad = SideOutput::new(format!("{}$bad", source.name), bad_schema());
         let (store, recovered) = match folder {
@@ -110,6 +112,7 @@ impl Timeline {
             bad,
             store,
             metrics,
+            bounds: bounds.clone(),
             rows_since_checkpoint: 0,
             is_ahead_of_checkpoint: false,
             plans_to_replay: Vec::new().into_iter(),
@@ -138,6 +141,10 @@ impl Timeline {
 
     pub fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.metrics)
+    }
+
+    pub fn bounds(&self) -> &Bounds {
+        &self.bounds
     }
 
     pub fn needed(&self) -> &[usize] {

@@ -24,7 +24,7 @@ use zeta::{
     cli::{MemoryTopics, registry},
     connector::memory::MemoryTopic,
     runtime::{
-        Engine, EngineOptions, Mode, SourceState, SqlRequest, StepEnd,
+        Bounds, Engine, EngineOptions, Mode, SourceState, SqlRequest, StepEnd,
         clock::{Clock, ManualClock, SystemClock},
         query_environment,
     },
@@ -579,4 +579,64 @@ fn copy_folder(from: &Path, to: &Path) {
             std::fs::copy(entry.path(), target).unwrap();
         }
     }
+}
+
+#[test]
+fn a_view_that_would_hold_too_many_rows_stops_its_source_and_drops_none() {
+    let state = tempfile::tempdir().unwrap();
+    let topics = MemoryTopics::default();
+    let topic = topics.of("trades");
+    let rows = &live_rows()[0];
+    let start = async |view_rows_max| {
+        let options = EngineOptions {
+            state: Some(state.path().into()),
+            mode: Mode::Live,
+            overrides: vec![],
+        };
+        let bounds = Bounds {
+            view_rows_max,
+            ..Bounds::default()
+        };
+        let registry = registry(topics.clone(), query_environment());
+        let engine = Engine::with_bounds(registry, options, Arc::new(SystemClock::default()), bounds);
+        let text = format!("{SOURCE};\nCREATE MATERIALIZED VIEW all_of_them AS SELECT price, traded_at FROM trades");
+        let text = zeta::sql::SourceText::new("live.sql", text);
+        engine.apply(&text, zeta::sql::parse(&text)).await.unwrap();
+        engine.start().unwrap();
+        engine
+    };
+    let until = async |engine: &Engine, is_there: &dyn Fn(&Engine) -> bool| {
+        let there = async {
+            while !is_there(engine) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), there)
+            .await
+            .expect("it comes within a minute");
+    };
+    block_on(async {
+        topic.append(&SplitId::from(0), batch(&rows[..3]));
+        let engine = start(3).await;
+        until(&engine, &|engine| view(engine, "all_of_them").num_rows() == 3).await;
+        assert_ne!(engine.sources()[0].state, SourceState::Failed, "as many as may be");
+        topic.append(&SplitId::from(0), batch(&rows[3..4]));
+        until(&engine, &|engine| engine.sources()[0].state == SourceState::Failed).await;
+        let reason = engine.sources()[0].reason.clone().unwrap();
+        for part in [
+            "view `all_of_them` would hold 4 rows",
+            "3 are the most",
+            "longer window",
+            "--reset",
+        ] {
+            assert!(reason.contains(part), "{reason}");
+        }
+        assert_eq!(view(&engine, "all_of_them").num_rows(), 3, "nobody sees half an epoch");
+        engine.stop();
+
+        let engine = start(4).await;
+        until(&engine, &|engine| view(engine, "all_of_them").num_rows() == 4).await;
+        assert_eq!(engine.sources()[0].rows, 4, "the row was not lost");
+        engine.stop();
+    });
 }
