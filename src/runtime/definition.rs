@@ -7,6 +7,9 @@ use crate::{
     types::Error,
 };
 
+/// Options of connectors that decide which rows there are, and so what a position means. Others say where and when they come.
+const SELECTING: [&str; 5] = ["topic", "path", "from", "to", "limit"];
+
 /// What the state depends on: everything but addresses and timing.
 pub fn fingerprint(source: &SourceDefinition, views: &[Arc<MaterializedDefinition>]) -> String {
     let mut lines = vec![format!("source {} ({})", source.name, source.connector)];
@@ -18,7 +21,7 @@ pub fn fingerprint(source: &SourceDefinition, views: &[Arc<MaterializedDefinitio
             if field.is_nullable() { "" } else { " not null" }
         ));
     }
-    for name in ["topic", "path"] {
+    for name in SELECTING {
         lines.extend(
             source
                 .connector_options

@@ -640,3 +640,51 @@ fn a_view_that_would_hold_too_many_rows_stops_its_source_and_drops_none() {
         engine.stop();
     });
 }
+
+#[test]
+fn the_state_of_a_replay_belongs_to_its_range_and_not_to_its_speed() {
+    let state = tempfile::tempdir().unwrap();
+    let started = |options: &str| {
+        block_on(async {
+            let topics = MemoryTopics::default();
+            let engine = engine(&topics, state.path(), Mode::Live, Arc::new(SystemClock::default()));
+            // The definition is compared before any file is looked for.
+            let text = format!(
+                "CREATE SOURCE candles (close DOUBLE) WITH (connector = 'replay', path = '/nowhere'{options});\n\
+                 CREATE MATERIALIZED VIEW closes AS SELECT close FROM candles;"
+            );
+            let text = zeta::sql::SourceText::new("replay.sql", text);
+            engine.apply(&text, zeta::sql::parse(&text)).await.unwrap();
+            let started = engine.start().map_err(|error| error.to_string());
+            engine.stop();
+            started
+        })
+    };
+    let range = ", \"from\" = '2024-01-01', \"to\" = '2024-02-01', \"limit\" = '10'";
+    assert_eq!(started(range), Ok(()));
+    assert_eq!(started(&format!("{range}, speed = 'max'")), Ok(()));
+    for (other, gone, new) in [
+        (
+            range.replace("2024-01-01", "2024-01-02"),
+            "- from = 2024-01-01",
+            "+ from = 2024-01-02",
+        ),
+        (
+            range.replace("2024-02-01", "2024-03-01"),
+            "- to = 2024-02-01",
+            "+ to = 2024-03-01",
+        ),
+        (range.replace("'10'", "'20'"), "- limit = 10", "+ limit = 20"),
+        (String::new(), "- limit = 10", ""),
+    ] {
+        let refused = started(&other).unwrap_err();
+        let lines: Vec<String> = refused
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        for expected in [gone, new].iter().filter(|line| !line.is_empty()) {
+            assert!(lines.iter().any(|line| line == expected), "{refused}");
+        }
+        assert!(!refused.contains("speed"), "{refused}");
+    }
+}
