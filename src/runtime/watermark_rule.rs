@@ -21,7 +21,7 @@ use crate::{
     types::{Error, EventTime, Result},
 };
 
-use super::intake::SplitRows;
+use super::intake::{SplitRows, values};
 
 pub struct WatermarkRule {
     source: Arc<SourceDefinition>,
@@ -79,13 +79,15 @@ impl WatermarkRule {
             return Ok(());
         }
         let is_good: BooleanArray = times.values().iter().map(|time| Some(*time <= latest)).collect();
-        rows.refuse(&is_good, |row| {
+        let reason = |row| {
             format!(
                 "event time {} is more than {:?} ahead of now",
                 EventTime(times.value(row)),
                 self.source.event_time_ahead_max
             )
-        })
+        };
+        // Whether a row is too far ahead depends on the epoch's time, and by then its record is gone.
+        rows.refuse(&is_good, reason, values)
     }
 
     /// Per row, the event time up to which its split is complete once it is in, in nanoseconds.
