@@ -195,7 +195,7 @@ impl Run {
         }
     }
 
-    /// Splits that the state does not know, and where they start.
+    /// Splits that the state does not know, and where they start: those that came after the others did, with their first row.
     fn new_splits(&self, bounds: &[SplitBounds]) -> Result<BTreeMap<SplitId, Position>> {
         let known = self.timeline.replay_positions();
         for split in known.keys() {
@@ -207,7 +207,8 @@ impl Run {
             }
         }
         let new = bounds.iter().filter(|bounds| !known.contains_key(&bounds.split));
-        Ok(new.map(|bounds| (bounds.split.clone(), bounds.start)).collect())
+        let start = |bounds: &SplitBounds| if known.is_empty() { bounds.start } else { bounds.first };
+        Ok(new.map(|bounds| (bounds.split.clone(), start(bounds))).collect())
     }
 
     /// Runs the committed plans after the checkpoint again, on the same rows.
@@ -308,14 +309,14 @@ impl Run {
                 } else {
                     self.patience(last_epoch)
                 }) {
-                    Ok(event) => self.on_event(event, &mut gathered, &mut is_finished)?,
+                    Ok(event) => self.on_event(event, &mut gathered, &mut new_splits, &mut is_finished)?,
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) if is_finished => {}
                     Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 }
                 while !gathered.is_full() {
                     match events.try_recv() {
-                        Ok(event) => self.on_event(event, &mut gathered, &mut is_finished)?,
+                        Ok(event) => self.on_event(event, &mut gathered, &mut new_splits, &mut is_finished)?,
                         Err(_) => break,
                     }
                 }
@@ -373,9 +374,16 @@ impl Run {
         self.last_checkpoint()
     }
 
-    fn on_event(&mut self, event: Event, gathered: &mut Gathered, is_finished: &mut bool) -> Result<()> {
+    fn on_event(
+        &mut self,
+        event: Event,
+        gathered: &mut Gathered,
+        new_splits: &mut BTreeMap<SplitId, Position>,
+        is_finished: &mut bool,
+    ) -> Result<()> {
         match event {
             Event::Rows(rows) => gathered.push(rows),
+            Event::NewSplits(splits) => new_splits.extend(splits),
             Event::Finished => *is_finished = true,
             Event::Failed(error) => return Err(error),
             Event::Reachable => {

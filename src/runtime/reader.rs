@@ -1,6 +1,7 @@
 //! The thread that reads ahead: it polls a source, decodes what came, and hands it to the epochs.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,7 +11,7 @@ use std::{
 
 use crate::{
     connector::{Source, SourceError},
-    types::{Error, limits},
+    types::{Error, Position, SplitId, limits},
 };
 
 use super::{
@@ -27,6 +28,8 @@ pub const TICK: Duration = Duration::from_millis(50);
 /// What a reader tells the epochs.
 pub enum Event {
     Rows(SplitRows),
+    /// Rows of these splits may follow, each from its position on.
+    NewSplits(BTreeMap<SplitId, Position>),
     Unreachable(String),
     Reachable,
     Failed(Error),
@@ -46,6 +49,10 @@ impl Reader {
     pub fn run(mut self) {
         let mut is_unreachable = false;
         while !self.stop.load(Ordering::Relaxed) {
+            let new_splits = self.source.new_splits();
+            if !new_splits.is_empty() && self.ahead.send(Event::NewSplits(new_splits), 0).is_err() {
+                return;
+            }
             let polled = self.source.poll(limits::CHUNK_ROWS, POLL_BYTES, TICK);
             *self.shared.ends.lock().expect("nobody panics while holding it") = self.source.ends();
             let events = match polled {

@@ -16,6 +16,8 @@ pub const READ_AHEAD_BYTES: usize = 256 << 20;
 pub const EPOCH_INTERVAL_DEFAULT: Duration = Duration::from_millis(100);
 /// A split that is caught up and silent for this long does not hold the watermark back, unless the source says otherwise.
 pub const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// How often a source looks for splits that were added.
+pub const NEW_SPLITS_INTERVAL: Duration = Duration::from_secs(30);
 /// A live row whose event time is further ahead of the epoch's time is a bad record.
 pub const FUTURE_EVENT_TIME_MAX: Duration = Duration::from_secs(3600);
 
