@@ -23,7 +23,7 @@ use crate::{
 };
 
 use super::{
-    Metrics,
+    Bounds, Metrics,
     clock::Clock,
     driver::Driver,
     face::*,
@@ -64,6 +64,7 @@ pub(super) struct Inner {
     pub registry: Registry,
     pub session: SessionState,
     pub options: EngineOptions,
+    pub bounds: Bounds,
     pub clock: Arc<dyn Clock>,
     pub metrics: Arc<Metrics>,
     pub queries: QueryPool,
@@ -72,7 +73,7 @@ pub(super) struct Inner {
     pub defining: tokio::sync::Mutex<()>,
     pub timelines: RwLock<BTreeMap<String, Arc<Shared>>>,
     pub drivers: Mutex<Vec<Driver>>,
-    pub manual: Mutex<BTreeMap<String, super::statement::ManualSource>>,
+    pub manual: Mutex<BTreeMap<String, super::manual::ManualSource>>,
     pub stopping: CancellationToken,
     next_query: AtomicU64,
 }
@@ -87,11 +88,17 @@ pub(super) struct Pinned {
 
 impl Engine {
     pub fn new(registry: Registry, options: EngineOptions, clock: Arc<dyn Clock>) -> Self {
+        Self::with_bounds(registry, options, clock, Bounds::default())
+    }
+
+    /// With other bounds than the named limits, so that a test can reach them.
+    pub fn with_bounds(registry: Registry, options: EngineOptions, clock: Arc<dyn Clock>, bounds: Bounds) -> Self {
         let metrics = Arc::new(Metrics::default());
         Self(Arc::new(Inner {
             session: base_session(Arc::clone(&registry.environment)),
             registry,
             options,
+            bounds,
             clock,
             queries: QueryPool::new(Arc::clone(&metrics)),
             metrics,
@@ -141,6 +148,7 @@ impl Engine {
             catalog,
             folder.as_deref(),
             Arc::clone(&self.0.metrics),
+            &self.0.bounds,
         )?;
         let make = Arc::clone(
             &self
