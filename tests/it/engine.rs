@@ -644,18 +644,31 @@ fn a_view_that_would_hold_too_many_rows_stops_its_source_and_drops_none() {
 #[test]
 fn the_state_of_a_replay_belongs_to_its_range_and_not_to_its_speed() {
     let state = tempfile::tempdir().unwrap();
+    let dataset = crate::zeta::dataset(1, 1, "2024-01-01");
     let started = |options: &str| {
         block_on(async {
             let topics = MemoryTopics::default();
             let engine = engine(&topics, state.path(), Mode::Live, Arc::new(SystemClock::default()));
-            // The definition is compared before any file is looked for.
             let text = format!(
-                "CREATE SOURCE candles (close DOUBLE) WITH (connector = 'replay', path = '/nowhere'{options});\n\
-                 CREATE MATERIALIZED VIEW closes AS SELECT close FROM candles;"
+                "CREATE SOURCE candles (close DOUBLE) WITH (connector = 'replay', path = '{}'{options});\n\
+                 CREATE MATERIALIZED VIEW closes AS SELECT close FROM candles;",
+                dataset.display()
             );
             let text = zeta::sql::SourceText::new("replay.sql", text);
             engine.apply(&text, zeta::sql::parse(&text)).await.unwrap();
             let started = engine.start().map_err(|error| error.to_string());
+            if started.is_ok() {
+                // A definition binds once something is committed under it.
+                let mut reader = engine.follow("closes").unwrap();
+                let committed = async {
+                    while reader.published().epoch.0 == 0 {
+                        assert!(reader.changed().await, "the engine stopped");
+                    }
+                };
+                tokio::time::timeout(Duration::from_secs(60), committed)
+                    .await
+                    .unwrap_or_else(|_| panic!("{:?}", engine.sources()));
+            }
             engine.stop();
             started
         })
