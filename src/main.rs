@@ -7,7 +7,9 @@ use tracing_subscriber::EnvFilter;
 use zeta::{
     cli::{
         arguments::{Arguments, Verb},
-        check, demo, generate, replay, run, topics,
+        check, demo, generate,
+        pipeline::Verdict,
+        replay, run, topics,
     },
     types::Error,
 };
@@ -16,9 +18,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     start_log(&arguments);
     let outcome = match &arguments.verb {
-        Verb::Run(args) => run::run(args).map(valid),
-        Verb::Demo(args) => demo::run(args).map(valid),
-        Verb::Check(args) => check::run(args).map(valid),
+        Verb::Run(args) => run::run(args).map(code),
+        Verb::Demo(args) => demo::run(args).map(code),
+        Verb::Check(args) => check::run(args).map(code),
         Verb::Generate(args) => generate::run(args).map(|()| ExitCode::SUCCESS),
         Verb::Replay(args) => replay::run(args, replay::connect).map(|()| ExitCode::SUCCESS),
         Verb::Topics(args) => topics::run(args).map(|()| ExitCode::SUCCESS),
@@ -32,8 +34,12 @@ fn main() -> ExitCode {
     })
 }
 
-fn valid(is_valid: bool) -> ExitCode {
-    if is_valid { ExitCode::SUCCESS } else { ExitCode::from(3) }
+fn code(verdict: Verdict) -> ExitCode {
+    match verdict {
+        Verdict::Right => ExitCode::SUCCESS,
+        Verdict::Wrong => ExitCode::from(3),
+        Verdict::Unavailable => ExitCode::from(4),
+    }
 }
 
 /// Events go to standard error; standard output is for data.

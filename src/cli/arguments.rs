@@ -34,3 +34,19 @@ pub enum Verb {
 pub fn command() -> clap::Command {
     Arguments::command()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_says_what_each_verb_does() {
+        fn silent(command: &clap::Command, path: &str) -> Vec<String> {
+            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+            let path = format!("{path} {}", command.get_name());
+            let under = command.get_subcommands().flat_map(|verb| silent(verb, &path));
+            under.chain(about.is_empty().then(|| path.clone())).collect()
+        }
+        assert_eq!(silent(&command(), ""), Vec::<String>::new());
+    }
+}

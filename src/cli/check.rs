@@ -9,7 +9,7 @@ use crate::{
 
 use super::{
     assemble::{MemoryTopics, registry},
-    pipeline,
+    pipeline::{self, Verdict},
 };
 
 /// Find all mistakes of pipeline files
@@ -20,10 +20,10 @@ pub struct CheckArgs {
     pub files: Vec<PathBuf>,
 }
 
-/// Whether all files are right. What is wrong is on standard error.
-pub fn run(args: &CheckArgs) -> Result<bool> {
+/// The gravest verdict of all files.
+pub fn run(args: &CheckArgs) -> Result<Verdict> {
     let runtime = super::run::runtime()?;
-    let mut is_right = true;
+    let mut verdict = Verdict::Right;
     for file in &args.files {
         let text = pipeline::read(file)?;
         let parsed = pipeline::parse(&text);
@@ -44,11 +44,11 @@ pub fn run(args: &CheckArgs) -> Result<bool> {
             }
             Err(diagnostics) => {
                 pipeline::show(&text, &diagnostics);
-                is_right = false;
+                verdict = verdict.max(Verdict::of(&diagnostics));
             }
         }
     }
-    Ok(is_right)
+    Ok(verdict)
 }
 
 type Open = Arc<dyn Fn(crate::plan::OpenExternal) -> crate::plan::ExternalFuture + Send + Sync>;

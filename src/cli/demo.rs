@@ -15,7 +15,7 @@ use crate::{
 };
 
 use super::{
-    pipeline::EMBEDDED,
+    pipeline::{EMBEDDED, Verdict},
     run::{RunArgs, run_texts},
 };
 
@@ -49,7 +49,7 @@ pub struct DemoArgs {
 }
 
 /// Whether it ran.
-pub fn run(args: &DemoArgs) -> Result<bool> {
+pub fn run(args: &DemoArgs) -> Result<Verdict> {
     let folder = std::env::temp_dir().join(format!("zeta-demo-{}", std::process::id()));
     let outcome = run_in(args, &folder);
     if let Err(error) = std::fs::remove_dir_all(&folder) {
@@ -58,7 +58,7 @@ pub fn run(args: &DemoArgs) -> Result<bool> {
     outcome
 }
 
-fn run_in(args: &DemoArgs, folder: &std::path::Path) -> Result<bool> {
+fn run_in(args: &DemoArgs, folder: &std::path::Path) -> Result<Verdict> {
     let (history, live): (PathBuf, PathBuf) = (folder.join("history"), folder.join("live"));
     let live_start_ns = START_NS + i64::from(args.days) * 24 * HOUR_NS;
     // A day of minutes at 60x lasts 24 minutes of watching.

@@ -5,7 +5,7 @@ mod assemble;
 pub mod check;
 pub mod demo;
 pub mod generate;
-mod pipeline;
+pub mod pipeline;
 pub mod progress;
 pub mod replay;
 pub mod run;

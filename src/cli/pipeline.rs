@@ -3,9 +3,29 @@
 use std::{io::Read, path::Path};
 
 use crate::{
-    sql::{self, Color, Diagnostic, ParsedFile, SourceText},
+    sql::{self, Color, Diagnostic, ParsedFile, SourceText, SqlState},
     types::{Error, Result},
 };
+
+/// What became of pipelines; what is wrong with them is on standard error. In the order of what comes first to be mended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    Right,
+    Wrong,
+    /// Something outside does not answer, so that not everything could be judged.
+    Unavailable,
+}
+
+impl Verdict {
+    pub fn of(diagnostics: &[Diagnostic]) -> Self {
+        let of = |diagnostic: &Diagnostic| match diagnostic.code {
+            _ if !diagnostic.is_error() => Self::Right,
+            SqlState::Unavailable => Self::Unavailable,
+            _ => Self::Wrong,
+        };
+        diagnostics.iter().map(of).max().unwrap_or(Self::Right)
+    }
+}
 
 /// Carried by the binary, so that it runs from any folder: the same bytes that production uses.
 pub const EMBEDDED: &[(&str, &str)] = &[
@@ -66,5 +86,30 @@ pub fn show(text: &SourceText, diagnostics: &[Diagnostic]) {
     let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
     if 0 < errors {
         eprintln!("\n{errors} {}", if errors == 1 { "error" } else { "errors" });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_says_what_is_to_be_mended_first() {
+        let warning = || Diagnostic::warning(SqlState::Invalid, "unusual", None);
+        let wrong = || Diagnostic::error(SqlState::UnknownColumn, "no column named `x`", None);
+        let away = || Diagnostic::error(SqlState::Unavailable, "no answer", None);
+        for (diagnostics, expected, why) in [
+            (vec![], Verdict::Right, "nothing to say"),
+            (vec![warning()], Verdict::Right, "a warning stops nobody"),
+            (vec![warning(), wrong()], Verdict::Wrong, "one mistake"),
+            (vec![away()], Verdict::Unavailable, "the text may be right"),
+            (
+                vec![away(), wrong()],
+                Verdict::Unavailable,
+                "a mistake may come from what is not there",
+            ),
+        ] {
+            assert_eq!(Verdict::of(&diagnostics), expected, "{why}");
+        }
     }
 }

@@ -13,7 +13,7 @@ use crate::{
 
 use super::{
     assemble::{MemoryTopics, registry},
-    pipeline,
+    pipeline::{self, Verdict},
 };
 
 /// Run pipelines, with their API and dashboard
@@ -53,8 +53,8 @@ pub struct RunArgs {
     pub allowed_origins: Vec<String>,
 }
 
-/// Whether the pipelines were right and ran. What is wrong with them is on standard error.
-pub fn run(args: &RunArgs) -> Result<bool> {
+/// Runs pipelines that are right until it is told to stop.
+pub fn run(args: &RunArgs) -> Result<Verdict> {
     let texts = args
         .files
         .iter()
@@ -64,7 +64,7 @@ pub fn run(args: &RunArgs) -> Result<bool> {
 }
 
 /// Runs pipelines whose text is at hand.
-pub fn run_texts(texts: &[SourceText], args: &RunArgs) -> Result<bool> {
+pub fn run_texts(texts: &[SourceText], args: &RunArgs) -> Result<Verdict> {
     let runtime = runtime()?;
     let options = EngineOptions {
         state: (!args.no_state).then(|| args.state.clone()),
@@ -82,7 +82,7 @@ pub fn run_texts(texts: &[SourceText], args: &RunArgs) -> Result<bool> {
             Ok(warnings) => pipeline::show(text, &warnings),
             Err(diagnostics) => {
                 pipeline::show(text, &diagnostics);
-                return Ok(false);
+                return Ok(Verdict::of(&diagnostics));
             }
         }
     }
@@ -127,7 +127,7 @@ pub fn run_texts(texts: &[SourceText], args: &RunArgs) -> Result<bool> {
         Ok(outcome) => outcome?,
         Err(panic) => return Err(Error::bug(panic.to_string())),
     }
-    Ok(true)
+    Ok(Verdict::Right)
 }
 
 pub fn runtime() -> Result<tokio::runtime::Runtime> {

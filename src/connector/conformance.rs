@@ -89,8 +89,10 @@ fn discovery_is_stable(
         "splits come in their order, each once"
     );
     assert!(
-        bounds.iter().all(|bounds| bounds.start <= bounds.end),
-        "no split ends before it starts"
+        bounds
+            .iter()
+            .all(|bounds| bounds.first <= bounds.start && bounds.start <= bounds.end),
+        "no split ends before it starts, or starts before its first row"
     );
     assert!(
         bounds.iter().map(|bounds| &bounds.split).eq(expected.keys()),

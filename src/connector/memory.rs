@@ -161,6 +161,7 @@ impl Source for MemorySource {
             .iter()
             .map(|(split, content)| SplitBounds {
                 split: split.clone(),
+                first: Position(content.start),
                 start: Position(content.start),
                 end: Position(content.end),
             })

@@ -293,6 +293,7 @@ impl Source for ReplaySource {
         let end = self.ends()[&self.split];
         Ok(vec![SplitBounds {
             split: self.split.clone(),
+            first: Position(0),
             start: Position(0),
             end,
         }])
@@ -536,6 +537,7 @@ mod tests {
             bounds,
             [SplitBounds {
                 split: SplitId::from(0),
+                first: Position(0),
                 start: Position(0),
                 end: Position(10_000)
             }]

@@ -4,10 +4,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::types::{Chunk, Position, SplitId};
 
-/// What is known of a split: reading from nothing starts at `start`; `end` is the first position that holds no record yet.
+/// What is known of a split: reading from nothing starts at `start`, `first` holds the oldest record that is still there, and `end`
+/// is the first position that holds no record yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SplitBounds {
     pub split: SplitId,
+    pub first: Position,
     pub start: Position,
     pub end: Position,
 }
@@ -23,6 +25,14 @@ pub trait Source: Send {
     /// From now on [`poll`](Self::poll) gives each of these splits from its position on, and no other split.
     /// What was polled ahead before is forgotten.
     fn seek(&mut self, positions: &BTreeMap<SplitId, Position>) -> Result<(), SourceError>;
+
+    /// Splits that came into being since the discovery, or since they were last asked for: from now on [`poll`](Self::poll) gives
+    /// each of these, too, from its position on, which is that of its first row.
+    ///
+    /// Asked between polls: a source looks at the world only now and then, not for long, and again later where it does not answer.
+    fn new_splits(&mut self) -> BTreeMap<SplitId, Position> {
+        BTreeMap::new()
+    }
 
     /// At most about `rows_max` rows and `bytes_max` bytes, waiting up to `wait` for the first.
     /// Per split, each chunk begins where the one before ended. Empty when nothing came.

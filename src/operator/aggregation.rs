@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array},
     compute::take,
-    datatypes::{FieldRef, Schema, SchemaRef},
+    datatypes::{DataType, FieldRef, Schema, SchemaRef},
 };
 use datafusion::{
     common::DataFusionError,
@@ -37,6 +37,7 @@ pub struct Aggregation {
     functions: Vec<Arc<AggregateFunctionExpr>>,
     /// Per function its arguments, then its ordering columns.
     arguments: Vec<Vec<Arc<dyn PhysicalExpr>>>,
+    argument_types: Vec<Vec<DataType>>,
     filters: Vec<Option<Arc<dyn PhysicalExpr>>>,
     state_schema: SchemaRef,
     state_widths: Vec<usize>,
@@ -91,7 +92,11 @@ impl GroupState {
     }
 
     pub fn memory_bytes(&self) -> usize {
-        self.groups.iter().chain(&self.states).map(|column| column.get_array_memory_size()).sum()
+        self.groups
+            .iter()
+            .chain(&self.states)
+            .map(|column| column.get_array_memory_size())
+            .sum()
     }
 }
 
@@ -125,8 +130,20 @@ impl Aggregation {
                 )
             })
             .collect();
+        let arguments = aggregate_expressions(&functions, &AggregateMode::Partial, 0).map_err(failed)?;
+        let argument_types = arguments
+            .iter()
+            .map(|arguments| {
+                arguments
+                    .iter()
+                    .map(|argument| argument.data_type(&input_schema))
+                    .collect()
+            })
+            .collect::<Result<_, _>>()
+            .map_err(failed)?;
         Ok(Self {
-            arguments: aggregate_expressions(&functions, &AggregateMode::Partial, 0).map_err(failed)?,
+            arguments,
+            argument_types,
             input_schema,
             groups,
             group_schema: Arc::new(Schema::new(group_fields)),
@@ -139,6 +156,24 @@ impl Aggregation {
 
     pub fn group_count(&self) -> usize {
         self.groups.len()
+    }
+
+    pub fn group_types(&self) -> Vec<DataType> {
+        self.group_schema
+            .fields()
+            .iter()
+            .map(|field| field.data_type().clone())
+            .collect()
+    }
+
+    /// The types of [`Evaluated::inputs`].
+    pub fn input_types(&self) -> Vec<DataType> {
+        self.argument_types
+            .iter()
+            .flatten()
+            .cloned()
+            .chain(self.filters.iter().flatten().map(|_| DataType::Boolean))
+            .collect()
     }
 
     pub fn state_schema(&self) -> &SchemaRef {
@@ -239,8 +274,47 @@ impl Evaluated {
         &self.groups
     }
 
+    /// Arguments and filters as one list of columns.
+    pub fn inputs(&self) -> Vec<ArrayRef> {
+        let filters = self
+            .filters
+            .iter()
+            .flatten()
+            .map(|filter| Arc::new(filter.clone()) as ArrayRef);
+        self.arguments.iter().flatten().cloned().chain(filters).collect()
+    }
+
+    /// Of group columns and [`inputs`](Self::inputs).
+    pub fn of(aggregation: &Aggregation, groups: Vec<ArrayRef>, inputs: Vec<ArrayRef>, rows: usize) -> Self {
+        let mut inputs = inputs.into_iter();
+        let arguments = aggregation
+            .arguments
+            .iter()
+            .map(|arguments| inputs.by_ref().take(arguments.len()).collect())
+            .collect();
+        let filters = aggregation
+            .filters
+            .iter()
+            .map(|filter| {
+                let column = filter.as_ref().and_then(|_| inputs.next());
+                column.map(|column| column.as_boolean().clone())
+            })
+            .collect();
+        Self {
+            groups,
+            arguments,
+            filters,
+            rows,
+        }
+    }
+
     /// Adds the rows to these accumulators, each to its group of `total`.
-    pub fn update(&self, accumulators: &mut [Box<dyn GroupsAccumulator>], groups: &[usize], total: usize) -> Result<()> {
+    pub fn update(
+        &self,
+        accumulators: &mut [Box<dyn GroupsAccumulator>],
+        groups: &[usize],
+        total: usize,
+    ) -> Result<()> {
         for ((accumulator, arguments), filter) in accumulators.iter_mut().zip(&self.arguments).zip(&self.filters) {
             accumulator
                 .update_batch(arguments, groups, filter.as_ref(), total)

@@ -10,7 +10,9 @@ mod aggregation;
 mod chain;
 mod emit;
 mod group_aggregate;
+mod map_watermark;
 mod panes;
+mod recompute;
 mod segment;
 mod session_aggregate;
 mod state_table;
@@ -21,14 +23,16 @@ use arrow::array::{Int64Array, RecordBatch};
 
 use crate::types::{Delta, EventTime, Result, Watermark};
 
-pub use aggregation::Aggregation;
+pub use aggregation::{Aggregation, FilteredFunction};
 pub use chain::Chain;
 pub use emit::{EmitEvery, WindowCloseGate};
 pub use group_aggregate::GroupAggregate;
+pub use map_watermark::MapWatermark;
+pub use recompute::{ClosedBy, RecomputeAggregate};
 pub use segment::{Segment, Step};
 pub use session_aggregate::SessionAggregate;
 pub use watermark::SplitWatermarks;
-pub use window_aggregate::{Emission, OutputColumn, WindowAggregate, WindowResult};
+pub use window_aggregate::{Assignment, Emission, OutputColumn, WindowAggregate, WindowResult};
 
 /// A delta on its way through a dataflow.
 #[derive(Clone, Debug)]

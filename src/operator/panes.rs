@@ -149,7 +149,9 @@ impl Panes {
         let mut from = 0;
         while from < rows.num_rows() {
             let (kind, pane, first_end) = of(from);
-            let to = (from..rows.num_rows()).find(|row| of(*row) != of(from)).unwrap_or(rows.num_rows());
+            let to = (from..rows.num_rows())
+                .find(|row| of(*row) != of(from))
+                .unwrap_or(rows.num_rows());
             let state = GroupState::of_rows(&states.slice(from, to - from), &self.aggregation)?;
             from = to;
             let table = |state: &GroupState| -> Result<GroupTable> {
@@ -174,7 +176,12 @@ impl Panes {
 
     pub fn memory_bytes(&self) -> usize {
         let tables = self.open.values().chain(self.stragglers.values());
-        let sealed = self.sealed.front.iter().chain(&self.sealed.back).map(|(_, state)| state);
+        let sealed = self
+            .sealed
+            .front
+            .iter()
+            .chain(&self.sealed.back)
+            .map(|(_, state)| state);
         tables.map(GroupTable::memory_bytes).sum::<usize>()
             + sealed
                 .chain(&self.sealed.back_merged)
@@ -186,8 +193,16 @@ impl Panes {
     fn next_window(&self) -> Option<PaneRange> {
         let from = self.closed.saturating_add(1);
         // Of two panes, the earlier one is in the earlier window, as long as a window is left for it.
-        let sealed = self.sealed.panes().filter_map(|pane| self.windows.next_covering(pane, from)).min();
-        let open = self.open.keys().next().and_then(|pane| self.windows.next_covering(*pane, from));
+        let sealed = self
+            .sealed
+            .panes()
+            .filter_map(|pane| self.windows.next_covering(pane, from))
+            .min();
+        let open = self
+            .open
+            .keys()
+            .next()
+            .and_then(|pane| self.windows.next_covering(*pane, from));
         let stragglers = self
             .stragglers
             .keys()
@@ -198,7 +213,10 @@ impl Panes {
 
     /// A straggler's rows for one window; they stay for the later ones that cover its pane.
     fn take_straggler(&mut self, first_end: i64, pane: i64) -> Result<GroupState> {
-        let table = self.stragglers.get_mut(&(first_end, pane)).expect("listed by the caller");
+        let table = self
+            .stragglers
+            .get_mut(&(first_end, pane))
+            .expect("listed by the caller");
         seal(table, &self.aggregation)
     }
 
@@ -222,7 +240,9 @@ impl Panes {
 
     fn snapshot_schema(&self) -> SchemaRef {
         let own = ["part", "pane", "first_end"].map(|name| Arc::new(Field::new(name, DataType::Int64, false)));
-        let fields = own.into_iter().chain(self.aggregation.state_schema().fields().iter().cloned());
+        let fields = own
+            .into_iter()
+            .chain(self.aggregation.state_schema().fields().iter().cloned());
         Arc::new(Schema::new(fields.collect::<Vec<_>>()))
     }
 }
@@ -236,7 +256,10 @@ impl Sealed {
 
     /// `pane` is later than all here.
     fn push(&mut self, pane: i64, state: GroupState, aggregation: &Arc<Aggregation>) -> Result<()> {
-        debug_assert!(self.panes().all(|earlier| earlier < pane), "panes are sealed in their order");
+        debug_assert!(
+            self.panes().all(|earlier| earlier < pane),
+            "panes are sealed in their order"
+        );
         self.back_merged = Some(match self.back_merged.take() {
             Some(merged) => merge(aggregation, &merged, &state)?,
             None => state.clone(),
@@ -309,13 +332,21 @@ impl Kind {
         [Self::Open, Self::Straggler, Self::Front, Self::Back, Self::BackMerged]
             .into_iter()
             .find(|kind| *kind as i64 == number)
-            .ok_or_else(|| Error::state(format!("the checkpoint of panes has a part {number}, which there is not")))
+            .ok_or_else(|| {
+                Error::state(format!(
+                    "the checkpoint of panes has a part {number}, which there is not"
+                ))
+            })
     }
 }
 
 fn part(schema: &SchemaRef, kind: Kind, pane: i64, first_end: i64, state: &GroupState) -> Result<RecordBatch> {
-    let own = [kind as i64, pane, first_end].map(|value| Arc::new(Int64Array::from_value(value, state.count)) as ArrayRef);
-    let columns = own.into_iter().chain(state.groups.iter().chain(&state.states).cloned()).collect();
+    let own =
+        [kind as i64, pane, first_end].map(|value| Arc::new(Int64Array::from_value(value, state.count)) as ArrayRef);
+    let columns = own
+        .into_iter()
+        .chain(state.groups.iter().chain(&state.states).cloned())
+        .collect();
     RecordBatch::try_new(Arc::clone(schema), columns).map_err(bug)
 }
 

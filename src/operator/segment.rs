@@ -10,13 +10,14 @@ use std::sync::Arc;
 use arrow::{
     array::{
         Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, TimestampNanosecondArray,
+        UInt32Array,
     },
-    compute::{filter, filter_record_batch, prep_null_mask_filter},
+    compute::{filter, filter_record_batch, prep_null_mask_filter, take, take_record_batch},
     datatypes::{SchemaRef, TimestampNanosecondType},
 };
 use datafusion::physical_expr::PhysicalExpr;
 
-use crate::types::{Delta, Error, Result, TumblingWindow, Watermark};
+use crate::types::{Delta, Error, Result, Watermark, Windows};
 
 use super::{EpochEnd, Flow, Operator, Output, aggregation::failed};
 
@@ -28,12 +29,14 @@ pub enum Step {
         columns: Vec<Arc<dyn PhysicalExpr>>,
         schema: SchemaRef,
     },
-    /// Appends `window_start` and `window_end` of the window that holds the time in column `time`; null where the time is.
-    Window {
+    /// Appends `window_start` and `window_end`: a row for every window that covers the time in column `time`, none without a time.
+    Windows {
         time: usize,
-        window: TumblingWindow,
+        windows: Windows,
         schema: SchemaRef,
     },
+    /// Appends the event time twice, in the place of `window_start` and `window_end`: an aggregate behind it finds the windows itself.
+    CarryTime { time: usize, schema: SchemaRef },
     /// Columns by place, without computing anything.
     Select { columns: Vec<usize>, schema: SchemaRef },
 }
@@ -87,10 +90,22 @@ impl Operator for Segment {
                         .collect::<Result<Vec<_>>>()?;
                     rows = batch(schema, columns, count)?;
                 }
-                Step::Window { time, window, schema } => {
-                    let (starts, ends) = windows(rows.column(*time), *window)?;
-                    let columns = rows.columns().iter().cloned().chain([starts, ends]).collect();
+                Step::Windows { time, windows, schema } => {
+                    let (indices, bounds) = assign(rows.column(*time), *windows)?;
+                    if let Some(indices) = indices {
+                        rows = take_record_batch(&rows, &indices).map_err(bug)?;
+                        weights = weights.map(|weights| take_numbers(&weights, &indices)).transpose()?;
+                        row_watermarks = row_watermarks
+                            .map(|watermarks| take_numbers(&watermarks, &indices))
+                            .transpose()?;
+                    }
+                    let columns = rows.columns().iter().cloned().chain(bounds).collect();
                     rows = batch(schema, columns, rows.num_rows())?;
+                }
+                Step::CarryTime { time, schema } => {
+                    let carried = Arc::clone(rows.column(*time));
+                    let columns = rows.columns().iter().cloned().chain([Arc::clone(&carried), carried]);
+                    rows = batch(schema, columns.collect(), rows.num_rows())?;
                 }
                 Step::Select { columns, schema } => {
                     let picked = columns.iter().map(|column| Arc::clone(rows.column(*column))).collect();
@@ -139,22 +154,28 @@ fn filter_numbers(values: &Int64Array, mask: &BooleanArray) -> Result<Int64Array
     Ok(filter(values, mask).map_err(bug)?.as_primitive().clone())
 }
 
-/// Start and end of each time's window. A time below the first whole window has none: null.
-fn windows(times: &ArrayRef, window: TumblingWindow) -> Result<(ArrayRef, ArrayRef)> {
+fn take_numbers(values: &Int64Array, indices: &UInt32Array) -> Result<Int64Array> {
+    Ok(take(values, indices, None).map_err(bug)?.as_primitive().clone())
+}
+
+/// Start and end of the windows of each time, and the row that each belongs to: `None` where that is one per row, in their order.
+fn assign(times: &ArrayRef, windows: Windows) -> Result<(Option<UInt32Array>, [ArrayRef; 2])> {
     let times = times
         .as_primitive_opt::<TimestampNanosecondType>()
         .ok_or_else(|| Error::bug("a window column is a timestamp in nanoseconds"))?;
-    let size = window.size_ns;
-    let is_safe = |time: i64| time.checked_sub(size).is_some() && time.checked_add(size).is_some();
-    let (low, high) = (arrow::compute::min(times), arrow::compute::max(times));
-    if low.is_none_or(is_safe) && high.is_none_or(is_safe) {
-        let starts: TimestampNanosecondArray = times.unary(|time| time - time.rem_euclid(size));
-        let ends: TimestampNanosecondArray = starts.unary(|start| start + size);
-        return Ok((Arc::new(starts), Arc::new(ends)));
+    let (mut indices, mut starts, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+    for (row, time) in times.iter().enumerate() {
+        let Some(time) = time else { continue };
+        for range in windows.covering(windows.grid.index(time)) {
+            let window = windows.bounds(range);
+            indices.push(row as u32);
+            starts.push(window.start);
+            ends.push(window.end);
+        }
     }
-    let starts: TimestampNanosecondArray = times.iter().map(|time| window.start(time?)).collect();
-    let ends: TimestampNanosecondArray = starts.iter().map(|start| Some(window.at(start?).end)).collect();
-    Ok((Arc::new(starts), Arc::new(ends)))
+    let is_one_each = indices.len() == times.len() && windows.is_tumbling();
+    let bounds = [starts, ends].map(|times| Arc::new(TimestampNanosecondArray::from(times)) as ArrayRef);
+    Ok(((!is_one_each).then(|| UInt32Array::from(indices)), bounds))
 }
 
 fn bug(error: arrow::error::ArrowError) -> Error {

@@ -93,7 +93,9 @@ impl SessionAggregate {
         let is_late: BooleanArray = times
             .iter()
             .zip(watermarks.values())
-            .map(|(time, complete)| Some(time.is_some_and(|time| time < complete.saturating_sub(self.result.lateness_ns))))
+            .map(|(time, complete)| {
+                Some(time.is_some_and(|time| time < complete.saturating_sub(self.result.lateness_ns)))
+            })
             .collect();
         if is_late.true_count() == 0 {
             return Ok(rows);
@@ -264,8 +266,14 @@ impl SessionAggregate {
             && entry.key().0 <= self.closed.0
         {
             let ((_, key), slot) = entry.remove_entry();
-            let sessions = self.open.get_mut(&key).expect("an open session is listed under its key");
-            let place = sessions.iter().position(|session| session.slot == slot).expect("listed twice, alike");
+            let sessions = self
+                .open
+                .get_mut(&key)
+                .expect("an open session is listed under its key");
+            let place = sessions
+                .iter()
+                .position(|session| session.slot == slot)
+                .expect("listed twice, alike");
             let session = sessions.remove(place);
             if sessions.is_empty() {
                 self.open.remove(&key);
@@ -388,7 +396,8 @@ impl Operator for SessionAggregate {
         }
         let times = rows.column(self.time).as_primitive::<TimestampNanosecondType>().clone();
         let evaluated = self.aggregation.evaluate(&rows)?;
-        self.runs.update(&self.aggregation, times.values(), &evaluated, self.gap_ns)
+        self.runs
+            .update(&self.aggregation, times.values(), &evaluated, self.gap_ns)
     }
 
     fn on_epoch_end(&mut self, end: EpochEnd, out: &mut Output) -> Result<Watermark> {
@@ -416,14 +425,20 @@ impl Operator for SessionAggregate {
         sessions.sort_by_key(|session| session.slot);
         let slots: Vec<usize> = sessions.iter().map(|session| session.slot).collect();
         let own = ["first", "last"].map(|name| Arc::new(Field::new(name, DataType::Int64, false)));
-        let fields = own.into_iter().chain(self.aggregation.state_schema().fields().iter().cloned());
+        let fields = own
+            .into_iter()
+            .chain(self.aggregation.state_schema().fields().iter().cloned());
         let schema: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         if sessions.is_empty() {
             return Ok(vec![head, RecordBatch::new_empty(schema)]);
         }
         let bounds = [
-            Arc::new(Int64Array::from_iter_values(sessions.iter().map(|session| session.first))) as ArrayRef,
-            Arc::new(Int64Array::from_iter_values(sessions.iter().map(|session| session.last))),
+            Arc::new(Int64Array::from_iter_values(
+                sessions.iter().map(|session| session.first),
+            )) as ArrayRef,
+            Arc::new(Int64Array::from_iter_values(
+                sessions.iter().map(|session| session.last),
+            )),
         ];
         let columns = bounds.into_iter().chain(self.states.gather(&slots, 0)?).collect();
         Ok(vec![head, RecordBatch::try_new(schema, columns).map_err(bug)?])
@@ -447,7 +462,10 @@ impl Operator for SessionAggregate {
         let keys: Vec<Box<[u8]>> = match width {
             0 => vec![Box::default(); rows.num_rows()],
             _ => {
-                let encoded = self.encoder.convert_columns(&rows.columns()[2..2 + width]).map_err(bug)?;
+                let encoded = self
+                    .encoder
+                    .convert_columns(&rows.columns()[2..2 + width])
+                    .map_err(bug)?;
                 encoded.iter().map(|row| row.data().into()).collect()
             }
         };
@@ -465,7 +483,11 @@ impl Operator for SessionAggregate {
     }
 
     fn memory_bytes(&self) -> usize {
-        let keys: usize = self.by_end.keys().map(|(_, key)| 2 * (key.len() + size_of::<Session>())).sum();
+        let keys: usize = self
+            .by_end
+            .keys()
+            .map(|(_, key)| 2 * (key.len() + size_of::<Session>()))
+            .sum();
         self.states.memory_bytes() + keys
     }
 }

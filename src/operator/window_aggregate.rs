@@ -14,7 +14,7 @@ use arrow::{
         Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, TimestampNanosecondArray,
         UInt32Array,
     },
-    compute::{concat_batches, filter_record_batch, take_record_batch},
+    compute::{concat_batches, filter_record_batch, take, take_record_batch},
     datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampNanosecondType},
 };
 
@@ -49,6 +49,15 @@ pub enum OutputColumn {
     Function(usize),
 }
 
+/// Where a row's window stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Assignment {
+    /// In all windows that cover the time in this column.
+    Time(usize),
+    /// In the one window whose start and end stand in these columns.
+    Bounds { start: usize, end: usize },
+}
+
 /// What a windowed aggregate hands on, and when.
 #[derive(Clone)]
 pub struct WindowResult {
@@ -61,8 +70,7 @@ pub struct WindowResult {
 
 pub struct WindowAggregate {
     aggregation: Arc<Aggregation>,
-    /// The input column with the event time, or with the start of its pane.
-    time: usize,
+    assignment: Assignment,
     windows: Windows,
     result: WindowResult,
     /// Windows that end at or before it are closed: the watermark less the lateness.
@@ -82,21 +90,30 @@ enum State {
 
 /// A pane, and the end of the first of its windows that takes the row.
 type Class = (i64, i64);
+/// Consecutive rows of one class.
+type Runs = Vec<(Class, Range<usize>)>;
+
+fn extend(runs: &mut Runs, class: Class, row: usize) {
+    match runs.last_mut() {
+        Some((last, range)) if *last == class && range.end == row => range.end += 1,
+        _ => runs.push((class, row..row + 1)),
+    }
+}
 
 impl WindowAggregate {
-    pub fn new(aggregation: Arc<Aggregation>, time: usize, windows: Windows, result: WindowResult) -> Self {
-        let state = match result.emission {
-            Emission::OnWindowClose if !windows.is_tumbling() => {
+    pub fn new(aggregation: Arc<Aggregation>, assignment: Assignment, windows: Windows, result: WindowResult) -> Self {
+        let state = match (result.emission, assignment) {
+            (Emission::OnWindowClose, Assignment::Time(_)) if !windows.is_tumbling() => {
                 State::Shared(Panes::new(Arc::clone(&aggregation), windows))
             }
-            Emission::OnWindowClose | Emission::Changes => State::PerWindow {
+            _ => State::PerWindow {
                 tables: BTreeMap::new(),
                 recent: BTreeMap::new(),
             },
         };
         Self {
             aggregation,
-            time,
+            assignment,
             windows,
             result,
             closed: Watermark::START,
@@ -104,60 +121,20 @@ impl WindowAggregate {
         }
     }
 
-    /// Which pane each row goes into; rows that some window no longer takes as late ones; rows that none takes out.
+    /// Where each row goes; rows that some window no longer takes as late ones; rows that none takes out.
     fn classify(&self, rows: RecordBatch, watermarks: Option<&Int64Array>, out: &mut Output) -> Result<Classified> {
-        let times = rows.column(self.time).as_primitive::<TimestampNanosecondType>().clone();
-        let mut runs: Vec<(Class, Range<usize>)> = Vec::new();
-        let mut late: Vec<(u32, Window)> = Vec::new();
-        // Of the pane at hand: its number, where it begins and ends, its first window and when that one is over.
-        let mut pane = None::<(i64, Range<i64>, PaneRange, i64)>;
-        for row in 0..times.len() {
-            if times.is_null(row) {
-                // A row without a time is in no window.
-                continue;
-            }
-            let time = times.value(row);
-            if !pane.as_ref().is_some_and(|(_, bounds, ..)| bounds.contains(&time)) {
-                let index = self.windows.grid.index(time);
-                let bounds = self.windows.grid.start(index)..self.windows.grid.start(index + 1);
-                let Some(first) = self.windows.next_covering(index, i64::MIN) else {
-                    // Between two hops.
-                    continue;
-                };
-                pane = Some((index, bounds, first, self.windows.bounds(first).end));
-            }
-            let (index, _, first, first_ends) = pane.as_ref().expect("set above");
-            let complete = watermarks.map_or(i64::MIN, |watermarks| {
-                watermarks.value(row).saturating_sub(self.result.lateness_ns)
-            });
-            let class = if complete < *first_ends {
-                (*index, first.end)
-            } else {
-                let open = self.windows.first_open(*index, Watermark(complete));
-                let missed = self
-                    .windows
-                    .covering(*index)
-                    .take_while(|range| open.is_none_or(|open| range.end < open.end))
-                    .last();
-                late.push((row as u32, self.windows.bounds(missed.expect("the first window was missed"))));
-                match open {
-                    Some(open) => (*index, open.end),
-                    None => continue,
-                }
-            };
-            match runs.last_mut() {
-                Some((last, range)) if *last == class && range.end == row => range.end += 1,
-                _ => runs.push((class, row..row + 1)),
-            }
-        }
+        let (mut runs, late) = match self.assignment {
+            Assignment::Time(time) => self.by_time(rows.column(time), watermarks),
+            Assignment::Bounds { start, end } => self.by_bounds(rows.column(start), rows.column(end), watermarks),
+        };
         if !late.is_empty() {
             let watermarks = watermarks.expect("only a row with a watermark is late");
-            let indices = UInt32Array::from_iter_values(late.iter().map(|(row, _)| *row));
+            let indices = UInt32Array::from_iter_values(late.iter().map(|(row, _)| *row as u32));
             out.late.push(LateRows {
                 rows: take_record_batch(&rows, &indices).map_err(bug)?,
                 window_starts: late.iter().map(|(_, window)| Some(window.start)).collect(),
                 window_ends: late.iter().map(|(_, window)| Some(window.end)).collect(),
-                watermarks: arrow::compute::take(watermarks, &indices, None).map_err(bug)?.as_primitive().clone(),
+                watermarks: take(watermarks, &indices, None).map_err(bug)?.as_primitive().clone(),
             });
         }
         let taken: usize = runs.iter().map(|(_, range)| range.len()).sum();
@@ -178,7 +155,88 @@ impl WindowAggregate {
         })
     }
 
+    fn by_time(&self, times: &ArrayRef, watermarks: Option<&Int64Array>) -> (Runs, Vec<(usize, Window)>) {
+        let times = times.as_primitive::<TimestampNanosecondType>();
+        let (mut runs, mut late) = (Runs::new(), Vec::new());
+        // Of the pane at hand: its number, where it begins and ends, its first window and when that one is over.
+        let mut pane = None::<(i64, Range<i64>, PaneRange, i64)>;
+        for row in 0..times.len() {
+            if times.is_null(row) {
+                // A row without a time is in no window.
+                continue;
+            }
+            let time = times.value(row);
+            if !pane.as_ref().is_some_and(|(_, bounds, ..)| bounds.contains(&time)) {
+                let index = self.windows.grid.index(time);
+                let bounds = self.windows.grid.start(index)..self.windows.grid.start(index + 1);
+                let Some(first) = self.windows.next_covering(index, i64::MIN) else {
+                    // Between two hops.
+                    continue;
+                };
+                pane = Some((index, bounds, first, self.windows.bounds(first).end));
+            }
+            let (index, _, first, first_ends) = pane.as_ref().expect("set above");
+            let complete = self.complete(watermarks, row);
+            if complete < *first_ends {
+                extend(&mut runs, (*index, first.end), row);
+                continue;
+            }
+            let open = self.windows.first_open(*index, Watermark(complete));
+            let missed = self
+                .windows
+                .covering(*index)
+                .take_while(|range| open.is_none_or(|open| range.end < open.end))
+                .last()
+                .expect("the first window was missed");
+            late.push((row, self.windows.bounds(missed)));
+            if let Some(open) = open {
+                extend(&mut runs, (*index, open.end), row);
+            }
+        }
+        (runs, late)
+    }
+
+    fn by_bounds(
+        &self,
+        starts: &ArrayRef,
+        ends: &ArrayRef,
+        watermarks: Option<&Int64Array>,
+    ) -> (Runs, Vec<(usize, Window)>) {
+        let starts = starts.as_primitive::<TimestampNanosecondType>();
+        let ends = ends.as_primitive::<TimestampNanosecondType>();
+        let (mut runs, mut late) = (Runs::new(), Vec::new());
+        for row in 0..starts.len() {
+            if starts.is_null(row) || ends.is_null(row) {
+                continue;
+            }
+            let window = Window {
+                start: starts.value(row),
+                end: ends.value(row),
+            };
+            if window.end <= self.complete(watermarks, row) {
+                late.push((row, window));
+                continue;
+            }
+            let grid = self.windows.grid;
+            extend(&mut runs, (grid.index(window.start), grid.index(window.end)), row);
+        }
+        (runs, late)
+    }
+
+    /// Windows that end at or before it do not take this row.
+    fn complete(&self, watermarks: Option<&Int64Array>, row: usize) -> i64 {
+        watermarks.map_or(i64::MIN, |watermarks| {
+            Watermark(watermarks.value(row)).less(self.result.lateness_ns).0
+        })
+    }
+
+    /// Whether a class is the panes of one window, not a pane of many.
+    fn is_one_window_per_class(&self) -> bool {
+        self.windows.is_tumbling() || matches!(self.assignment, Assignment::Bounds { .. })
+    }
+
     fn update(&mut self, (pane, first_end): Class, rows: &Evaluated) -> Result<()> {
+        let is_one_window = self.is_one_window_per_class();
         let (windows, closed) = (self.windows, self.closed);
         let takes = |range: PaneRange| {
             assert!(
@@ -187,7 +245,7 @@ impl WindowAggregate {
             );
         };
         match &mut self.state {
-            State::PerWindow { tables, .. } if windows.is_tumbling() => {
+            State::PerWindow { tables, .. } if is_one_window => {
                 let range = PaneRange {
                     first: pane,
                     end: first_end,
@@ -274,7 +332,9 @@ impl WindowAggregate {
 
     fn snapshot_schema(&self) -> SchemaRef {
         let own = ["end_pane", "first_pane"].map(|name| Arc::new(Field::new(name, DataType::Int64, false)));
-        let fields = own.into_iter().chain(self.aggregation.state_schema().fields().iter().cloned());
+        let fields = own
+            .into_iter()
+            .chain(self.aggregation.state_schema().fields().iter().cloned());
         Arc::new(Schema::new(fields.collect::<Vec<_>>()))
     }
 }
@@ -282,7 +342,7 @@ impl WindowAggregate {
 /// Rows that some window takes, and what consecutive ones of them go into.
 struct Classified {
     rows: RecordBatch,
-    runs: Vec<(Class, Range<usize>)>,
+    runs: Runs,
 }
 
 fn window_at<'a>(
@@ -319,7 +379,10 @@ impl Operator for WindowAggregate {
         }
         let mut by_class: BTreeMap<Class, Vec<u32>> = BTreeMap::new();
         for (class, range) in runs {
-            by_class.entry(class).or_default().extend(range.start as u32..range.end as u32);
+            by_class
+                .entry(class)
+                .or_default()
+                .extend(range.start as u32..range.end as u32);
         }
         for (class, rows) in by_class {
             let indices: ArrayRef = Arc::new(UInt32Array::from(rows));
@@ -347,7 +410,8 @@ impl Operator for WindowAggregate {
 
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
         let closed = Arc::new(Schema::new(vec![Field::new("closed", DataType::Int64, false)]));
-        let closed = RecordBatch::try_new(closed, vec![Arc::new(Int64Array::from(vec![self.closed.0]))]).map_err(bug)?;
+        let closed =
+            RecordBatch::try_new(closed, vec![Arc::new(Int64Array::from(vec![self.closed.0]))]).map_err(bug)?;
         let schema = self.snapshot_schema();
         let parts = match &mut self.state {
             State::Shared(panes) => panes.snapshot()?,

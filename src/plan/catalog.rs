@@ -97,7 +97,7 @@ pub struct MaterializedDefinition {
     /// The source at the bottom of it.
     pub source: String,
     pub emit: Emit,
-    pub options: Vec<(String, String)>,
+    pub options: Options,
     /// The relations that it reads, by name.
     pub reads: Vec<String>,
     pub sql: String,

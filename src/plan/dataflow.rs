@@ -1,7 +1,5 @@
 //! A dataflow as people read it: EXPLAIN.
 
-use std::fmt::Write;
-
 use crate::{
     operator::{Emission, Step},
     sql::Emit,
@@ -10,6 +8,7 @@ use crate::{
 use super::{
     catalog::{Catalog, MaterializedDefinition, Relation, Trigger},
     stream::Stage,
+    window::Cut,
 };
 
 /// The dataflow of a view, or the definition of another relation.
@@ -28,22 +27,18 @@ pub fn explain(catalog: &Catalog, relation: &Relation, is_verbose: bool) -> Stri
                 Trigger::AtMostEvery(interval) => format!("as soon as rows are there, at most every {interval:?}"),
                 Trigger::Interval(interval) => format!("every {interval:?}"),
             };
-            let mut text = format!(
-                "source {}: {} as {}, an epoch {trigger}\n",
-                source.name, source.connector, source.format
-            );
-            match &source.watermark {
+            let watermark = match &source.watermark {
                 Some(watermark) => {
                     let column = source.schema.field(watermark.column).name();
-                    let _infallible = writeln!(
-                        text,
-                        "watermark: {} of {column}, per split; idle after {:?}",
-                        watermark.text, source.idle_timeout
-                    );
+                    let idle = source.idle_timeout;
+                    format!("{} of {column}, per split; idle after {idle:?}", watermark.text)
                 }
-                None => text.push_str("watermark: none\n"),
-            }
-            text
+                None => "none".to_owned(),
+            };
+            format!(
+                "source {}: {} as {}, an epoch {trigger}\nwatermark: {watermark}\n",
+                source.name, source.connector, source.format
+            )
         }
     }
 }
@@ -104,24 +99,51 @@ fn view_text(catalog: &Catalog, view: &MaterializedDefinition, is_verbose: bool)
                             .join(", ")
                     )
                 }
-                Step::Window { window, .. } => format!("  assign windows of {} s", window.size_ns as f64 / 1e9),
+                Step::Windows { windows, .. } => format!("  a row for each window: {}", Cut::Aligned(*windows)),
+                Step::CarryTime { .. } => "  windows, told by the event time".into(),
             })),
-            Stage::WindowAggregate {
-                window,
+            Stage::WindowAggregate { windows, result, .. } => {
+                let shared = match result.emission {
+                    Emission::OnWindowClose if !windows.is_tumbling() => "pane of an open window",
+                    _ => "open window",
+                };
+                lines.push(format!(
+                    "  aggregate per window and key: {}",
+                    field_names(&result.schema)
+                ));
+                lines.push(format!(
+                    "    state: a group per key of every {shared} ({}); gone when the watermark reaches its end{}",
+                    Cut::Aligned(*windows),
+                    lateness(result.lateness_ns)
+                ));
+                lines.push(handed_on(result.emission));
+            }
+            Stage::SessionAggregate { gap_ns, result, .. } => {
+                let cut = Cut::Sessions {
+                    gap_ns: *gap_ns,
+                    key: Vec::new(),
+                };
+                lines.push(format!("  aggregate per session: {}", field_names(&result.schema)));
+                lines.push(format!(
+                    "    state: a group per open session ({cut}); gone when the watermark reaches its end{}",
+                    lateness(result.lateness_ns)
+                ));
+                lines.push(handed_on(result.emission));
+            }
+            Stage::RecomputeAggregate {
+                closed_by,
                 emission,
                 schema,
                 ..
             } => {
-                lines.push(format!("  aggregate per window and key: {}", field_names(schema)));
-                lines.push(format!(
-                    "    state: a group per key of every open window of {} s; gone when the watermark reaches its end",
-                    window.size_ns as f64 / 1e9
-                ));
-                lines.push(match emission {
-                    Emission::Changes => "    hands on: what an epoch changed, and the final rows".into(),
-                    Emission::OnWindowClose => "    hands on: final rows only".into(),
+                lines.push(format!("  aggregate rows that change: {}", field_names(schema)));
+                lines.push(match closed_by {
+                    Some(_) => "    state: all rows of every open window; gone when it is closed".into(),
+                    None => "    state: all rows, as long as they are in the view below".into(),
                 });
+                lines.push(handed_on(*emission));
             }
+            Stage::MapWatermark(_) => lines.push("  the watermark of the column that windows are over".into()),
             Stage::GroupAggregate { aggregation, schema } => {
                 lines.push(format!("  aggregate per key: {}", field_names(schema)));
                 lines.push(match aggregation.group_count() {
@@ -134,6 +156,20 @@ fn view_text(catalog: &Catalog, view: &MaterializedDefinition, is_verbose: bool)
         }
     }
     lines.join("\n")
+}
+
+fn handed_on(emission: Emission) -> String {
+    match emission {
+        Emission::Changes => "    hands on: what an epoch changed, and the final rows".into(),
+        Emission::OnWindowClose => "    hands on: final rows only".into(),
+    }
+}
+
+fn lateness(nanos: i64) -> String {
+    match nanos {
+        0 => String::new(),
+        nanos => format!(" and {} s more", nanos as f64 / 1e9),
+    }
 }
 
 fn field_names(schema: &arrow::datatypes::SchemaRef) -> String {

@@ -1,6 +1,5 @@
 //! DataFusion's errors as diagnostics with places and suggestions.
 
-use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::{
     common::{DataFusionError, Location, SchemaError},
     sql::sqlparser::tokenizer::{Location as AstLocation, Span as AstSpan},
@@ -11,6 +10,9 @@ use crate::sql::{Diagnostic, Span, SqlState, suggest};
 /// Where a place of the syntax tree stands in the user's text.
 pub type Places<'a> = &'a (dyn Fn(AstSpan) -> Option<Span> + Sync);
 
+/// All that is wrong with a statement.
+pub type Mistakes = Vec<Diagnostic>;
+
 /// Every mistake that an error stands for. `statement` is where to point when the error names no place.
 pub fn diagnostics_of(
     error: &DataFusionError,
@@ -18,7 +20,7 @@ pub fn diagnostics_of(
     statement: Span,
     text: &str,
     tables: &[&str],
-) -> Vec<Diagnostic> {
+) -> Mistakes {
     match error {
         DataFusionError::Collection(errors) => errors
             .iter()
@@ -36,9 +38,10 @@ fn diagnostic_of(error: &DataFusionError, places: Places, statement: Span, text:
         places(AstSpan::new(at(span.start), at(span.end)))
     };
     let span = noted.and_then(|noted| noted.span).and_then(span_of);
-    let mut diagnostic = match error.find_root() {
+    let root = error.find_root();
+    let mut diagnostic = match root {
         DataFusionError::SchemaError(schema_error, _) => schema_mistake(schema_error),
-        root => {
+        _ => {
             let message = match noted {
                 Some(noted) => noted.message.clone(),
                 None => root.strip_backtrace(),
@@ -49,7 +52,11 @@ fn diagnostic_of(error: &DataFusionError, places: Places, statement: Span, text:
     diagnostic.span = span
         .or_else(|| named_in(&diagnostic.message, statement, text))
         .or(Some(statement));
-    if let Some(noted) = noted {
+    // Of columns we say it all: the planner's notes would say it twice, and in other words.
+    let is_said = matches!(root, DataFusionError::SchemaError(..));
+    if let Some(noted) = noted
+        && !is_said
+    {
         if diagnostic.label.is_none() {
             diagnostic.label = noted
                 .notes
@@ -188,25 +195,43 @@ fn named_in(message: &str, statement: Span, text: &str) -> Option<Span> {
     })
 }
 
-/// What SQL calls a type.
-pub fn type_name(data_type: &DataType) -> String {
-    match data_type {
-        DataType::Boolean => "BOOLEAN".into(),
-        DataType::Int8 => "TINYINT".into(),
-        DataType::Int16 => "SMALLINT".into(),
-        DataType::Int32 => "INTEGER".into(),
-        DataType::Int64 => "BIGINT".into(),
-        DataType::UInt8 => "TINYINT UNSIGNED".into(),
-        DataType::UInt16 => "SMALLINT UNSIGNED".into(),
-        DataType::UInt32 => "INTEGER UNSIGNED".into(),
-        DataType::UInt64 => "BIGINT UNSIGNED".into(),
-        DataType::Float32 => "REAL".into(),
-        DataType::Float64 => "DOUBLE".into(),
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "VARCHAR".into(),
-        DataType::Timestamp(TimeUnit::Nanosecond, None) => "TIMESTAMP".into(),
-        DataType::Timestamp(..) => "TIMESTAMP".into(),
-        DataType::Date32 | DataType::Date64 => "DATE".into(),
-        DataType::Decimal128(precision, scale) => format!("DECIMAL({precision}, {scale})"),
-        other => other.to_string(),
+#[cfg(test)]
+mod tests {
+    use datafusion::sql::parser::DFParser;
+
+    use super::{
+        super::session::{base_session, session_over},
+        *,
+    };
+
+    #[tokio::test]
+    async fn what_is_said_of_a_column_is_said_once() {
+        let session = session_over(&base_session(Default::default()), Default::default());
+        for (text, help) in [
+            (
+                "SELECT symbl FROM (SELECT 1 AS symbol) AS t",
+                vec!["did you mean `symbol`?", "columns: symbol"],
+            ),
+            (
+                "SELECT symbol FROM (SELECT 1 AS symbol) AS a, (SELECT 1 AS symbol) AS b",
+                vec!["write the table before it, e.g. t.symbol"],
+            ),
+        ] {
+            let statement = DFParser::parse_sql(text).unwrap().pop_front().expect("one statement");
+            let error = datafusion_entry::logical_plan(&session, statement)
+                .await
+                .expect_err("it is wrong");
+            let noted = error.diagnostic().expect("the planner says something too");
+            assert!(
+                noted.notes.iter().any(|note| note.message.contains("possible column")),
+                "else there is nothing to leave out of {noted:?}"
+            );
+            let found = diagnostics_of(&error, &|_| None, Span::new(0, text.len()), text, &[]);
+            let [mistake] = found.as_slice() else {
+                panic!("{found:?}")
+            };
+            assert_eq!(mistake.label, None, "{text}");
+            assert_eq!(mistake.help, help, "{text}");
+        }
     }
 }

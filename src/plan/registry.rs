@@ -9,40 +9,10 @@ use arrow::{
 use datafusion::{catalog::TableProvider, execution::runtime_env::RuntimeEnv};
 
 use crate::{
-    connector::{OptionKind, OptionSpec, Options, Source},
+    connector::{OptionSpec, Options, Source},
     format::Decoder,
     types::Result,
 };
-
-/// Options that every source takes, whatever its connector and format.
-pub const SOURCE_OPTIONS: &[OptionSpec] = &[
-    OptionSpec::text("connector", "where the rows come from").required(),
-    OptionSpec::text("format", "how a record becomes a row").default("json"),
-    OptionSpec::text(
-        "trigger",
-        "how often an epoch starts: '60 seconds', or '0' as soon as a row is there",
-    )
-    .kind(OptionKind::Duration)
-    .default("100 ms"),
-    OptionSpec::text(
-        "idle_timeout",
-        "after how long a caught-up, silent split no longer holds the watermark back",
-    )
-    .kind(OptionKind::Duration)
-    .default("30 seconds"),
-    OptionSpec::text(
-        "on_bad_record",
-        "what happens to a record that cannot become a row: it is kept in <source>$bad",
-    )
-    .kind(OptionKind::Choice(&["keep"]))
-    .default("keep"),
-    OptionSpec::text(
-        "event_time_ahead_max",
-        "a row whose event time is further ahead of now is a bad record",
-    )
-    .kind(OptionKind::Duration)
-    .default("1 hour"),
-];
 
 /// A field that a connector knows of each record, for INCLUDE.
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ use datafusion::{
     prelude::SessionConfig,
 };
 
-use super::window::{LowerWindows, WindowFunctions};
+use super::{window::LowerWindows, window_call::WindowFunctions};
 
 const CATALOG: &str = "zeta";
 const SCHEMA: &str = "public";

@@ -1,54 +1,71 @@
-//! `TUMBLE(table, column, interval)` in FROM: the table's columns, and `window_start` and `window_end` of each row.
+//! Windows as a node of the plan: the columns of its input, and `window_start` and `window_end` of each row.
 //!
 //! ```text
-//! SQL ─▶ relation planner ─▶ node "Tumble" ─┬─▶ a dataflow reads size and column from the node
-//!                                           └─▶ batch: lowered to a projection with date_bin
+//! SQL ─▶ window_call.rs ─▶ node "Windowed" ─┬─▶ a dataflow reads windows and column from the node
+//!                                           └─▶ batch: lowered to projections, UNNEST and OVER
 //! ```
+//! A row stands once for every window that it is in; a row without a time is in none.
 
-use std::{cmp::Ordering, collections::BTreeMap, fmt, sync::Arc};
+use std::{cmp::Ordering, fmt, sync::Arc};
 
-use arrow::datatypes::{DataType, Field, TimeUnit};
+use arrow::{
+    array::{Array, ArrayRef, AsArray, ListArray, StructArray, TimestampNanosecondArray},
+    buffer::OffsetBuffer,
+    datatypes::{DataType, Field, Fields, TimeUnit, TimestampNanosecondType},
+};
 use datafusion::{
-    catalog::TableProvider,
     common::{
-        Column, DFSchema, DFSchemaRef, DataFusionError, Diagnostic, Result, ScalarValue, Span, config::ConfigOptions,
+        Column, DFSchema, DFSchemaRef, DataFusionError, Result, ScalarValue, config::ConfigOptions,
         tree_node::Transformed,
     },
-    datasource::provider_as_source,
-    functions::datetime::expr_fn::date_bin,
+    functions::{core::expr_fn::get_field, datetime::expr_fn::date_bin},
+    functions_aggregate::{
+        min_max::{max_udaf, min_udaf},
+        sum::sum_udaf,
+    },
+    functions_window::expr_fn::lag,
     logical_expr::{
-        Expr, ExprSchemable, Extension, LogicalPlan, LogicalPlanBuilder, Projection, UserDefinedLogicalNodeCore, cast,
-        lit,
-        planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning},
+        ColumnarValue, Expr, ExprFunctionExt, Extension, LogicalPlan, LogicalPlanBuilder, Projection,
+        ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, UserDefinedLogicalNodeCore, Volatility,
+        WindowFunctionDefinition, cast, expr::WindowFunction, ident, lit, when,
     },
     optimizer::AnalyzerRule,
-    sql::sqlparser::ast::{self, FunctionArg, FunctionArgExpr, Spanned, TableFactor},
 };
 
-use crate::types::TumblingWindow;
+use crate::types::{Grid, Shape, Windows};
 
-const TIME: DataType = DataType::Timestamp(TimeUnit::Nanosecond, None);
+pub const TIME: DataType = DataType::Timestamp(TimeUnit::Nanosecond, None);
+pub const WINDOW_COLUMNS: [&str; 2] = ["window_start", "window_end"];
+
+/// What cuts time.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Cut {
+    Aligned(Windows),
+    /// Rows of one key that follow each other in less than `gap_ns`, which is more than 0.
+    Sessions {
+        gap_ns: i64,
+        key: Vec<Column>,
+    },
+}
 
 /// The columns of its input, then `window_start` and `window_end`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Tumble {
+pub struct Windowed {
     pub input: LogicalPlan,
     pub time: Column,
-    /// In nanoseconds, more than 0.
-    pub size_ns: i64,
+    pub cut: Cut,
     schema: DFSchemaRef,
 }
 
-impl PartialOrd for Tumble {
+impl PartialOrd for Windowed {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        self.size_ns.partial_cmp(&other.size_ns)
+        self.time.partial_cmp(&other.time)
     }
 }
 
-impl Tumble {
-    fn try_new(input: LogicalPlan, time: Column, size_ns: i64) -> Result<Self> {
-        let is_nullable = input.schema().qualified_field_from_column(&time)?.1.is_nullable();
-        let window = ["window_start", "window_end"].map(|name| (None, Arc::new(Field::new(name, TIME, is_nullable))));
+impl Windowed {
+    pub fn try_new(input: LogicalPlan, time: Column, cut: Cut) -> Result<Self> {
+        let window = WINDOW_COLUMNS.map(|name| (None, Arc::new(Field::new(name, TIME, false))));
         let fields = input
             .schema()
             .iter()
@@ -59,37 +76,100 @@ impl Tumble {
         Ok(Self {
             input,
             time,
-            size_ns,
+            cut,
             schema: Arc::new(schema),
         })
     }
 
-    pub fn window(&self) -> TumblingWindow {
-        TumblingWindow { size_ns: self.size_ns }
-    }
-
-    /// The same as a projection, for batch.
+    /// The same rows by nodes that batch knows.
     fn lower(&self) -> Result<LogicalPlan> {
-        let size = ScalarValue::new_interval_mdn(0, 0, self.size_ns);
+        let input = LogicalPlanBuilder::from(self.input.clone())
+            .filter(Expr::Column(self.time.clone()).is_not_null())?
+            .build()?;
+        let columns: Vec<Expr> = self.input.schema().columns().into_iter().map(Expr::Column).collect();
         let time = cast(Expr::Column(self.time.clone()), TIME);
-        let start = date_bin(
-            lit(size.clone()),
-            time,
-            lit(ScalarValue::TimestampNanosecond(Some(0), None)),
-        );
-        let end = cast(start.clone() + lit(size), TIME);
-        let columns = self.input.schema().columns().into_iter().map(Expr::Column);
-        let exprs = columns
-            .chain([cast(start, TIME).alias("window_start"), end.alias("window_end")])
-            .collect();
-        Projection::try_new_with_schema(exprs, Arc::new(self.input.clone()), Arc::clone(&self.schema))
-            .map(LogicalPlan::Projection)
+        let (below, start, end) = match &self.cut {
+            Cut::Aligned(Windows {
+                grid: Grid::Fixed { step_ns, origin_ns },
+                shape: Shape::Tumble,
+            }) => {
+                // Not our own function: the optimizer knows this one, and filters by it reach the files.
+                let size = lit(ScalarValue::new_interval_mdn(0, 0, *step_ns));
+                let origin = lit(ScalarValue::TimestampNanosecond(Some(*origin_ns), None));
+                let start = date_bin(size.clone(), time, origin);
+                let end = start.clone() + size;
+                (input, start, end)
+            }
+            Cut::Aligned(windows) => {
+                let bounds = ScalarUDF::from(WindowBounds::new(*windows));
+                let listed = columns
+                    .iter()
+                    .cloned()
+                    .chain([bounds.call(vec![time]).alias("$windows")]);
+                let unnested = LogicalPlanBuilder::from(input)
+                    .project(listed)?
+                    .unnest_column("$windows")?
+                    .build()?;
+                let bound = |name: &str| get_field(ident("$windows"), name);
+                (unnested, bound(WINDOW_COLUMNS[0]), bound(WINDOW_COLUMNS[1]))
+            }
+            Cut::Sessions { gap_ns, key } => {
+                let key: Vec<Expr> = key.iter().cloned().map(Expr::Column).collect();
+                let number = |time: Expr| cast(time, DataType::Int64);
+                let previous = lag(time.clone(), None, None)
+                    .partition_by(key.clone())
+                    .order_by(vec![time.clone().sort(true, false)])
+                    .build()?
+                    .alias("$previous");
+                let begins = when(
+                    ident("$previous")
+                        .is_null()
+                        .or((number(time.clone()) - number(ident("$previous"))).gt_eq(lit(*gap_ns))),
+                    lit(1i64),
+                )
+                .otherwise(lit(0i64))?
+                .alias("$begins");
+                let session = over(sum_udaf(), ident("$begins"))
+                    .partition_by(key.clone())
+                    .order_by(vec![time.clone().sort(true, false)])
+                    .build()?
+                    .alias("$session");
+                let of_session: Vec<Expr> = key.into_iter().chain([ident("$session")]).collect();
+                let edge = |function, name: &str| {
+                    over(function, time.clone())
+                        .partition_by(of_session.clone())
+                        .build()
+                        .map(|expr| expr.alias(name))
+                };
+                let plan = LogicalPlanBuilder::from(input)
+                    .window([previous])?
+                    .project(columns.iter().cloned().chain([begins]))?
+                    .window([session])?
+                    .window([edge(min_udaf(), "$first")?, edge(max_udaf(), "$last")?])?
+                    .build()?;
+                let gap = lit(ScalarValue::new_interval_mdn(0, 0, *gap_ns));
+                (plan, ident("$first"), ident("$last") + gap)
+            }
+        };
+        let bounds = [
+            cast(start, TIME).alias(WINDOW_COLUMNS[0]),
+            cast(end, TIME).alias(WINDOW_COLUMNS[1]),
+        ];
+        let exprs = columns.into_iter().chain(bounds).collect();
+        Projection::try_new_with_schema(exprs, Arc::new(below), Arc::clone(&self.schema)).map(LogicalPlan::Projection)
     }
 }
 
-impl UserDefinedLogicalNodeCore for Tumble {
+fn over(function: Arc<datafusion::logical_expr::AggregateUDF>, argument: Expr) -> Expr {
+    Expr::from(WindowFunction::new(
+        WindowFunctionDefinition::AggregateUDF(function),
+        vec![argument],
+    ))
+}
+
+impl UserDefinedLogicalNodeCore for Windowed {
     fn name(&self) -> &str {
-        "Tumble"
+        "Windowed"
     }
 
     fn inputs(&self) -> Vec<&LogicalPlan> {
@@ -101,35 +181,80 @@ impl UserDefinedLogicalNodeCore for Tumble {
     }
 
     fn expressions(&self) -> Vec<Expr> {
-        vec![Expr::Column(self.time.clone())]
+        let key = match &self.cut {
+            Cut::Aligned(_) => &[],
+            Cut::Sessions { key, .. } => key.as_slice(),
+        };
+        std::iter::once(&self.time)
+            .chain(key)
+            .cloned()
+            .map(Expr::Column)
+            .collect()
     }
 
     fn fmt_for_explain(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "Tumble: {}, size={}s", self.time, self.size_ns as f64 / 1e9)
+        write!(f, "Windowed: {}, {}", self.time, self.cut)
     }
 
-    fn with_exprs_and_inputs(&self, mut exprs: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> Result<Self> {
-        let (Some(Expr::Column(time)), Some(input)) = (exprs.pop(), inputs.pop()) else {
-            return Err(DataFusionError::Internal(
-                "a window is made of one column and one input".into(),
-            ));
+    fn with_exprs_and_inputs(&self, exprs: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> Result<Self> {
+        let wrong = || DataFusionError::Internal("a window is made of columns and one input".into());
+        let mut columns = exprs.into_iter().map(|expr| match expr {
+            Expr::Column(column) => Ok(column),
+            _ => Err(wrong()),
+        });
+        let time = columns.next().ok_or_else(wrong)??;
+        let cut = match &self.cut {
+            Cut::Aligned(windows) => Cut::Aligned(*windows),
+            Cut::Sessions { gap_ns, .. } => Cut::Sessions {
+                gap_ns: *gap_ns,
+                key: columns.collect::<Result<_>>()?,
+            },
         };
-        Self::try_new(input, time, self.size_ns)
+        Self::try_new(inputs.pop().ok_or_else(wrong)?, time, cut)
     }
 
     fn necessary_children_exprs(&self, output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {
-        let width = self.input.schema().fields().len();
-        let time = self.input.schema().index_of_column(&self.time).ok()?;
+        let input = self.input.schema();
+        let width = input.fields().len();
+        let own = self.expressions().into_iter().map(|expr| match expr {
+            Expr::Column(column) => input.index_of_column(&column).ok(),
+            _ => None,
+        });
         let mut needed: Vec<usize> = output_columns
             .iter()
             .copied()
             .filter(|column| *column < width)
-            .chain([time])
+            .chain(own.collect::<Option<Vec<_>>>()?)
             .collect();
         needed.sort_unstable();
         needed.dedup();
         Some(vec![needed])
     }
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sessions { gap_ns, .. } => write!(f, "sessions with a gap of {}", length(*gap_ns)),
+            Self::Aligned(Windows { grid, shape }) => {
+                let panes = |count: i64| match grid {
+                    Grid::Fixed { step_ns, .. } => length(step_ns.saturating_mul(count)),
+                    Grid::Months { months, .. } => format!("{} months", i64::from(*months) * count),
+                };
+                match shape {
+                    Shape::Tumble => write!(f, "windows of {}", panes(1)),
+                    Shape::Hop { slide, size } => write!(f, "windows of {} every {}", panes(*size), panes(*slide)),
+                    Shape::Cumulate { size } => {
+                        write!(f, "windows that grow by {} up to {}", panes(1), panes(*size))
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn length(nanos: i64) -> String {
+    format!("{} s", nanos as f64 / 1e9)
 }
 
 /// Lowers windows for batch plans. Dataflows are made before it runs.
@@ -142,8 +267,8 @@ impl AnalyzerRule for LowerWindows {
             let LogicalPlan::Extension(Extension { node }) = &plan else {
                 return Ok(Transformed::no(plan));
             };
-            match node.as_any().downcast_ref::<Tumble>() {
-                Some(tumble) => Ok(Transformed::yes(tumble.lower()?)),
+            match node.as_any().downcast_ref::<Windowed>() {
+                Some(windowed) => Ok(Transformed::yes(windowed.lower()?)),
                 None => Ok(Transformed::no(plan)),
             }
         })
@@ -155,200 +280,70 @@ impl AnalyzerRule for LowerWindows {
     }
 }
 
-/// Plans window functions in FROM.
-#[derive(Debug)]
-pub struct WindowFunctions {
-    /// DataFusion's planner looks up only what stands as a table in FROM, and the table of a window is an argument.
-    pub tables: BTreeMap<String, Arc<dyn TableProvider>>,
+/// The windows that a time is in, as a list of their bounds; of no time an empty list.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct WindowBounds {
+    windows: Windows,
+    signature: Signature,
 }
 
-impl WindowFunctions {
-    fn scan(&self, name: &ast::ObjectName, context: &mut dyn RelationPlannerContext) -> Option<Result<LogicalPlan>> {
-        let reference = context.object_name_to_table_reference(name.clone()).ok()?;
-        let table = self.tables.get(reference.table())?;
-        let source = provider_as_source(Arc::clone(table));
-        Some(LogicalPlanBuilder::scan(reference, source, None).and_then(|builder| builder.build()))
+impl WindowBounds {
+    fn new(windows: Windows) -> Self {
+        Self {
+            windows,
+            signature: Signature::exact(vec![TIME], Volatility::Immutable),
+        }
     }
-}
 
-impl RelationPlanner for WindowFunctions {
-    fn plan_relation(
-        &self,
-        relation: TableFactor,
-        context: &mut dyn RelationPlannerContext,
-    ) -> Result<RelationPlanning> {
-        let TableFactor::Table {
-            name,
-            alias,
-            args: Some(arguments),
-            ..
-        } = &relation
-        else {
-            return Ok(RelationPlanning::Original(Box::new(relation)));
-        };
-        let function = name.to_string().to_ascii_lowercase();
-        match function.as_str() {
-            "tumble" => {}
-            "hop" | "session" | "cumulate" => {
-                return Err(mistake(
-                    format!("{function} is not supported yet"),
-                    Some(name.span()),
-                    "use TUMBLE(table, column, INTERVAL '5 minutes')",
-                ));
-            }
-            _ => return Ok(RelationPlanning::Original(Box::new(relation))),
-        }
-        let usage = "write TUMBLE(table, event-time column, INTERVAL '5 minutes')";
-        let mut parts = Vec::new();
-        for argument in &arguments.args {
-            match argument {
-                FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => parts.push(expr.clone()),
-                other => {
-                    return Err(mistake(
-                        "tumble takes its arguments by place",
-                        Some(other.span()),
-                        usage,
-                    ));
-                }
-            }
-        }
-        let [table, time, size] = <[ast::Expr; 3]>::try_from(parts).map_err(|parts| {
-            mistake(
-                format!("tumble takes 3 arguments, not {}", parts.len()),
-                Some(name.span()),
-                usage,
-            )
-        })?;
-        let table_name = match &table {
-            ast::Expr::Identifier(ident) => ast::ObjectName::from(vec![ident.clone()]),
-            ast::Expr::CompoundIdentifier(idents) => ast::ObjectName::from(idents.clone()),
-            other => {
-                return Err(mistake(
-                    "the first argument of tumble is a table's name",
-                    Some(other.span()),
-                    usage,
-                ));
-            }
-        };
-        // A name that WITH gave comes first, as everywhere in FROM.
-        let planned = context.plan(TableFactor::Table {
-            name: table_name.clone(),
-            alias: None,
-            args: None,
-            with_hints: vec![],
-            version: None,
-            with_ordinality: false,
-            partitions: vec![],
-            json_path: None,
-            sample: None,
-            index_hints: vec![],
-        });
-        let input = match planned {
-            Ok(input) => input,
-            Err(unknown) => self.scan(&table_name, context).unwrap_or(Err(unknown))?,
-        };
-        if let Some(twice) = ["window_start", "window_end"]
+    fn fields() -> Fields {
+        WINDOW_COLUMNS
+            .map(|name| Field::new(name, TIME, false))
             .into_iter()
-            .find(|name| input.schema().has_column_with_unqualified_name(name))
-        {
-            return Err(mistake(
-                format!("`{table}` has a column `{twice}` already, and tumble adds it"),
-                Some(table.span()),
-                "tumble over the source itself, or give the column another name in a view",
-            ));
-        }
-        let time_span = time.span();
-        let Expr::Column(column) = context.sql_to_expr(time, input.schema())? else {
-            return Err(mistake(
-                "the second argument of tumble is a column",
-                Some(time_span),
-                usage,
-            ));
-        };
-        let data_type = Expr::Column(column.clone()).get_type(input.schema().as_ref())?;
-        if !matches!(data_type, DataType::Timestamp(..)) {
-            let times: Vec<String> = input
-                .schema()
-                .fields()
-                .iter()
-                .filter(|field| matches!(field.data_type(), DataType::Timestamp(..)))
-                .map(|field| format!("`{}`", field.name()))
-                .collect();
-            let help = match times.as_slice() {
-                [] => format!("`{table}` has no TIMESTAMP column"),
-                [only] => format!("`{table}` has one TIMESTAMP column: {only}"),
-                many => format!("`{table}` has TIMESTAMP columns: {}", many.join(", ")),
-            };
-            let message = format!(
-                "tumble needs an event-time column, but `{}` is {}",
-                column.name(),
-                super::mistakes::type_name(&data_type)
-            );
-            return Err(mistake_with_note(message, Some(time_span), "expected TIMESTAMP", help));
-        }
-        let size_span = size.span();
-        let size_ns = match context.sql_to_expr(size, &DFSchema::empty())? {
-            Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(interval)), _) if interval.months == 0 => {
-                i64::from(interval.days)
-                    .checked_mul(86_400_000_000_000)
-                    .and_then(|days| days.checked_add(interval.nanoseconds))
-            }
-            Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(_)), _) => {
-                return Err(mistake(
-                    "windows of months are not supported yet",
-                    Some(size_span),
-                    "use days, e.g. INTERVAL '30 days'",
-                ));
-            }
-            Expr::Literal(ScalarValue::IntervalDayTime(Some(interval)), _) => {
-                Some(i64::from(interval.days) * 86_400_000_000_000 + i64::from(interval.milliseconds) * 1_000_000)
-            }
-            _ => {
-                return Err(mistake(
-                    "the size of a window is a constant interval",
-                    Some(size_span),
-                    "e.g. INTERVAL '5 minutes'",
-                ));
-            }
-        };
-        let Some(size_ns) = size_ns.filter(|size| 0 < *size) else {
-            return Err(mistake(
-                "the size of a window is more than 0",
-                Some(size_span),
-                "e.g. INTERVAL '5 minutes'",
-            ));
-        };
-        let node = Tumble::try_new(input, column, size_ns)?;
-        let plan = LogicalPlan::Extension(Extension { node: Arc::new(node) });
-        Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(
-            plan,
-            alias.clone(),
-        ))))
+            .collect()
+    }
+
+    fn item() -> Arc<Field> {
+        Arc::new(Field::new_list_field(DataType::Struct(Self::fields()), true))
     }
 }
 
-fn mistake(
-    message: impl Into<String>,
-    span: Option<datafusion::sql::sqlparser::tokenizer::Span>,
-    help: impl Into<String>,
-) -> DataFusionError {
-    let message = message.into();
-    let span = span.and_then(Span::try_from_sqlparser_span);
-    let mut diagnostic = Diagnostic::new_error(message.clone(), span);
-    diagnostic.add_help(help, None);
-    DataFusionError::Plan(message).with_diagnostic(diagnostic)
-}
+impl ScalarUDFImpl for WindowBounds {
+    fn name(&self) -> &str {
+        "window_bounds"
+    }
 
-/// With short words for under the caret.
-fn mistake_with_note(
-    message: String,
-    span: Option<datafusion::sql::sqlparser::tokenizer::Span>,
-    note: &str,
-    help: String,
-) -> DataFusionError {
-    let span = span.and_then(Span::try_from_sqlparser_span);
-    let mut diagnostic = Diagnostic::new_error(message.clone(), span);
-    diagnostic.add_note(note, span);
-    diagnostic.add_help(help, None);
-    DataFusionError::Plan(message).with_diagnostic(diagnostic)
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
+        Ok(DataType::List(Self::item()))
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let times = arguments.args[0].to_array(arguments.number_rows)?;
+        let times = times.as_primitive::<TimestampNanosecondType>();
+        let (mut starts, mut ends, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
+        for time in times {
+            let before = starts.len();
+            for range in time
+                .into_iter()
+                .flat_map(|time| self.windows.covering(self.windows.grid.index(time)))
+            {
+                let window = self.windows.bounds(range);
+                starts.push(window.start);
+                ends.push(window.end);
+            }
+            lengths.push(starts.len() - before);
+        }
+        let bounds = [starts, ends].map(|times| Arc::new(TimestampNanosecondArray::from(times)) as ArrayRef);
+        let windows = StructArray::try_new(Self::fields(), bounds.into(), None)?;
+        let lists = ListArray::try_new(
+            Self::item(),
+            OffsetBuffer::from_lengths(lengths),
+            Arc::new(windows) as Arc<dyn Array>,
+            None,
+        )?;
+        Ok(ColumnarValue::Array(Arc::new(lists)))
+    }
 }

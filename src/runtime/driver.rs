@@ -1,9 +1,9 @@
-//! Drives a timeline on a live source: one thread reads and decodes, one runs epochs.
+//! Drives a timeline on a live source: one thread reads and decodes (`reader.rs`), this one runs epochs.
 //!
 //! ```text
-//! reader: poll ─▶ decode ─▶ bounded channel ─▶ epochs: gather ─▶ plan ─▶ run ─▶ commit ─▶ publish ─▶ checkpoint
+//! reader: poll ─▶ decode ─▶ read_ahead ─▶ epochs: gather ─▶ plan ─▶ run ─▶ commit ─▶ publish ─▶ checkpoint
 //! ```
-//! Backpressure is one rule: the next epoch does not start, the channel fills, the reader waits.
+//! Backpressure is one rule: the next epoch does not start, what was read ahead fills its room, the reader waits.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -11,7 +11,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+        mpsc::RecvTimeoutError,
     },
     thread::JoinHandle,
     time::Duration,
@@ -26,15 +26,15 @@ use crate::{
 use super::{
     clock::Clock,
     face::SourceState,
+    gathered::{Gathered, ranges},
     intake::{Intake, SplitRows},
+    read_ahead::{Waiting, read_ahead},
+    reader::{Event, POLL_BYTES, Reader, TICK},
     timeline::Timeline,
 };
 
 /// Chunks between the reader and the epochs.
-const CHANNEL_CHUNKS: usize = limits::READ_AHEAD_ROWS / limits::CHUNK_ROWS;
-const POLL_BYTES: usize = 16 << 20;
-/// How long either thread sleeps at most before it looks whether it should stop.
-const TICK: Duration = Duration::from_millis(50);
+const CHUNKS_AHEAD: usize = limits::READ_AHEAD_ROWS / limits::CHUNK_ROWS;
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
@@ -109,14 +109,6 @@ struct Run {
     checkpoint: Option<JoinHandle<()>>,
 }
 
-enum Event {
-    Rows(SplitRows),
-    Unreachable(String),
-    Reachable,
-    Failed(Error),
-    Finished,
-}
-
 impl Run {
     fn whole_life(mut self) -> Result<()> {
         let definition = Arc::clone(self.timeline.source());
@@ -148,11 +140,11 @@ impl Run {
             "source running"
         );
 
-        let (sender, events) = sync_channel(CHANNEL_CHUNKS);
+        let (ahead, events) = read_ahead(CHUNKS_AHEAD, self.timeline.bounds().read_ahead_bytes);
         let reader = Reader {
             source,
             intake,
-            sender,
+            ahead,
             stop: Arc::clone(&self.stop),
             shared: Arc::clone(self.timeline.shared()),
         };
@@ -161,7 +153,7 @@ impl Run {
             .spawn(move || reader.run())
             .expect("the system can start a thread");
         let outcome = self.epochs(&events, new_splits);
-        // The reader may wait for room in the channel: take it away.
+        // The reader may wait for room: nobody takes anything any more.
         self.stop.store(true, Ordering::Relaxed);
         drop(events);
         if reader.join().is_err() {
@@ -203,7 +195,7 @@ impl Run {
         }
     }
 
-    /// Splits that the state does not know, and where they start.
+    /// Splits that the state does not know, and where they start: those that came after the others did, with their first row.
     fn new_splits(&self, bounds: &[SplitBounds]) -> Result<BTreeMap<SplitId, Position>> {
         let known = self.timeline.replay_positions();
         for split in known.keys() {
@@ -215,7 +207,8 @@ impl Run {
             }
         }
         let new = bounds.iter().filter(|bounds| !known.contains_key(&bounds.split));
-        Ok(new.map(|bounds| (bounds.split.clone(), bounds.start)).collect())
+        let start = |bounds: &SplitBounds| if known.is_empty() { bounds.start } else { bounds.first };
+        Ok(new.map(|bounds| (bounds.split.clone(), start(bounds))).collect())
     }
 
     /// Runs the committed plans after the checkpoint again, on the same rows.
@@ -300,8 +293,8 @@ impl Run {
     }
 
     /// The epoch loop, until the engine stops or the source ends.
-    fn epochs(&mut self, events: &Receiver<Event>, new_splits: BTreeMap<SplitId, Position>) -> Result<()> {
-        let mut gathered = Gathered::default();
+    fn epochs(&mut self, events: &Waiting<Event>, new_splits: BTreeMap<SplitId, Position>) -> Result<()> {
+        let mut gathered = Gathered::new(self.timeline.bounds());
         let mut new_splits = new_splits;
         let mut last_rows: BTreeMap<SplitId, Duration> = BTreeMap::new();
         let mut last_epoch = self.clock.elapsed();
@@ -311,19 +304,19 @@ impl Run {
         let mut has_ended = false;
         while !self.stop.load(Ordering::Relaxed) {
             if !gathered.is_full() && !has_ended {
-                match events.recv_timeout(if gathered.rows == 0 {
+                match events.recv_timeout(if gathered.is_empty() {
                     TICK
                 } else {
                     self.patience(last_epoch)
                 }) {
-                    Ok(event) => self.on_event(event, &mut gathered, &mut is_finished)?,
+                    Ok(event) => self.on_event(event, &mut gathered, &mut new_splits, &mut is_finished)?,
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) if is_finished => {}
                     Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 }
                 while !gathered.is_full() {
                     match events.try_recv() {
-                        Ok(event) => self.on_event(event, &mut gathered, &mut is_finished)?,
+                        Ok(event) => self.on_event(event, &mut gathered, &mut new_splits, &mut is_finished)?,
                         Err(_) => break,
                     }
                 }
@@ -334,8 +327,8 @@ impl Run {
             let now = self.clock.now().max(self.timeline.epoch_time());
             let elapsed = self.clock.elapsed();
             let idle = self.idle_splits(&gathered, &mut last_rows, elapsed);
-            let is_last = is_finished && gathered.parts.is_empty();
-            let rows_are_due = !gathered.parts.is_empty()
+            let is_last = is_finished && gathered.is_empty();
+            let rows_are_due = !gathered.is_empty()
                 && (gathered.is_full()
                     || is_finished
                     || match self.timeline.source().trigger {
@@ -344,14 +337,14 @@ impl Run {
                         Trigger::Interval(_) => due_at.is_some_and(|due| due <= now),
                     });
             let timer_is_due = self.timeline.wakes_at().is_some_and(|at| at <= now);
-            let idle_changed = gathered.parts.is_empty() && idle != self.timeline.idle_splits_now();
+            let idle_changed = gathered.is_empty() && idle != self.timeline.idle_splits_now();
             if !(rows_are_due || timer_is_due || idle_changed || is_last || !new_splits.is_empty()) {
                 continue;
             }
             if due_at.is_some_and(|due| due <= now) {
                 due_at = self.next_boundary();
             }
-            let input = gathered.take(limits::EPOCH_ROWS_MAX, rows_are_due);
+            let input = if rows_are_due { gathered.take() } else { Vec::new() };
             let checkpoint_is_due = self.timeline.wants_checkpoint()
                 || (self.timeline.is_durable() && last_checkpoint + limits::CHECKPOINT_INTERVAL <= elapsed);
             let plan = EpochPlan {
@@ -381,9 +374,16 @@ impl Run {
         self.last_checkpoint()
     }
 
-    fn on_event(&mut self, event: Event, gathered: &mut Gathered, is_finished: &mut bool) -> Result<()> {
+    fn on_event(
+        &mut self,
+        event: Event,
+        gathered: &mut Gathered,
+        new_splits: &mut BTreeMap<SplitId, Position>,
+        is_finished: &mut bool,
+    ) -> Result<()> {
         match event {
             Event::Rows(rows) => gathered.push(rows),
+            Event::NewSplits(splits) => new_splits.extend(splits),
             Event::Finished => *is_finished = true,
             Event::Failed(error) => return Err(error),
             Event::Reachable => {
@@ -431,7 +431,7 @@ impl Run {
         if !self.timeline.has_watermark() {
             return BTreeSet::new();
         }
-        for part in &gathered.parts {
+        for part in gathered.parts() {
             last_rows.insert(part.split.clone(), now);
         }
         let ends = self
@@ -447,7 +447,7 @@ impl Run {
             .filter(|(split, position)| {
                 let is_caught_up = ends.get(*split).is_some_and(|end| *end <= **position);
                 let silent_since = *last_rows.entry((*split).clone()).or_insert(now);
-                let has_rows = gathered.parts.iter().any(|part| part.split == **split);
+                let has_rows = gathered.parts().iter().any(|part| part.split == **split);
                 is_caught_up && !has_rows && silent_since + timeout <= now
             })
             .map(|(split, _)| split.clone())
@@ -536,100 +536,5 @@ impl Run {
         }
         self.wait_for_checkpoint();
         Ok(())
-    }
-}
-
-fn ranges(input: &[SplitRows]) -> BTreeMap<SplitId, PlannedRange> {
-    let mut ranges: BTreeMap<SplitId, PlannedRange> = BTreeMap::new();
-    for part in input {
-        ranges
-            .entry(part.split.clone())
-            .and_modify(|range| range.to = part.to)
-            .or_insert(PlannedRange {
-                from: part.from,
-                to: part.to,
-            });
-    }
-    ranges
-}
-
-/// Rows that wait for their epoch, in the order in which they were read.
-#[derive(Default)]
-struct Gathered {
-    parts: VecDeque<SplitRows>,
-    rows: usize,
-}
-
-impl Gathered {
-    fn push(&mut self, part: SplitRows) {
-        self.rows += part.positions.len() + part.bad.len();
-        self.parts.push_back(part);
-    }
-
-    fn is_full(&self) -> bool {
-        limits::EPOCH_ROWS_MAX <= self.rows
-    }
-
-    /// The oldest parts, up to about so many rows.
-    fn take(&mut self, rows_max: usize, is_wanted: bool) -> Vec<SplitRows> {
-        let mut taken = Vec::new();
-        let mut rows = 0;
-        while is_wanted
-            && rows < rows_max
-            && let Some(part) = self.parts.pop_front()
-        {
-            rows += part.positions.len() + part.bad.len();
-            taken.push(part);
-        }
-        self.rows -= rows;
-        taken
-    }
-}
-
-/// The thread that reads ahead.
-struct Reader {
-    source: Box<dyn Source>,
-    intake: Intake,
-    sender: SyncSender<Event>,
-    stop: Arc<AtomicBool>,
-    shared: Arc<super::shared::Shared>,
-}
-
-impl Reader {
-    fn run(mut self) {
-        let mut is_unreachable = false;
-        while !self.stop.load(Ordering::Relaxed) {
-            let polled = self.source.poll(limits::CHUNK_ROWS, POLL_BYTES, TICK);
-            *self.shared.ends.lock().expect("nobody panics while holding it") = self.source.ends();
-            let events = match polled {
-                Ok(chunks) => {
-                    let mut events: Vec<Event> = Vec::new();
-                    if std::mem::take(&mut is_unreachable) {
-                        events.push(Event::Reachable);
-                    }
-                    for chunk in chunks {
-                        events.push(match self.intake.take(chunk) {
-                            Ok(rows) => Event::Rows(rows),
-                            Err(error) => Event::Failed(error),
-                        });
-                    }
-                    if self.source.is_finished() {
-                        events.push(Event::Finished);
-                    }
-                    events
-                }
-                Err(SourceError::Unreachable(reason)) => match std::mem::replace(&mut is_unreachable, true) {
-                    true => Vec::new(),
-                    false => vec![Event::Unreachable(reason)],
-                },
-                Err(SourceError::Failed(reason)) => vec![Event::Failed(Error::user(reason))],
-            };
-            for event in events {
-                let is_over = matches!(event, Event::Finished | Event::Failed(_));
-                if self.sender.send(event).is_err() || is_over {
-                    return;
-                }
-            }
-        }
     }
 }

@@ -18,12 +18,12 @@ use crate::{
     plan::{Catalog, Registry, Relation, SourceDefinition, base_session, late_schema},
     sql::Emit,
     state::Store,
-    types::{Epoch, Error, Result, Watermark},
+    types::{Epoch, Error, Options, Result, Watermark, Windows},
     view::{Change, SnapshotTable},
 };
 
 use super::{
-    Metrics,
+    Bounds, Metrics,
     clock::Clock,
     driver::Driver,
     face::*,
@@ -64,6 +64,7 @@ pub(super) struct Inner {
     pub registry: Registry,
     pub session: SessionState,
     pub options: EngineOptions,
+    pub bounds: Bounds,
     pub clock: Arc<dyn Clock>,
     pub metrics: Arc<Metrics>,
     pub queries: QueryPool,
@@ -72,7 +73,7 @@ pub(super) struct Inner {
     pub defining: tokio::sync::Mutex<()>,
     pub timelines: RwLock<BTreeMap<String, Arc<Shared>>>,
     pub drivers: Mutex<Vec<Driver>>,
-    pub manual: Mutex<BTreeMap<String, super::statement::ManualSource>>,
+    pub manual: Mutex<BTreeMap<String, super::manual::ManualSource>>,
     pub stopping: CancellationToken,
     next_query: AtomicU64,
 }
@@ -87,11 +88,17 @@ pub(super) struct Pinned {
 
 impl Engine {
     pub fn new(registry: Registry, options: EngineOptions, clock: Arc<dyn Clock>) -> Self {
+        Self::with_bounds(registry, options, clock, Bounds::default())
+    }
+
+    /// With other bounds than the named limits, so that a test can reach them.
+    pub fn with_bounds(registry: Registry, options: EngineOptions, clock: Arc<dyn Clock>, bounds: Bounds) -> Self {
         let metrics = Arc::new(Metrics::default());
         Self(Arc::new(Inner {
             session: base_session(Arc::clone(&registry.environment)),
             registry,
             options,
+            bounds,
             clock,
             queries: QueryPool::new(Arc::clone(&metrics)),
             metrics,
@@ -141,6 +148,7 @@ impl Engine {
             catalog,
             folder.as_deref(),
             Arc::clone(&self.0.metrics),
+            &self.0.bounds,
         )?;
         let make = Arc::clone(
             &self
@@ -238,6 +246,7 @@ impl Engine {
                 source: None,
                 schema: relation.schema(),
                 key: Vec::new(),
+                is_append_only: true,
                 time: None,
                 window_end: None,
                 window_ns: None,
@@ -246,6 +255,7 @@ impl Engine {
                 epoch: Epoch(0),
                 watermark: Watermark::START,
                 history: None,
+                options: Options::default(),
                 sql: relation.sql().to_owned(),
             };
             match relation {
@@ -267,10 +277,12 @@ impl Engine {
                     let name = |column: usize| view.stream.schema.field(column).name().clone();
                     info.kind = RelationKind::MaterializedView;
                     info.key = view.stream.key.iter().copied().map(name).collect();
+                    info.is_append_only = view.stream.is_append_only;
                     info.time = view.stream.time.map(name);
                     info.window_end = view.stream.window_end.map(name);
-                    info.window_ns = view.stream.window.map(|window| window.size_ns);
+                    info.window_ns = view.stream.windows.and_then(Windows::size_ns);
                     info.emit = Some(view.emit.clone());
+                    info.options = view.options.clone();
                     info.history = catalog.history_of(view).map(|table| table.name.clone());
                     self.live(&mut info, &view.source);
                     all.push(info.clone());
@@ -303,10 +315,12 @@ impl Engine {
             time: schema.index_of("window_start").ok().map(|_| "window_start".to_owned()),
             schema,
             key: Vec::new(),
+            is_append_only: true,
             window_end: None,
             window_ns: None,
             emit: None::<Emit>,
             history: None,
+            options: Options::default(),
             sql: String::new(),
             ..of.clone()
         };

@@ -7,7 +7,7 @@ use datafusion::execution::SendableRecordBatchStream;
 
 use crate::{
     sql::{Diagnostic, Emit, SourceText},
-    types::{Epoch, Error, Position, SplitId, Watermark},
+    types::{Epoch, Error, Options, Position, SplitId, Watermark},
     view::RowsSnapshot,
 };
 
@@ -19,8 +19,10 @@ pub struct RelationInfo {
     /// The source whose epochs make this view; `None` for tables and plain views.
     pub source: Option<String>,
     pub schema: SchemaRef,
-    /// The columns that name a row; empty when rows are only appended.
+    /// The columns that name a row; empty when rows are only appended, or are named by all their columns.
     pub key: Vec<String>,
+    /// Rows that are there stay as they are.
+    pub is_append_only: bool,
     /// The column that charts and pages run along.
     pub time: Option<String>,
     /// The column that says when a row is final: once the watermark has reached it.
@@ -33,6 +35,8 @@ pub struct RelationInfo {
     pub watermark: Watermark,
     /// The Parquet table that continues the view into the past.
     pub history: Option<String>,
+    /// Those of WITH, of a materialized view: how it is to be drawn.
+    pub options: Options,
     /// The statement that made it.
     pub sql: String,
 }

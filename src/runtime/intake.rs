@@ -13,7 +13,7 @@ use arrow::{
         Array, ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, RecordBatchOptions, StringViewArray,
         TimestampNanosecondArray,
     },
-    compute::{cast, filter_record_batch, is_not_null},
+    compute::{cast, concat_batches, filter_record_batch},
     datatypes::{Schema, SchemaRef},
 };
 
@@ -88,34 +88,56 @@ impl Intake {
             to,
             payload,
         } = chunk;
-        let (rows, positions, bad) = match payload {
-            Payload::Records(records) => self.decode(&records, &split)?,
-            Payload::Rows(rows) => {
-                let positions = (from.0..).take(rows.num_rows()).collect();
-                (self.adopt(&rows)?, positions, Vec::new())
+        match payload {
+            Payload::Records(records) => {
+                let Decoded {
+                    rows,
+                    record_of_row,
+                    bad,
+                } = self.decoder.decode(&records);
+                let record_of = |row: usize| record_of_row.as_ref().map_or(row, |records| records[row] as usize);
+                let mut taken = SplitRows {
+                    from,
+                    to,
+                    positions: (0..rows.num_rows())
+                        .map(|row| records.positions()[record_of(row)])
+                        .collect(),
+                    rows: self.complete(&rows, &records, record_of, &split)?,
+                    split,
+                    bad,
+                };
+                let first_bytes = |_: &RecordBatch, row| {
+                    let value = records.value(record_of(row)).unwrap_or_default();
+                    value[..value.len().min(limits::BAD_RECORD_BYTES_KEPT)].to_vec()
+                };
+                taken.refuse_nulls(&self.schema, first_bytes)?;
+                Ok(taken)
             }
-        };
-        let mut taken = SplitRows {
-            split,
-            from,
-            to,
-            rows,
-            positions,
-            bad,
-        };
-        taken.refuse_nulls()?;
-        Ok(taken)
+            Payload::Rows(rows) => {
+                let mut taken = SplitRows {
+                    split,
+                    from,
+                    to,
+                    positions: (from.0..).take(rows.num_rows()).collect(),
+                    rows: self.adopt(&rows)?,
+                    bad: Vec::new(),
+                };
+                taken.refuse_nulls(&self.schema, values)?;
+                Ok(taken)
+            }
+        }
     }
 
-    fn decode(&mut self, records: &Records, split: &SplitId) -> Result<(RecordBatch, Vec<u64>, Vec<BadRecord>)> {
-        let Decoded {
-            rows,
-            record_of_row,
-            bad,
-        } = self.decoder.decode(records);
-        let record_of = |row: usize| record_of_row.as_ref().map_or(row, |records| records[row] as usize);
+    /// Decoded columns, and the fields of their records.
+    fn complete(
+        &self,
+        rows: &RecordBatch,
+        records: &Records,
+        record_of: impl Fn(usize) -> usize,
+        split: &SplitId,
+    ) -> Result<RecordBatch> {
         let count = rows.num_rows();
-        let positions: Vec<u64> = (0..count).map(|row| records.positions()[record_of(row)]).collect();
+        let position = |row| records.positions()[record_of(row)];
         let columns = self
             .columns
             .iter()
@@ -129,9 +151,7 @@ impl Intake {
                         Arc::new((0..count).map(time).collect::<TimestampNanosecondArray>()) as ArrayRef
                     }
                     "partition" => Arc::new(Int32Array::from_value(split.as_str().parse().unwrap_or(0), count)),
-                    "offset" => Arc::new(Int64Array::from_iter_values(
-                        positions.iter().map(|position| *position as i64),
-                    )),
+                    "offset" => Arc::new(Int64Array::from_iter_values((0..count).map(|row| position(row) as i64))),
                     "key" => {
                         let key = |row| {
                             records
@@ -144,17 +164,7 @@ impl Intake {
                 }),
             })
             .collect::<Result<Vec<ArrayRef>>>()?;
-        // Nulls of columns that must not have any are found afterwards, so they are allowed for a moment.
-        let fields: Vec<_> = self
-            .schema
-            .fields()
-            .iter()
-            .map(|field| field.as_ref().clone().with_nullable(true))
-            .collect();
-        let options = RecordBatchOptions::new().with_row_count(Some(count));
-        let rows = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
-            .map_err(|e| Error::bug(format!("decoded columns do not fit: {e}")))?;
-        Ok((self.with_schema(rows)?, positions, bad))
+        self.lenient(columns, count)
     }
 
     /// Columns by name, in the declared types.
@@ -170,46 +180,20 @@ impl Intake {
                 cast(column, field.data_type()).map_err(|e| Error::user(format!("column `{}`: {e}", field.name())))
             })
             .collect::<Result<Vec<_>>>()?;
+        self.lenient(columns, rows.num_rows())
+    }
+
+    /// Nulls are allowed everywhere for a moment: `refuse_nulls` settles it.
+    fn lenient(&self, columns: Vec<ArrayRef>, count: usize) -> Result<RecordBatch> {
         let fields: Vec<_> = self
             .schema
             .fields()
             .iter()
             .map(|field| field.as_ref().clone().with_nullable(true))
             .collect();
-        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-        let rows = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
-            .map_err(|e| Error::bug(e.to_string()))?;
-        self.with_schema(rows)
-    }
-
-    /// The declared schema where no column breaks it, else the lenient one, which `refuse_nulls` settles.
-    fn with_schema(&self, rows: RecordBatch) -> Result<RecordBatch> {
-        let is_kept = self
-            .schema
-            .fields()
-            .iter()
-            .zip(rows.columns())
-            .all(|(field, column)| field.is_nullable() || column.null_count() == 0);
-        if !is_kept {
-            let schema = Schema::new_with_metadata(
-                rows.schema().fields().clone(),
-                [("strict".to_owned(), self.strict_names())].into(),
-            );
-            return rows
-                .with_schema(Arc::new(schema))
-                .map_err(|e| Error::bug(e.to_string()));
-        }
-        strict(&rows, &self.schema)
-    }
-
-    fn strict_names(&self) -> String {
-        self.schema
-            .fields()
-            .iter()
-            .filter(|field| !field.is_nullable())
-            .map(|field| field.name().as_str())
-            .collect::<Vec<_>>()
-            .join("\u{1f}")
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
+            .map_err(|e| Error::bug(format!("columns do not fit their source: {e}")))
     }
 }
 
@@ -220,50 +204,72 @@ fn strict(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
 }
 
 impl SplitRows {
-    /// Rows with a null where none may be become bad records.
-    fn refuse_nulls(&mut self) -> Result<()> {
-        let Some(names) = self.rows.schema().metadata().get("strict").cloned() else {
-            return Ok(());
-        };
-        let mut is_good = BooleanArray::from(vec![true; self.rows.num_rows()]);
-        let mut reasons: Vec<Option<String>> = vec![None; self.rows.num_rows()];
-        for name in names.split('\u{1f}') {
-            let column = self.rows.column_by_name(name).expect("named after its own schema");
-            for (row, reason) in reasons.iter_mut().enumerate().filter(|(row, _)| column.is_null(*row)) {
-                debug_assert!(row < self.positions.len());
-                reason.get_or_insert_with(|| format!("column {name}: missing"));
-            }
-            let present = is_not_null(column).map_err(|e| Error::bug(e.to_string()))?;
-            is_good = arrow::compute::and(&is_good, &present).map_err(|e| Error::bug(e.to_string()))?;
+    /// Consecutive parts of a split as one.
+    pub fn join(mut parts: Vec<Self>) -> Result<Self> {
+        if parts.len() == 1 {
+            return Ok(parts.pop().expect("one"));
         }
-        self.refuse(&is_good, |row| reasons[row].clone().unwrap_or_default())?;
-        let fields: Vec<_> = self
-            .rows
-            .schema()
+        assert!(
+            parts.windows(2).all(|pair| pair[0].to == pair[1].from),
+            "parts of a split follow each other"
+        );
+        let schema = parts[0].rows.schema();
+        Ok(Self {
+            split: parts[0].split.clone(),
+            from: parts[0].from,
+            to: parts[parts.len() - 1].to,
+            rows: concat_batches(&schema, parts.iter().map(|part| &part.rows))
+                .map_err(|e| Error::bug(e.to_string()))?,
+            positions: parts.iter().flat_map(|part| part.positions.iter().copied()).collect(),
+            bad: parts.into_iter().flat_map(|part| part.bad).collect(),
+        })
+    }
+
+    /// What it takes in memory, about: buffers that are shared with other parts are counted here too.
+    pub fn memory_bytes(&self) -> usize {
+        let bad = |bad: &BadRecord| size_of::<BadRecord>() + bad.reason.len() + bad.first_bytes.len();
+        self.rows.get_array_memory_size()
+            + size_of_val(self.positions.as_slice())
+            + self.bad.iter().map(bad).sum::<usize>()
+    }
+
+    /// Rows with a null where `schema` allows none become bad records.
+    fn refuse_nulls(&mut self, schema: &SchemaRef, first_bytes: impl Fn(&RecordBatch, usize) -> Vec<u8>) -> Result<()> {
+        let broken: Vec<(String, ArrayRef)> = schema
             .fields()
             .iter()
-            .map(|field| {
-                field
-                    .as_ref()
-                    .clone()
-                    .with_nullable(!names.split('\u{1f}').any(|name| name == field.name()))
-            })
+            .zip(self.rows.columns())
+            .filter(|(field, column)| !field.is_nullable() && 0 < column.null_count())
+            .map(|(field, column)| (field.name().clone(), Arc::clone(column)))
             .collect();
-        self.rows = strict(&self.rows, &Arc::new(Schema::new(fields)))?;
+        if !broken.is_empty() {
+            let missing = |row| broken.iter().find(|(_, column)| column.is_null(row));
+            let is_good: BooleanArray = (0..self.rows.num_rows())
+                .map(|row| Some(missing(row).is_none()))
+                .collect();
+            let reason = |row| missing(row).map_or_else(String::new, |(name, _)| format!("column {name}: missing"));
+            self.refuse(&is_good, reason, first_bytes)?;
+        }
+        self.rows = strict(&self.rows, schema)?;
         Ok(())
     }
 
-    /// Keeps the rows where `is_good`; the others become bad records.
-    pub fn refuse(&mut self, is_good: &BooleanArray, reason: impl Fn(usize) -> String) -> Result<()> {
+    /// Keeps the rows where `is_good`; the others become bad records, shown by the beginning of their record, or by [`values`]
+    /// where that is gone.
+    pub fn refuse(
+        &mut self,
+        is_good: &BooleanArray,
+        reason: impl Fn(usize) -> String,
+        first_bytes: impl Fn(&RecordBatch, usize) -> Vec<u8>,
+    ) -> Result<()> {
         if is_good.true_count() == self.rows.num_rows() {
             return Ok(());
         }
         for row in (0..self.rows.num_rows()).filter(|row| !is_good.value(*row)) {
-            let shown = shown(&self.rows, row);
             self.bad.push(BadRecord {
                 position: Position(self.positions[row]),
                 reason: reason(row),
-                first_bytes: shown,
+                first_bytes: first_bytes(&self.rows, row),
             });
         }
         self.bad.sort_by_key(|bad| bad.position);
@@ -274,8 +280,8 @@ impl SplitRows {
     }
 }
 
-/// A decoded row, for people: its record's bytes are gone by now.
-fn shown(rows: &RecordBatch, row: usize) -> Vec<u8> {
+/// The beginning of a row's values, for people: what stands in place of a record's bytes where there are none any more.
+pub fn values(rows: &RecordBatch, row: usize) -> Vec<u8> {
     let options = arrow::util::display::FormatOptions::default().with_null("null");
     let values = rows
         .schema()
@@ -291,4 +297,53 @@ fn shown(rows: &RecordBatch, row: usize) -> Vec<u8> {
     let mut text = values.join(" ").into_bytes();
     text.truncate(limits::BAD_RECORD_BYTES_KEPT);
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::{DataType, Field, TimeUnit};
+
+    use super::*;
+    use crate::{
+        format::json::JsonDecoder,
+        types::{Options, RecordsBuilder},
+    };
+
+    #[test]
+    fn a_record_without_its_time_keeps_its_first_bytes_and_its_place() {
+        let number = Field::new("n", DataType::Int64, true);
+        let time = DataType::Timestamp(TimeUnit::Nanosecond, None);
+        let decoded = Arc::new(Schema::new(vec![number.clone()]));
+        let mut intake = Intake {
+            schema: Arc::new(Schema::new(vec![number, Field::new("at", time, false)])),
+            decoder: Box::new(JsonDecoder::new(decoded, &Options::default()).unwrap()),
+            columns: vec![Origin::Decoded(0), Origin::Field("timestamp".into())],
+        };
+        let long = format!("{{\"n\":5,\"text\":\"{}\"}}", "x".repeat(1_000));
+        let mut records = RecordsBuilder::default();
+        records.push(4, Some(1_000), None, Some(b"{\"n\":1}"));
+        records.push(5, Some(1_000), None, Some(b"no json"));
+        records.push(7, None, None, Some(b"{ \"n\": 3 }"));
+        records.push(8, Some(2_000), None, Some(b"{\"n\":4}"));
+        records.push(9, None, None, Some(long.as_bytes()));
+        let taken = intake
+            .take(Chunk {
+                split: SplitId::from(0),
+                from: Position(4),
+                to: Position(10),
+                payload: Payload::Records(records.finish()),
+            })
+            .unwrap();
+        assert_eq!(taken.positions, [4, 8]);
+        assert_eq!(taken.rows.num_rows(), 2);
+        assert_eq!(taken.rows.schema(), intake.schema, "no null is left where none may be");
+        let bad: Vec<(u64, &[u8])> = taken
+            .bad
+            .iter()
+            .map(|bad| (bad.position.0, bad.first_bytes.as_slice()))
+            .collect();
+        let kept = &long.as_bytes()[..limits::BAD_RECORD_BYTES_KEPT];
+        assert_eq!(bad, [(5, b"no json".as_slice()), (7, b"{ \"n\": 3 }"), (9, kept)]);
+        assert_eq!(taken.bad[1].reason, "column at: missing");
+    }
 }

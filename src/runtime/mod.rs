@@ -6,20 +6,31 @@
 //!         └─ queries: pinned snapshots + Parquet tables ─▶ stock DataFusion, with limits
 //! ```
 
+mod bounds;
 pub mod clock;
+mod definition;
 mod driver;
 mod engine;
 mod face;
+mod gathered;
+mod insert;
 mod intake;
+mod maintained;
+mod manual;
 mod metrics;
 mod page;
 mod query;
+mod read_ahead;
+mod reader;
 mod shared;
+mod side_output;
 mod statement;
 mod timeline;
+mod watermark_rule;
 
+pub use bounds::Bounds;
 pub use engine::{Engine, EngineOptions, Mode, SourceOverride, ViewReader};
 pub use face::*;
+pub use manual::StepEnd;
 pub use metrics::Metrics;
 pub use query::{environment as query_environment, problem_of};
-pub use statement::StepEnd;

@@ -23,7 +23,7 @@ use futures::TryStreamExt;
 use crate::{
     plan::{ExternalDefinition, MaterializedDefinition, Relation, SourceDefinition, replace_scan, session_over},
     sql::suggest,
-    types::{Epoch, Watermark, limits},
+    types::{Epoch, Watermark, Windows, limits},
     view::{RowsSnapshot, SnapshotTable},
 };
 
@@ -80,6 +80,8 @@ impl Engine {
         let mut rows = self.newest(base.clone(), &filters, &info, limit + 1).await?;
         if let (Some(time), Some(view)) = (&info.time, catalog.materialized(&info.name))
             && rows.num_rows() <= limit
+            // Windows that overlap, or begin anywhere else than at multiples of their size, would need rows from beyond the seam.
+            && view.stream.windows.is_none_or(|windows| windows.tumbling_ns().is_some())
             && let (Some(history), Some(source)) = (catalog.history_of(view), catalog.source(&view.source))
         {
             let seam = self.oldest(base, &equals, time).await?;
@@ -181,7 +183,7 @@ impl Engine {
         time: &str,
         wanted: usize,
     ) -> Result<RecordBatch, ProblemKind> {
-        let window = past.view.stream.window.map_or(1, |window| window.size_ns);
+        let window = past.view.stream.windows.and_then(Windows::tumbling_ns).unwrap_or(1);
         let floor = |time: i64| time.saturating_sub(time.rem_euclid(window));
         let ceiling = |time: i64| {
             if time.rem_euclid(window) == 0 {
@@ -195,7 +197,7 @@ impl Engine {
         let mut filters = equals.to_vec();
         filters.extend(request.before.map(|before| ident(time).lt(nanos(before))));
         filters.extend(request.after.map(|after| ident(time).gt_eq(nanos(after))));
-        let reach_unit = if past.view.stream.window.is_some() {
+        let reach_unit = if past.view.stream.windows.is_some() {
             window
         } else {
             60_000_000_000
@@ -307,7 +309,7 @@ fn conditions(request: &PageRequest, info: &RelationInfo) -> Result<Vec<Expr>, P
         let value = ScalarValue::try_from_string(text.clone(), field.data_type()).map_err(|_| {
             ProblemKind::Parameter(format!(
                 "{column} is {}, and '{text}' is not",
-                crate::plan::type_name(field.data_type())
+                crate::types::type_name(field.data_type())
             ))
         })?;
         match by_column.iter_mut().find(|(known, _)| known == column) {

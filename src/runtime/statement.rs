@@ -4,33 +4,21 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, BooleanArray, RecordBatch, StringViewArray},
-    compute::{CastOptions, cast_with_options, kernels::cmp::distinct},
     datatypes::{DataType, Field, Schema, SchemaRef},
-    util::display::array_value_to_string,
 };
 use futures::TryStreamExt;
 
 use crate::{
-    connector::Source,
     plan::{Binder, Bound, Catalog, Relation, explain, session_over},
     sql::{self, Diagnostic, ParsedFile, SourceText, Spanned, SqlOption, SqlState, Statement, StatementKind},
-    types::{EpochPlan, Error, PlannedRange, Result},
+    types::{Error, Result},
 };
 
 use super::{
     engine::{Engine, Mode},
     face::*,
-    intake::Intake,
     query::problem_of,
-    timeline::Timeline,
 };
-
-/// A source whose epochs a script runs.
-pub struct ManualSource {
-    timeline: Timeline,
-    source: Box<dyn Source>,
-    intake: Intake,
-}
 
 impl Engine {
     /// Takes the definitions of a file. Nothing of it is taken when anything in it is wrong.
@@ -363,299 +351,6 @@ impl Engine {
         let batch = RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|e| Error::bug(e.to_string()))?;
         Ok((schema, batch))
     }
-
-    // What follows is for scripts, which run one epoch per statement.
-
-    fn open_manual(&self, relation: &Relation) -> Result<()> {
-        if self.0.options.mode != Mode::Manual {
-            return Ok(());
-        }
-        let catalog = self.catalog();
-        let source = match relation {
-            Relation::Source(source) => Arc::clone(source),
-            Relation::Materialized(view) => Arc::clone(catalog.source(&view.source).expect("a view's source is there")),
-            _ => return Ok(()),
-        };
-        let mut manual = self.0.manual.lock().expect("nobody panics while holding it");
-        // The state folder is locked by the one that is there.
-        manual.remove(&source.name);
-        let folder = self.folder(&source.name);
-        let mut timeline = Timeline::open(
-            Arc::clone(&source),
-            &catalog,
-            folder.as_deref(),
-            Arc::clone(&self.0.metrics),
-        )?;
-        let connector = self
-            .0
-            .registry
-            .connector(&source.connector)
-            .ok_or_else(|| Error::bug("a connector is not registered"))?;
-        let mut input = (connector.make)(&source.name, &source.connector_options)?;
-        let mut intake = Intake::new(&source, timeline.needed(), &self.0.registry)?;
-        input.discover().map_err(|e| Error::user(e.to_string()))?;
-        input
-            .seek(&timeline.replay_positions())
-            .map_err(|e| Error::user(e.to_string()))?;
-        while let Some(plan) = timeline.next_replay() {
-            let mut rows = Vec::new();
-            for (split, range) in &plan.ranges {
-                input
-                    .seek(&BTreeMap::from([(split.clone(), range.from)]))
-                    .map_err(|e| Error::user(e.to_string()))?;
-                let mut next = range.from;
-                while next < range.to {
-                    let polled = input
-                        .poll(usize::MAX, usize::MAX, std::time::Duration::ZERO)
-                        .map_err(|e| Error::user(e.to_string()))?;
-                    if polled.is_empty() {
-                        return Err(Error::user(format!(
-                            "rows {next} to {} of split {split} are gone",
-                            range.to
-                        )));
-                    }
-                    for mut chunk in polled {
-                        if range.to <= chunk.from {
-                            break;
-                        }
-                        if range.to < chunk.to {
-                            drop(chunk.split_off(range.to));
-                        }
-                        next = chunk.to;
-                        rows.push(intake.take(chunk)?);
-                    }
-                }
-            }
-            let ran = timeline.run(&plan, rows)?;
-            let is_checkpoint = plan.checkpoint;
-            timeline.publish(ran);
-            if is_checkpoint {
-                drop(timeline.checkpoint()?);
-            }
-        }
-        timeline.publish_state();
-        timeline.shared().set_state(SourceState::Running, None);
-        self.adopt(timeline.shared());
-        manual.insert(
-            source.name.clone(),
-            ManualSource {
-                timeline,
-                source: input,
-                intake,
-            },
-        );
-        Ok(())
-    }
-
-    /// What was dropped is not read or shown any more, in manual mode. Only before its source's first epoch: see `allowed`.
-    fn close_manual(&self, dropped: &Relation) -> Result<()> {
-        if self.0.options.mode != Mode::Manual {
-            return Ok(());
-        }
-        match dropped {
-            Relation::Source(source) => {
-                self.0
-                    .manual
-                    .lock()
-                    .expect("nobody panics while holding it")
-                    .remove(&source.name);
-                self.0
-                    .timelines
-                    .write()
-                    .expect("nobody panics while holding it")
-                    .remove(&source.name);
-                Ok(())
-            }
-            Relation::Materialized(view) => {
-                let source = Arc::clone(self.catalog().source(&view.source).expect("a view's source is there"));
-                self.open_manual(&Relation::Source(source))
-            }
-            Relation::External(_) | Relation::View(_) => Ok(()),
-        }
-    }
-
-    /// Appends rows to a source that takes them: all of them, or none where a value does not fit its column.
-    fn insert(&self, table: &str, columns: &[String], rows: Vec<RecordBatch>) -> Result<usize> {
-        let mut inserted = 0;
-        let catalog = self.catalog();
-        let source = Arc::clone(catalog.source(table).expect("checked when it was bound"));
-        let mut taken = Vec::new();
-        for batch in rows {
-            let fields = source.schema.fields();
-            let names: Vec<String> = match columns.is_empty() {
-                true => fields[..source.declared]
-                    .iter()
-                    .map(|field| field.name().clone())
-                    .collect(),
-                false => columns.to_vec(),
-            };
-            if names.len() != batch.num_columns() {
-                return Err(Error::user(format!(
-                    "{} values for {} columns ({})",
-                    batch.num_columns(),
-                    names.len(),
-                    names.join(", ")
-                )));
-            }
-            let declared = &fields[..source.declared];
-            if let Some(unknown) = names
-                .iter()
-                .find(|name| !declared.iter().any(|field| field.name() == *name))
-            {
-                let known: Vec<&str> = declared.iter().map(|field| field.name().as_str()).collect();
-                return Err(Error::user(format!(
-                    "no column named `{unknown}` to insert into; columns: {}",
-                    known.join(", ")
-                )));
-            }
-            if let Some(twice) = names
-                .iter()
-                .enumerate()
-                .find_map(|(index, name)| names[..index].contains(name).then_some(name))
-            {
-                return Err(Error::user(format!("column `{twice}` is named twice")));
-            }
-            let columns = declared
-                .iter()
-                .map(|field| match names.iter().position(|name| name == field.name()) {
-                    Some(column) => fitting(batch.column(column), field),
-                    // Columns that were left out are null.
-                    None => Ok(arrow::array::new_null_array(field.data_type(), batch.num_rows())),
-                })
-                .collect::<Result<Vec<_>>>()?;
-            let fields: Vec<Field> = declared
-                .iter()
-                .map(|field| field.as_ref().clone().with_nullable(true))
-                .collect();
-            inserted += batch.num_rows();
-            taken.push(
-                RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|e| Error::user(e.to_string()))?,
-            );
-        }
-        for batch in taken {
-            (self.0.registry.insert)(table, batch)?;
-        }
-        if self.0.options.mode == Mode::Manual {
-            self.step(table, StepEnd::default())?;
-        }
-        Ok(inserted)
-    }
-
-    /// Runs one epoch over all rows that wait, in manual mode.
-    pub fn step(&self, source: &str, end: StepEnd) -> Result<()> {
-        let mut manual = self.0.manual.lock().expect("nobody panics while holding it");
-        let Some(manual) = manual.get_mut(source) else {
-            return Ok(());
-        };
-        let ManualSource {
-            timeline,
-            source: input,
-            intake,
-        } = manual;
-        let bounds = input.discover().map_err(|e| Error::user(e.to_string()))?;
-        let new_splits: BTreeMap<_, _> = bounds
-            .iter()
-            .filter(|bounds| !timeline.positions().contains_key(&bounds.split))
-            .map(|bounds| (bounds.split.clone(), bounds.start))
-            .collect();
-        let mut positions = timeline.positions().clone();
-        positions.extend(new_splits.clone());
-        input.seek(&positions).map_err(|e| Error::user(e.to_string()))?;
-        let mut rows = Vec::new();
-        let mut ranges: BTreeMap<_, PlannedRange> = BTreeMap::new();
-        loop {
-            let rows_max = end.rows_max.unwrap_or(usize::MAX);
-            let polled = input
-                .poll(rows_max, usize::MAX, std::time::Duration::ZERO)
-                .map_err(|e| Error::user(e.to_string()))?;
-            if polled.is_empty() {
-                break;
-            }
-            for chunk in polled {
-                ranges
-                    .entry(chunk.split.clone())
-                    .and_modify(|range| range.to = chunk.to)
-                    .or_insert(PlannedRange {
-                        from: chunk.from,
-                        to: chunk.to,
-                    });
-                rows.push(intake.take(chunk)?);
-            }
-            if end.rows_max.is_some() {
-                break;
-            }
-        }
-        let has_rows = |split: &crate::types::SplitId| ranges.contains_key(split);
-        let plan = EpochPlan {
-            number: timeline.epoch().next(),
-            idle_splits: end.idle_splits.into_iter().filter(|split| !has_rows(split)).collect(),
-            ranges,
-            epoch_time: self.0.clock.now().max(timeline.epoch_time()),
-            new_splits,
-            is_last: end.is_last,
-            checkpoint: end.checkpoint,
-        };
-        let ran = timeline.run(&plan, rows)?;
-        timeline.commit(&ran)?;
-        timeline.publish(ran);
-        if plan.checkpoint
-            && let Some((writer, checkpoint)) = timeline.checkpoint()?
-        {
-            writer.write(&checkpoint)?;
-        }
-        Ok(())
-    }
-
-    /// What a crash at this moment leaves is taken up again, in manual mode: everything that was only in memory is gone.
-    pub fn crash_and_restore(&self) -> Result<()> {
-        let names: Vec<String> = self
-            .0
-            .manual
-            .lock()
-            .expect("nobody panics while holding it")
-            .keys()
-            .cloned()
-            .collect();
-        for name in names {
-            let source = Arc::clone(self.catalog().source(&name).expect("a manual source is in the catalog"));
-            self.open_manual(&Relation::Source(source))?;
-        }
-        Ok(())
-    }
-}
-
-/// The values in the type of their column. A value never becomes another one, nor null.
-fn fitting(values: &ArrayRef, field: &Field) -> Result<ArrayRef> {
-    let name = field.name();
-    let options = CastOptions {
-        safe: false,
-        ..CastOptions::default()
-    };
-    let cast = cast_with_options(values, field.data_type(), &options)
-        .map_err(|e| Error::user(format!("column `{name}`: {e}")))?;
-    if field.data_type().is_integer() && !values.data_type().is_integer() && values.data_type().is_numeric() {
-        let back = cast_with_options(&cast, values.data_type(), &options)
-            .map_err(|e| Error::user(format!("column `{name}`: {e}")))?;
-        let differs = distinct(&back, values).map_err(|e| Error::bug(e.to_string()))?;
-        if let Some(row) = differs.iter().position(|differs| differs == Some(true)) {
-            let shown = array_value_to_string(values, row).unwrap_or_default();
-            return Err(Error::user(format!(
-                "column `{name}`: {shown} is no {}",
-                crate::plan::type_name(field.data_type())
-            )));
-        }
-    }
-    Ok(cast)
-}
-
-/// How an epoch of a script ends.
-#[derive(Clone, Debug, Default)]
-pub struct StepEnd {
-    /// Rows that the epoch takes at most; all where absent.
-    pub rows_max: Option<usize>,
-    pub idle_splits: Vec<crate::types::SplitId>,
-    pub is_last: bool,
-    pub checkpoint: bool,
 }
 
 /// Ends a stream behind so many rows.
@@ -695,7 +390,7 @@ fn describe(of: &SchemaRef) -> Result<(SchemaRef, RecordBatch)> {
         Arc::new(StringViewArray::from_iter_values(
             of.fields()
                 .iter()
-                .map(|field| crate::plan::type_name(field.data_type())),
+                .map(|field| crate::types::type_name(field.data_type())),
         )),
         Arc::new(
             of.fields()

@@ -9,38 +9,29 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 
-use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringViewArray, UInt64Array},
-    compute::concat_batches,
-    datatypes::{SchemaRef, TimestampNanosecondType},
-};
-use datafusion::{
-    common::ScalarValue,
-    logical_expr::Operator,
-    physical_expr::{
-        PhysicalExpr,
-        expressions::{BinaryExpr, Column, Literal},
-        utils::reassign_expr_columns,
-    },
-};
+use arrow::array::{Int64Array, RecordBatch};
 
 use crate::{
-    operator::{Chain, EpochEnd, Flow, LateRows, Output, SplitWatermarks},
-    plan::{Catalog, MaterializedDefinition, SourceDefinition, bad_schema, late_schema},
+    operator::{EpochEnd, SplitWatermarks},
+    plan::{Catalog, MaterializedDefinition, SourceDefinition, bad_schema},
     state::{Checkpoint, CheckpointWriter, Part, Store},
-    types::{Delta, Epoch, EpochPlan, Error, EventTime, Position, Result, SplitId, Watermark, limits},
-    view::{Change, ChangeLog, Rows, SideRows, consolidate},
+    types::{Epoch, EpochPlan, Error, EventTime, Position, Result, SplitId, limits},
+    view::{Change, ChangeLog},
 };
 
 use super::{
-    Metrics,
+    Bounds, Metrics,
     clock::Stopwatch,
+    definition::{another_definition, fingerprint},
     face::SplitStatus,
     intake::SplitRows,
+    maintained::{MaintainedView, Slice},
     shared::{Shared, Snapshot, ViewFace},
+    side_output::{SideOutput, bad_rows},
+    watermark_rule::WatermarkRule,
 };
 
 pub struct Timeline {
@@ -48,36 +39,23 @@ pub struct Timeline {
     /// The columns that are decoded, in the order of the source's schema.
     needed: Vec<usize>,
     watermark_rule: Option<WatermarkRule>,
-    views: Vec<View>,
+    views: Vec<MaintainedView>,
     watermarks: SplitWatermarks,
     /// First unread row of each known split.
     positions: BTreeMap<SplitId, Position>,
     epoch: Epoch,
     epoch_time: EventTime,
     rows: u64,
-    bad: SideRows,
+    bad: SideOutput,
     store: Option<Store>,
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
+    bounds: Bounds,
     definition: String,
     rows_since_checkpoint: u64,
     /// Epochs ran, anew or again, that no checkpoint holds.
     is_ahead_of_checkpoint: bool,
     plans_to_replay: std::vec::IntoIter<EpochPlan>,
-}
-
-struct View {
-    definition: Arc<MaterializedDefinition>,
-    chain: Chain,
-    /// Where its rows come from: columns of the decoded rows, or the output of another view.
-    upstream: Upstream,
-    rows: Rows,
-    late: Option<SideRows>,
-}
-
-enum Upstream {
-    Source(Vec<usize>),
-    View { index: usize, columns: Vec<usize> },
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -97,64 +75,15 @@ impl Timeline {
         catalog: &Catalog,
         folder: Option<&Path>,
         metrics: Arc<Metrics>,
+        bounds: &Bounds,
     ) -> Result<Self> {
         let definitions = catalog.views_of(&source.name);
-        let mut needed: BTreeSet<usize> = source.watermark.iter().map(|watermark| watermark.column).collect();
-        for view in definitions.iter().filter(|view| view.stream.reads_source_directly) {
-            needed.extend(&view.stream.source_columns);
+        let needed = needed_columns(&source, &definitions);
+        let mut views: Vec<MaintainedView> = Vec::new();
+        for definition in &definitions {
+            views.push(MaintainedView::new(Arc::clone(definition), &needed, &views, bounds)?);
         }
-        if let Some(watermark) = &source.watermark {
-            let columns = datafusion::physical_expr::utils::collect_columns(&watermark.expression);
-            needed.extend(columns.iter().map(|column| column.index()));
-        }
-        let needed: Vec<usize> = needed.into_iter().collect();
-        let needed_schema = Arc::new(source.schema.project(&needed).map_err(bug)?);
-        let watermark_rule = match &source.watermark {
-            None => None,
-            Some(watermark) => {
-                let column = needed
-                    .iter()
-                    .position(|column| *column == watermark.column)
-                    .expect("needed above");
-                let expression = reassign_expr_columns(Arc::clone(&watermark.expression), &needed_schema)
-                    .map_err(|e| Error::bug(e.to_string()))?;
-                let delay_ns = constant_delay(expression.as_ref(), column);
-                Some(WatermarkRule {
-                    column,
-                    expression,
-                    delay_ns,
-                })
-            }
-        };
-
-        let mut views: Vec<View> = Vec::new();
-        for definition in definitions {
-            let stream = &definition.stream;
-            let upstream = match stream.reads_source_directly {
-                true => Upstream::Source(
-                    stream
-                        .source_columns
-                        .iter()
-                        .map(|column| needed.binary_search(column).expect("needed above"))
-                        .collect(),
-                ),
-                false => Upstream::View {
-                    index: views
-                        .iter()
-                        .position(|view| view.definition.name == stream.upstream)
-                        .expect("created before"),
-                    columns: stream.source_columns.clone(),
-                },
-            };
-            views.push(View {
-                chain: stream.operators()?,
-                rows: Rows::new(Arc::clone(&stream.schema), stream.key.clone(), stream.is_append_only)?,
-                late: stream.late_rows.as_ref().map(|rows| SideRows::new(late_schema(rows))),
-                upstream,
-                definition,
-            });
-        }
-
+        let bad = SideOutput::new(format!("{}$bad", source.name), bad_schema());
         let (store, recovered) = match folder {
             Some(folder) => {
                 let (store, recovered) = Store::open(folder)?;
@@ -164,14 +93,14 @@ impl Timeline {
         };
         let generation = store.as_ref().map_or(1, Store::generation);
         let mut timeline = Self {
-            definition: fingerprint(&source, &views),
+            definition: fingerprint(&source, &definitions),
+            watermark_rule: WatermarkRule::of(&source, &needed)?,
             needed,
-            watermark_rule,
             shared: Arc::new(Shared::new(
                 &source.name,
                 &source.connector,
                 generation,
-                faces(&source, &views),
+                faces(&views, &bad),
             )),
             source,
             views,
@@ -180,9 +109,10 @@ impl Timeline {
             epoch: Epoch(0),
             epoch_time: EventTime(i64::MIN),
             rows: 0,
-            bad: SideRows::new(bad_schema()),
+            bad,
             store,
             metrics,
+            bounds: bounds.clone(),
             rows_since_checkpoint: 0,
             is_ahead_of_checkpoint: false,
             plans_to_replay: Vec::new().into_iter(),
@@ -211,6 +141,10 @@ impl Timeline {
 
     pub fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.metrics)
+    }
+
+    pub fn bounds(&self) -> &Bounds {
+        &self.bounds
     }
 
     pub fn needed(&self) -> &[usize] {
@@ -255,7 +189,7 @@ impl Timeline {
 
     /// When an operator wants an epoch even if no row comes.
     pub fn wakes_at(&self) -> Option<EventTime> {
-        self.views.iter().filter_map(|view| view.chain.wakes_at()).min()
+        self.views.iter().filter_map(MaintainedView::wakes_at).min()
     }
 
     /// Whether a split that went quiet would move the watermark by being left out.
@@ -303,110 +237,12 @@ impl Timeline {
             epoch_time: plan.epoch_time,
         };
 
-        let mut changes = Vec::new();
-        let mut outputs: Vec<(Vec<Flow>, Watermark)> = Vec::new();
+        let mut steps = Vec::new();
         for view in &mut self.views {
-            let mut out = Output::default();
-            // A view that holds changes back holds the watermark of those who read it back too.
-            let watermark = match &view.upstream {
-                Upstream::Source(_) => end.watermark,
-                Upstream::View { index, .. } => outputs[*index].1,
-            };
-            match &view.upstream {
-                Upstream::Source(columns) => {
-                    for (rows, row_watermarks) in &slices {
-                        let rows = rows.project(columns).map_err(bug)?;
-                        view.chain.on_delta(
-                            Flow {
-                                delta: Delta::append(rows),
-                                row_watermarks: row_watermarks.clone(),
-                            },
-                            &mut out,
-                        )?;
-                    }
-                }
-                Upstream::View { index, columns } => {
-                    for flow in &outputs[*index].0 {
-                        let rows = flow.delta.rows.project(columns).map_err(bug)?;
-                        view.chain.on_delta(
-                            Flow::of(Delta {
-                                rows,
-                                weights: flow.delta.weights.clone(),
-                            }),
-                            &mut out,
-                        )?;
-                    }
-                }
-            }
-            let handed_on = view.chain.on_epoch_end(EpochEnd { watermark, ..end }, &mut out)?;
-            let mut applied = Vec::new();
-            for flow in &out.flows {
-                let change = view.rows.apply(&flow.delta)?;
-                applied.push(Arc::new(Change {
-                    epoch: plan.number,
-                    watermark,
-                    added: change.added,
-                    removed: change.removed,
-                }));
-            }
-            if !applied.is_empty() {
-                let stream = &view.definition.stream;
-                let (added, removed, _) = consolidate(&stream.schema, &stream.key, &applied)?;
-                changes.push((
-                    view.definition.name.clone(),
-                    Change {
-                        epoch: plan.number,
-                        watermark,
-                        added,
-                        removed,
-                    },
-                ));
-            }
-            let mut late_changes = Vec::new();
-            for late in out.late {
-                let side = view.late.as_mut().expect("only a windowed view has late rows");
-                let count = late.rows.num_rows() as u64;
-                self.metrics
-                    .rows_late_total
-                    .with_label_values(&[&view.definition.name])
-                    .inc_by(count);
-                let rows = late_rows(late, side.schema())?;
-                late_changes.push(rows.clone());
-                let evicted = side.push(rows);
-                self.metrics
-                    .rows_evicted_total
-                    .with_label_values(&[&format!("{}$late", view.definition.name)])
-                    .inc_by(evicted as u64);
-            }
-            if !late_changes.is_empty() {
-                let schema = late_changes[0].schema();
-                let added = concat_batches(&schema, &late_changes).map_err(bug)?;
-                let removed = RecordBatch::new_empty(schema);
-                changes.push((
-                    format!("{}$late", view.definition.name),
-                    Change {
-                        epoch: plan.number,
-                        watermark,
-                        added,
-                        removed,
-                    },
-                ));
-            }
-            outputs.push((out.flows, handed_on));
+            steps.push(view.step(plan.number, end, &slices, &steps, &self.metrics)?);
         }
-        if !new_bad.is_empty() {
-            let added = concat_batches(&bad_schema(), &new_bad).map_err(bug)?;
-            let removed = RecordBatch::new_empty(bad_schema());
-            changes.push((
-                format!("{}$bad", self.source.name),
-                Change {
-                    epoch: plan.number,
-                    watermark,
-                    added,
-                    removed,
-                },
-            ));
-        }
+        let mut changes: Vec<_> = steps.into_iter().flat_map(|step| step.changes).collect();
+        changes.extend(self.bad.push(new_bad, plan.number, watermark, &self.metrics)?);
         self.epoch = plan.number;
         self.epoch_time = plan.epoch_time;
         self.is_ahead_of_checkpoint = true;
@@ -448,18 +284,17 @@ impl Timeline {
         let mut views: BTreeMap<_, _> = BTreeMap::new();
         let mut late_rows = 0;
         for view in &self.views {
-            let name = &view.definition.name;
-            views.insert(name.clone(), view.rows.snapshot());
+            views.insert(view.name().to_owned(), view.snapshot());
             self.metrics
                 .view_rows
-                .with_label_values(&[name])
-                .set(view.rows.len() as i64);
-            if let Some(late) = &view.late {
-                views.insert(format!("{name}$late"), late.snapshot());
+                .with_label_values(&[view.name()])
+                .set(view.len() as i64);
+            if let Some(late) = view.late() {
+                views.insert(late.name().to_owned(), late.snapshot());
                 late_rows += late.total();
             }
         }
-        views.insert(format!("{}$bad", self.source.name), self.bad.snapshot());
+        views.insert(self.bad.name().to_owned(), self.bad.snapshot());
         {
             let mut status = self.shared.status.lock().expect("nobody panics while holding it");
             status.rows = self.rows;
@@ -509,28 +344,12 @@ impl Timeline {
         }];
         let mut late_totals = BTreeMap::new();
         for view in &mut self.views {
-            let name = &view.definition.name;
-            for (index, batches) in view.chain.snapshot()?.into_iter().enumerate() {
-                parts.push(Part {
-                    name: format!("{name}/operator/{index}"),
-                    batches,
-                });
-            }
-            parts.push(Part {
-                name: format!("{name}/rows"),
-                batches: view.rows.snapshot().batches()?,
-            });
-            if let Some(late) = &view.late {
-                parts.push(Part {
-                    name: format!("{name}/late"),
-                    batches: late.batches(),
-                });
-                late_totals.insert(name.clone(), late.total());
-            }
+            parts.extend(view.save()?);
+            late_totals.extend(view.late().map(|late| (view.name().to_owned(), late.total())));
             self.metrics
                 .state_bytes
-                .with_label_values(&[name])
-                .set((view.chain.memory_bytes() + view.rows.memory_bytes()) as i64);
+                .with_label_values(&[view.name()])
+                .set(view.memory_bytes() as i64);
         }
         self.rows_since_checkpoint = 0;
         self.is_ahead_of_checkpoint = false;
@@ -580,21 +399,8 @@ impl Timeline {
         self.rows = header.rows;
         self.bad.restore(part("bad".into())?, header.bad_total);
         for view in &mut self.views {
-            let name = &view.definition.name;
-            for index in 0..view.chain.len() {
-                let state = part(format!("{name}/operator/{index}"))?;
-                // A stateless operator has no rows to take up.
-                if !state.is_empty() {
-                    view.chain.restore(index, state)?;
-                }
-            }
-            view.rows.restore(&part(format!("{name}/rows"))?)?;
-            if let Some(late) = &mut view.late {
-                late.restore(
-                    part(format!("{name}/late"))?,
-                    header.late_totals.get(name).copied().unwrap_or_default(),
-                );
-            }
+            let late_total = header.late_totals.get(view.name()).copied().unwrap_or_default();
+            view.restore(&mut part, late_total)?;
         }
         for face in self.shared.views.values() {
             *face.log.lock().expect("nobody panics while holding it") = ChangeLog::new(self.epoch);
@@ -616,7 +422,7 @@ impl Timeline {
         let mut new_bad = Vec::new();
         for (split, parts) in by_split {
             let range = plan.ranges[&split];
-            let mut rows = join(parts)?;
+            let mut rows = SplitRows::join(parts)?;
             assert_eq!(
                 (rows.from, rows.to),
                 (range.from, range.to),
@@ -626,7 +432,13 @@ impl Timeline {
             assert_eq!(position, Some(range.from), "no row is read twice, and none is left out");
             self.positions.insert(split.clone(), range.to);
             let watermarks = self.observe(plan, &split, &mut rows)?;
-            new_bad.extend(self.set_aside(&split, &rows)?);
+            if !rows.bad.is_empty() {
+                self.metrics
+                    .bad_records_total
+                    .with_label_values(&[&self.source.name])
+                    .inc_by(rows.bad.len() as u64);
+                new_bad.push(bad_rows(&split, &rows.bad)?);
+            }
             let count = rows.rows.num_rows();
             self.rows += count as u64;
             self.rows_since_checkpoint += count as u64;
@@ -651,123 +463,12 @@ impl Timeline {
             self.watermarks.add_split(split);
             return Ok(None);
         };
-        let latest = plan.epoch_time.plus(self.source.event_time_ahead_max).0;
-        let times = rows
-            .rows
-            .column(rule.column)
-            .as_primitive::<TimestampNanosecondType>()
-            .clone();
-        if arrow::compute::max(&times).is_some_and(|max| latest < max) {
-            let is_good: BooleanArray = times.values().iter().map(|time| Some(*time <= latest)).collect();
-            rows.refuse(&is_good, |row| {
-                format!(
-                    "event time {} is more than {:?} ahead of now",
-                    EventTime(times.value(row)),
-                    self.source.event_time_ahead_max
-                )
-            })?;
-        }
-        let count = rows.rows.num_rows();
-        if let Some(delay_ns) = rule.delay_ns {
-            let times = rows.rows.column(rule.column).as_primitive::<TimestampNanosecondType>();
-            let mut met: Vec<i64> = times
-                .values()
-                .iter()
-                .map(|time| time.saturating_sub(delay_ns))
-                .collect();
-            self.watermarks.observe(split, &mut met);
-            return Ok(Some(Int64Array::from(met)));
-        }
-        let complete = rule
-            .expression
-            .evaluate(&rows.rows)
-            .and_then(|value| value.into_array(count))
-            .map_err(|e| {
-                Error::user(format!(
-                    "the watermark of {} cannot be computed: {}",
-                    self.source.name,
-                    e.strip_backtrace()
-                ))
-            })?;
-        let complete = complete.as_primitive::<TimestampNanosecondType>();
-        // A null says nothing about how far the split is.
-        let mut met: Vec<i64> = (0..count)
-            .map(|row| {
-                if complete.is_null(row) {
-                    i64::MIN
-                } else {
-                    complete.value(row)
-                }
-            })
-            .collect();
+        rule.refuse_far_ahead(rows, plan.epoch_time)?;
+        let mut met = rule.complete_until(&rows.rows)?;
         self.watermarks.observe(split, &mut met);
         Ok(Some(Int64Array::from(met)))
     }
-
-    fn set_aside(&mut self, split: &SplitId, rows: &SplitRows) -> Result<Option<RecordBatch>> {
-        if rows.bad.is_empty() {
-            return Ok(None);
-        }
-        let bad = &rows.bad;
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(StringViewArray::from_iter_values(std::iter::repeat_n(
-                split.as_str(),
-                bad.len(),
-            ))),
-            Arc::new(UInt64Array::from_iter_values(bad.iter().map(|bad| bad.position.0))),
-            Arc::new(StringViewArray::from_iter_values(bad.iter().map(|bad| &bad.reason))),
-            Arc::new(StringViewArray::from_iter_values(
-                bad.iter().map(|bad| String::from_utf8_lossy(&bad.first_bytes)),
-            )),
-        ];
-        let batch = RecordBatch::try_new(Arc::clone(self.bad.schema()), columns).map_err(bug)?;
-        self.metrics
-            .bad_records_total
-            .with_label_values(&[&self.source.name])
-            .inc_by(bad.len() as u64);
-        let evicted = self.bad.push(batch.clone());
-        self.metrics
-            .rows_evicted_total
-            .with_label_values(&[&format!("{}$bad", self.source.name)])
-            .inc_by(evicted as u64);
-        Ok(Some(batch))
-    }
 }
-
-/// Up to where a split is complete once a row is in.
-struct WatermarkRule {
-    /// The event time, among the needed columns. Never null.
-    column: usize,
-    expression: Arc<dyn PhysicalExpr>,
-    /// The expression is the event time less so many nanoseconds: then it is a subtraction, not calendar arithmetic per row.
-    delay_ns: Option<i64>,
-}
-
-fn constant_delay(expression: &dyn PhysicalExpr, event_time: usize) -> Option<i64> {
-    let is_event_time = |expr: &Arc<dyn PhysicalExpr>| {
-        expr.downcast_ref::<Column>()
-            .is_some_and(|column| column.index() == event_time)
-    };
-    if expression
-        .downcast_ref::<Column>()
-        .is_some_and(|column| column.index() == event_time)
-    {
-        return Some(0);
-    }
-    let difference = expression.downcast_ref::<BinaryExpr>()?;
-    if *difference.op() != Operator::Minus || !is_event_time(difference.left()) {
-        return None;
-    }
-    match difference.right().downcast_ref::<Literal>()?.value() {
-        ScalarValue::IntervalMonthDayNano(Some(interval)) if interval.months == 0 => i64::from(interval.days)
-            .checked_mul(86_400_000_000_000)?
-            .checked_add(interval.nanoseconds),
-        _ => None,
-    }
-}
-
-/// Rows, and the watermark that each of them met.
-type Slice = (RecordBatch, Option<Int64Array>);
 
 /// An epoch that ran and is not committed yet.
 pub struct Ran {
@@ -775,148 +476,19 @@ pub struct Ran {
     changes: Vec<(String, Change)>,
 }
 
-/// Consecutive parts of a split as one.
-fn join(mut parts: Vec<SplitRows>) -> Result<SplitRows> {
-    if parts.len() == 1 {
-        return Ok(parts.pop().expect("one"));
+/// The columns of a source that its views and its watermark read, ascending.
+fn needed_columns(source: &SourceDefinition, views: &[Arc<MaterializedDefinition>]) -> Vec<usize> {
+    let mut needed = WatermarkRule::columns(source);
+    for view in views.iter().filter(|view| view.stream.reads_source_directly) {
+        needed.extend(&view.stream.source_columns);
     }
-    assert!(
-        parts.windows(2).all(|pair| pair[0].to == pair[1].from),
-        "parts of a split follow each other"
-    );
-    let schema = parts[0].rows.schema();
-    Ok(SplitRows {
-        split: parts[0].split.clone(),
-        from: parts[0].from,
-        to: parts[parts.len() - 1].to,
-        rows: concat_batches(&schema, parts.iter().map(|part| &part.rows)).map_err(bug)?,
-        positions: parts.iter().flat_map(|part| part.positions.iter().copied()).collect(),
-        bad: parts.into_iter().flat_map(|part| part.bad).collect(),
-    })
+    needed.into_iter().collect()
 }
 
-fn late_rows(late: LateRows, schema: &SchemaRef) -> Result<RecordBatch> {
-    let late_by_ms: Int64Array = late
-        .watermarks
-        .values()
-        .iter()
-        .zip(late.window_ends.values())
-        .map(|(watermark, end)| Some(watermark.saturating_sub(*end) / 1_000_000))
-        .collect();
-    let time = |values: &Int64Array| Arc::new(values.reinterpret_cast::<TimestampNanosecondType>()) as ArrayRef;
-    let columns = schema
-        .fields()
-        .iter()
-        .map(|field| match field.name().as_str() {
-            "window_start" => time(&late.window_starts),
-            "window_end" => time(&late.window_ends),
-            "late_by_ms" => Arc::new(late_by_ms.clone()),
-            name => Arc::clone(
-                late.rows
-                    .column_by_name(name)
-                    .expect("the schema was made of the rows'"),
-            ),
-        })
-        .collect();
-    RecordBatch::try_new(Arc::clone(schema), columns).map_err(bug)
-}
-
-fn faces(source: &SourceDefinition, views: &[View]) -> BTreeMap<String, ViewFace> {
-    let log = || Mutex::new(ChangeLog::new(Epoch(0)));
-    let mut faces = BTreeMap::new();
-    for view in views {
-        let stream = &view.definition.stream;
-        let face = ViewFace {
-            schema: Arc::clone(&stream.schema),
-            key: stream.key.clone(),
-            time: stream.time,
-            log: log(),
-        };
-        faces.insert(view.definition.name.clone(), face);
-        if let Some(late) = &view.late {
-            let schema = Arc::clone(late.schema());
-            let time = schema.index_of("window_start").ok();
-            faces.insert(
-                format!("{}$late", view.definition.name),
-                ViewFace {
-                    schema,
-                    key: vec![],
-                    time,
-                    log: log(),
-                },
-            );
-        }
-    }
-    faces.insert(
-        format!("{}$bad", source.name),
-        ViewFace {
-            schema: bad_schema(),
-            key: vec![],
-            time: None,
-            log: log(),
-        },
-    );
-    faces
-}
-
-/// What the state depends on: everything but addresses and timing.
-fn fingerprint(source: &SourceDefinition, views: &[View]) -> String {
-    let mut lines = vec![format!("source {} ({})", source.name, source.connector)];
-    for field in source.schema.fields() {
-        lines.push(format!(
-            "  {} {}{}",
-            field.name(),
-            field.data_type(),
-            if field.is_nullable() { "" } else { " not null" }
-        ));
-    }
-    for name in ["topic", "path"] {
-        lines.extend(
-            source
-                .connector_options
-                .get(name)
-                .map(|value| format!("  {name} = {value}")),
-        );
-    }
-    lines.push(format!(
-        "  format {} {:?}",
-        source.format,
-        source.format_options.iter().collect::<Vec<_>>()
-    ));
-    lines.extend(
-        source
-            .watermark
-            .as_ref()
-            .map(|watermark| format!("  watermark {}", watermark.text)),
-    );
-    for view in views {
-        let sql = view.definition.sql.split_whitespace().collect::<Vec<_>>().join(" ");
-        lines.push(format!("view {}: {sql}", view.definition.name));
-    }
-    lines.join("\n")
-}
-
-fn another_definition(folder: &Path, before: &str, now: &str) -> Error {
-    Error::user(format!(
-        "the state in {} was made by another definition:\n{}\nput the definition back, choose another folder with --state, or start over with --reset",
-        folder.display(),
-        difference(before, now)
-    ))
-}
-
-/// Lines that are in one and not in the other.
-fn difference(before: &str, now: &str) -> String {
-    let gone = before
-        .lines()
-        .filter(|line| !now.lines().any(|other| other == *line))
-        .map(|line| format!("  - {line}"));
-    let new = now
-        .lines()
-        .filter(|line| !before.lines().any(|other| other == *line))
-        .map(|line| format!("  + {line}"));
-    gone.chain(new).collect::<Vec<_>>().join("\n")
-}
-
-fn bug(error: arrow::error::ArrowError) -> Error {
-    Error::bug(error.to_string())
+fn faces(views: &[MaintainedView], bad: &SideOutput) -> BTreeMap<String, ViewFace> {
+    let of_views = views.iter().map(|view| (view.name().to_owned(), view.face()));
+    let side_outputs = views.iter().filter_map(MaintainedView::late).chain([bad]);
+    of_views
+        .chain(side_outputs.map(|side| (side.name().to_owned(), side.face())))
+        .collect()
 }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use arrow::datatypes::Schema;
 use serde::{Deserialize, Serialize};
 
-use super::{json_rows::TimeFormat, panel::type_name};
+use crate::types::type_name;
+
+use super::json_rows::TimeFormat;
 
 #[derive(Debug, Serialize)]
 pub struct Column {
@@ -55,8 +57,12 @@ pub struct View {
     pub source: Option<String>,
     pub columns: Vec<Column>,
     pub key: Vec<String>,
+    /// `None` of what cannot be subscribed.
+    pub append_only: Option<bool>,
     pub time: Option<String>,
     pub panel: Panel,
+    pub panel_title: Option<String>,
+    pub panel_unit: Option<String>,
     pub emit: Option<String>,
     pub rows: Option<usize>,
     /// `None` where no epochs make it.

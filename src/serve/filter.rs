@@ -78,7 +78,7 @@ fn value(field: &Field, text: &str) -> Result<Scalar<ArrayRef>, Refusal> {
         other => other,
     };
     let misfit = || {
-        let type_name = super::panel::type_name(data_type);
+        let type_name = crate::types::type_name(data_type);
         Refusal::parameter(format!(
             "{text} is not a value of {}, which is {type_name}",
             field.name()

@@ -1,15 +1,21 @@
-//! How a relation is drawn, and what its types are called, both from its columns.
-
-use arrow::datatypes::DataType;
+//! How a relation is drawn: as its options say, or as follows from its columns.
 
 use crate::runtime::{RelationInfo, RelationKind};
 
 use super::dto::Panel;
 
-/// A time and `open, high, low, close` make candles, a time and any measured number a series, one row a stat, all else a table.
+/// What its options say. Else a time and `open, high, low, close` make candles, a time and any measured number a series, one row a stat, all else a table.
 ///
 /// Rows kept aside are a table whatever their columns: nobody wants candles of what came too late.
 pub fn panel(relation: &RelationInfo) -> Panel {
+    match relation.options.get("panel") {
+        Some("candlestick") => return Panel::Candlestick,
+        Some("series") => return Panel::Series,
+        Some("stat") => return Panel::Stat,
+        Some("table") => return Panel::Table,
+        // The binder lets no other word through.
+        _ => {}
+    }
     if relation.kind == RelationKind::SideOutput {
         return Panel::Table;
     }
@@ -29,8 +35,11 @@ pub fn panel(relation: &RelationInfo) -> Panel {
             return Panel::Series;
         }
     }
-    let is_one_row =
-        relation.kind == RelationKind::MaterializedView && relation.key.is_empty() && relation.rows == Some(1);
+    // One row of a log is only its first.
+    let is_one_row = relation.kind == RelationKind::MaterializedView
+        && relation.key.is_empty()
+        && !relation.is_append_only
+        && relation.rows == Some(1);
     if relation.time.is_none() && is_one_row {
         Panel::Stat
     } else {
@@ -38,40 +47,13 @@ pub fn panel(relation: &RelationInfo) -> Panel {
     }
 }
 
-/// The SQL name of a type, or Arrow's own where SQL has none.
-pub fn type_name(data_type: &DataType) -> String {
-    match data_type {
-        DataType::Boolean => "BOOLEAN".into(),
-        DataType::Int8 => "TINYINT".into(),
-        DataType::Int16 => "SMALLINT".into(),
-        DataType::Int32 => "INTEGER".into(),
-        DataType::Int64 => "BIGINT".into(),
-        DataType::UInt8 => "TINYINT UNSIGNED".into(),
-        DataType::UInt16 => "SMALLINT UNSIGNED".into(),
-        DataType::UInt32 => "INTEGER UNSIGNED".into(),
-        DataType::UInt64 => "BIGINT UNSIGNED".into(),
-        DataType::Float32 => "REAL".into(),
-        DataType::Float64 => "DOUBLE".into(),
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "VARCHAR".into(),
-        // Times are UTC here, whether or not the type says so.
-        DataType::Timestamp(..) => "TIMESTAMP".into(),
-        DataType::Date32 | DataType::Date64 => "DATE".into(),
-        DataType::Decimal32(precision, scale)
-        | DataType::Decimal64(precision, scale)
-        | DataType::Decimal128(precision, scale)
-        | DataType::Decimal256(precision, scale) => format!("DECIMAL({precision},{scale})"),
-        DataType::Dictionary(_, values) => type_name(values),
-        other => other.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use arrow::datatypes::{Field, Schema, TimeUnit};
+    use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 
-    use crate::types::{Epoch, Watermark};
+    use crate::types::{Epoch, Options, Watermark};
 
     use super::*;
 
@@ -92,6 +74,7 @@ mod tests {
             source: None,
             schema: Arc::new(Schema::new(fields)),
             key: key.iter().map(|name| (*name).to_owned()).collect(),
+            is_append_only: false,
             time: time.map(str::to_owned),
             window_end: None,
             window_ns: None,
@@ -100,7 +83,28 @@ mod tests {
             epoch: Epoch(0),
             watermark: Watermark::START,
             history: None,
+            options: Options::default(),
             sql: String::new(),
+        }
+    }
+
+    #[test]
+    fn what_the_options_say_wins_over_the_columns() {
+        use crate::plan::VIEW_OPTIONS;
+        let time = DataType::Timestamp(TimeUnit::Nanosecond, None);
+        let columns = [("t", time), ("v", DataType::Float64)];
+        for (word, expected) in [
+            ("candlestick", Panel::Candlestick),
+            ("series", Panel::Series),
+            ("stat", Panel::Stat),
+            ("table", Panel::Table),
+        ] {
+            assert!(VIEW_OPTIONS[0].check(word).is_ok(), "the binder takes {word}");
+            let relation = RelationInfo {
+                options: Options::resolve(VIEW_OPTIONS, [("panel".into(), word.into())]),
+                ..relation(RelationKind::MaterializedView, &columns, &["t"], Some("t"), 9)
+            };
+            assert_eq!(panel(&relation), expected);
         }
     }
 
@@ -166,33 +170,16 @@ mod tests {
                 "one row so far, more to come",
             ),
             (relation(view, &[("s", Text)], &[], None, 2), Panel::Table, "two rows"),
+            (
+                RelationInfo {
+                    is_append_only: true,
+                    ..relation(view, &[("n", Bigint)], &[], None, 1)
+                },
+                Panel::Table,
+                "the first row of many",
+            ),
         ] {
             assert_eq!(panel(&relation), expected, "{why}");
-        }
-    }
-
-    #[test]
-    fn types_have_the_names_that_sql_gives_them() {
-        let dictionary = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
-        for (data_type, expected) in [
-            (DataType::Utf8View, "VARCHAR"),
-            (dictionary, "VARCHAR"),
-            (DataType::Int64, "BIGINT"),
-            (DataType::Int32, "INTEGER"),
-            (DataType::Int16, "SMALLINT"),
-            (DataType::UInt32, "INTEGER UNSIGNED"),
-            (DataType::Float32, "REAL"),
-            (DataType::Float64, "DOUBLE"),
-            (
-                DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())),
-                "TIMESTAMP",
-            ),
-            (DataType::Boolean, "BOOLEAN"),
-            (DataType::Decimal128(18, 4), "DECIMAL(18,4)"),
-            (DataType::Date32, "DATE"),
-            (DataType::Binary, "Binary"),
-        ] {
-            assert_eq!(type_name(&data_type), expected);
         }
     }
 }

@@ -10,11 +10,14 @@ use datafusion::common::DataFusionError;
 
 use crate::{
     runtime::{Problem, ProblemKind},
-    sql::{Diagnostic, SourceText, Span, suggest::nearest},
+    sql::{Diagnostic, SourceText, Span, SqlState, suggest::nearest},
     types::Error,
 };
 
 use super::dto;
+
+/// After how long something outside that does not answer may be tried again.
+const RETRY_AFTER_S: u32 = 5;
 
 /// A problem on its way out.
 #[derive(Clone, Debug)]
@@ -163,12 +166,15 @@ impl Refusal {
         let Some(first) = errors.next().or(diagnostics.first()) else {
             return Self::parameter("the text is wrong");
         };
-        let mut refusal = Self::new(
-            StatusCode::BAD_REQUEST,
-            first.code.slug(),
-            Some(first.code.code()),
-            &first.message,
-        );
+        // What is not the text's fault may be asked for again.
+        let (status, retry_after) = match first.code {
+            SqlState::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, Some(RETRY_AFTER_S)),
+            _ => (StatusCode::BAD_REQUEST, None),
+        };
+        let mut refusal = Self {
+            retry_after,
+            ..Self::new(status, first.code.slug(), Some(first.code.code()), &first.message)
+        };
         refusal.problem.position = first.span.map(|span| position(text, span));
         refusal
             .problem
@@ -214,7 +220,7 @@ impl Refusal {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "execution", Some("22000"), detail)
             }
             ProblemKind::Unavailable(detail) => Self {
-                retry_after: Some(5),
+                retry_after: Some(RETRY_AFTER_S),
                 ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", Some("58030"), detail)
             },
             ProblemKind::Internal(error) => Self::internal(&error, query_id),
@@ -275,8 +281,6 @@ mod tests {
 
     use arrow::error::ArrowError;
 
-    use crate::sql::SqlState;
-
     use super::*;
 
     #[test]
@@ -319,6 +323,14 @@ mod tests {
             (ProblemKind::Execution("cast".into()), 422, Some("22000")),
             (ProblemKind::Unavailable("broker".into()), 503, Some("58030")),
             (ProblemKind::Internal(Error::bug("secret")), 500, Some("XX000")),
+            (
+                ProblemKind::Text {
+                    text: SourceText::new("query", "CREATE"),
+                    diagnostics: vec![Diagnostic::error(SqlState::Unavailable, "no answer", None)],
+                },
+                503,
+                Some("58030"),
+            ),
             (
                 ProblemKind::Text {
                     text: SourceText::new("query", ""),

@@ -34,6 +34,8 @@ pub enum SqlState {
     Unsupported,
     /// Larger or deeper than is taken.
     TooComplex,
+    /// The text may be right: something outside that it names does not answer.
+    Unavailable,
     /// A text that is wrong in another way.
     Invalid,
 }
@@ -52,6 +54,7 @@ impl SqlState {
             Self::InvalidOption => "22023",
             Self::Unsupported => "0A000",
             Self::TooComplex => "54001",
+            Self::Unavailable => "58030",
             Self::Invalid => "42000",
         }
     }
@@ -69,6 +72,7 @@ impl SqlState {
             Self::InvalidOption => "invalid-option",
             Self::Unsupported => "unsupported",
             Self::TooComplex => "too-complex",
+            Self::Unavailable => "unavailable",
             Self::Invalid => "invalid",
         }
     }

@@ -4,16 +4,22 @@ use std::time::Duration;
 
 /// Rows that one epoch takes at most; more wait for the next.
 pub const EPOCH_ROWS_MAX: usize = 262_144;
-/// Payload bytes that one epoch takes at most.
+/// Bytes of decoded rows, as they lie in memory, after which an epoch takes no more; the chunk that reaches them is its last.
 pub const EPOCH_BYTES_MAX: usize = 128 << 20;
 /// Rows handed to operators at once, cut by position so that a replay cuts alike.
 pub const CHUNK_ROWS: usize = 32_768;
+/// Windows that one row may be in: it stands once for each where windows are not aggregated.
+pub const WINDOWS_PER_ROW_MAX: i64 = 10_000;
 /// Rows read ahead of the running epoch, over all splits of a source.
 pub const READ_AHEAD_ROWS: usize = 524_288;
+/// Bytes of decoded rows read ahead of the running epoch, over all splits of a source.
+pub const READ_AHEAD_BYTES: usize = 256 << 20;
 /// How long the default trigger gathers rows at most.
 pub const EPOCH_INTERVAL_DEFAULT: Duration = Duration::from_millis(100);
 /// A split that is caught up and silent for this long does not hold the watermark back, unless the source says otherwise.
 pub const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// How often a source looks for splits that were added.
+pub const NEW_SPLITS_INTERVAL: Duration = Duration::from_secs(30);
 /// A live row whose event time is further ahead of the epoch's time is a bad record.
 pub const FUTURE_EVENT_TIME_MAX: Duration = Duration::from_secs(3600);
 
@@ -26,7 +32,7 @@ pub const JSON_DEPTH_MAX: usize = 128;
 /// Rows that `<source>$bad` and `<view>$late` keep each; older ones make room and are counted.
 pub const SIDE_ROWS_MAX: usize = 100_000;
 
-/// Rows that a view keeps in memory; older ones make room and are counted.
+/// Rows that a view holds in memory; one that would hold more stops its source, since no row goes unseen.
 pub const VIEW_ROWS_MAX: usize = 20_000_000;
 /// Changes that a view keeps for subscribers that resume.
 pub const CHANGES_KEPT_MAX: usize = 1_024;

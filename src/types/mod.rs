@@ -1,4 +1,4 @@
-//! The vocabulary that all rooms share: times, epochs, positions, deltas, records, limits, errors.
+//! The vocabulary that all rooms share: times, epochs, positions, deltas, records, names of types, limits, errors.
 
 mod delta;
 mod epoch;
@@ -7,6 +7,7 @@ pub mod limits;
 mod options;
 mod position;
 mod records;
+mod sql_type;
 mod time;
 mod window;
 
@@ -16,5 +17,6 @@ pub use error::{Error, Result};
 pub use options::{OptionKind, OptionSpec, Options, one_of};
 pub use position::{Position, SplitId};
 pub use records::{BadRecord, Chunk, Payload, Records, RecordsBuilder};
+pub use sql_type::type_name;
 pub use time::{EventTime, Watermark, format_event_time, parse_duration};
 pub use window::{Grid, PaneRange, Shape, Window, Windows};

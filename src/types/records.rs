@@ -184,6 +184,7 @@ pub struct BadRecord {
     pub position: Position,
     /// A sentence without a full stop, e.g. `column number_of_trades: 1.5 is not an integer`.
     pub reason: String,
-    /// The beginning of the record, at most [`super::limits::BAD_RECORD_BYTES_KEPT`].
+    /// The beginning of the record, at most [`super::limits::BAD_RECORD_BYTES_KEPT`]; of its decoded values, as `name=value …`, where
+    /// there were no bytes (an inserted row) or they were gone when it was found bad (an event time too far ahead).
     pub first_bytes: Vec<u8>,
 }

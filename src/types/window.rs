@@ -32,9 +32,14 @@ pub enum Grid {
 pub enum Shape {
     Tumble,
     /// A window of `size` panes begins at every `slide`-th pane.
-    Hop { slide: i64, size: i64 },
+    Hop {
+        slide: i64,
+        size: i64,
+    },
     /// From every `size`-th pane on, windows of 1, 2 … `size` panes.
-    Cumulate { size: i64 },
+    Cumulate {
+        size: i64,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,12 +59,10 @@ impl Grid {
     /// The number of the pane that contains `time`.
     pub fn index(self, time: i64) -> i64 {
         match self {
-            Self::Fixed { step_ns, origin_ns } => {
-                match time.checked_sub(origin_ns) {
-                    Some(distance) => distance.div_euclid(step_ns),
-                    None => (i128::from(time) - i128::from(origin_ns)).div_euclid(i128::from(step_ns)) as i64,
-                }
-            }
+            Self::Fixed { step_ns, origin_ns } => match time.checked_sub(origin_ns) {
+                Some(distance) => distance.div_euclid(step_ns),
+                None => (i128::from(time) - i128::from(origin_ns)).div_euclid(i128::from(step_ns)) as i64,
+            },
             Self::Months { months, offset_ns } => {
                 months_since_1970(time.saturating_sub(offset_ns)).div_euclid(i64::from(months))
             }
@@ -70,7 +73,10 @@ impl Grid {
     pub fn start(self, index: i64) -> i64 {
         match self {
             Self::Fixed { step_ns, origin_ns } => {
-                match index.checked_mul(step_ns).and_then(|distance| distance.checked_add(origin_ns)) {
+                match index
+                    .checked_mul(step_ns)
+                    .and_then(|distance| distance.checked_add(origin_ns))
+                {
                     Some(start) => start,
                     None if index < 0 => i64::MIN,
                     None => i64::MAX,
@@ -92,6 +98,26 @@ impl Windows {
                 origin_ns: 0,
             },
             shape: Shape::Tumble,
+        }
+    }
+
+    /// The size of tumbling windows that begin at multiples of it.
+    pub fn tumbling_ns(self) -> Option<i64> {
+        match self {
+            Self {
+                grid: Grid::Fixed { step_ns, origin_ns },
+                shape: Shape::Tumble,
+            } if origin_ns % step_ns == 0 => Some(step_ns),
+            _ => None,
+        }
+    }
+
+    /// How long every window is, where all are as long.
+    pub fn size_ns(self) -> Option<i64> {
+        match (self.grid, self.shape) {
+            (Grid::Fixed { step_ns, .. }, Shape::Tumble) => Some(step_ns),
+            (Grid::Fixed { step_ns, .. }, Shape::Hop { size, .. }) => Some(step_ns * size),
+            (Grid::Months { .. }, _) | (_, Shape::Cumulate { .. }) => None,
         }
     }
 
@@ -298,7 +324,11 @@ mod tests {
             for pane in -20..20 {
                 let expected = covering_by_definition(windows, pane);
                 assert_eq!(windows.covering(pane).collect::<Vec<_>>(), expected, "{shape:?} {pane}");
-                assert_eq!(windows.last_covering(pane), expected.last().copied(), "{shape:?} {pane}");
+                assert_eq!(
+                    windows.last_covering(pane),
+                    expected.last().copied(),
+                    "{shape:?} {pane}"
+                );
                 for time in [-205, -7, 0, 3, 10, 15, 40, 99] {
                     let open = expected.iter().find(|range| time < windows.bounds(**range).end);
                     assert_eq!(
@@ -316,7 +346,10 @@ mod tests {
                     .filter(|window| time < window.end)
                     .map(|window| window.start);
                 let earliest = open_starts.min().expect("some window is open");
-                assert!(complete <= earliest, "{shape:?} at {time}: {complete} against {earliest}");
+                assert!(
+                    complete <= earliest,
+                    "{shape:?} at {time}: {complete} against {earliest}"
+                );
             }
         }
     }

@@ -102,8 +102,8 @@ fn exit_codes_and_sentences_tell_mistakes_apart() {
         ),
         (
             vec!["replay", "nowhere/", "--topic", "t"],
-            4,
-            vec!["cannot read the directory nowhere/"],
+            1,
+            vec!["there is no nowhere/", "zeta generate"],
         ),
         (vec!["generate", "--out", "/proc/nowhere"], 4, vec!["/proc/nowhere"]),
         (vec!["--version"], 0, vec![]),

@@ -24,7 +24,7 @@ use zeta::{
     cli::{MemoryTopics, registry},
     connector::memory::MemoryTopic,
     runtime::{
-        Engine, EngineOptions, Mode, SourceState, SqlRequest, StepEnd,
+        Bounds, Engine, EngineOptions, Mode, SourceState, SqlRequest, StepEnd,
         clock::{Clock, ManualClock, SystemClock},
         query_environment,
     },
@@ -578,5 +578,126 @@ fn copy_folder(from: &Path, to: &Path) {
         } else {
             std::fs::copy(entry.path(), target).unwrap();
         }
+    }
+}
+
+#[test]
+fn a_view_that_would_hold_too_many_rows_stops_its_source_and_drops_none() {
+    let state = tempfile::tempdir().unwrap();
+    let topics = MemoryTopics::default();
+    let topic = topics.of("trades");
+    let rows = &live_rows()[0];
+    let start = async |view_rows_max| {
+        let options = EngineOptions {
+            state: Some(state.path().into()),
+            mode: Mode::Live,
+            overrides: vec![],
+        };
+        let bounds = Bounds {
+            view_rows_max,
+            ..Bounds::default()
+        };
+        let registry = registry(topics.clone(), query_environment());
+        let engine = Engine::with_bounds(registry, options, Arc::new(SystemClock::default()), bounds);
+        let text = format!("{SOURCE};\nCREATE MATERIALIZED VIEW all_of_them AS SELECT price, traded_at FROM trades");
+        let text = zeta::sql::SourceText::new("live.sql", text);
+        engine.apply(&text, zeta::sql::parse(&text)).await.unwrap();
+        engine.start().unwrap();
+        engine
+    };
+    let until = async |engine: &Engine, is_there: &dyn Fn(&Engine) -> bool| {
+        let there = async {
+            while !is_there(engine) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), there)
+            .await
+            .expect("it comes within a minute");
+    };
+    block_on(async {
+        topic.append(&SplitId::from(0), batch(&rows[..3]));
+        let engine = start(3).await;
+        until(&engine, &|engine| view(engine, "all_of_them").num_rows() == 3).await;
+        assert_ne!(engine.sources()[0].state, SourceState::Failed, "as many as may be");
+        topic.append(&SplitId::from(0), batch(&rows[3..4]));
+        until(&engine, &|engine| engine.sources()[0].state == SourceState::Failed).await;
+        let reason = engine.sources()[0].reason.clone().unwrap();
+        for part in [
+            "view `all_of_them` would hold 4 rows",
+            "3 are the most",
+            "longer window",
+            "--reset",
+        ] {
+            assert!(reason.contains(part), "{reason}");
+        }
+        assert_eq!(view(&engine, "all_of_them").num_rows(), 3, "nobody sees half an epoch");
+        engine.stop();
+
+        let engine = start(4).await;
+        until(&engine, &|engine| view(engine, "all_of_them").num_rows() == 4).await;
+        assert_eq!(engine.sources()[0].rows, 4, "the row was not lost");
+        engine.stop();
+    });
+}
+
+#[test]
+fn the_state_of_a_replay_belongs_to_its_range_and_not_to_its_speed() {
+    let state = tempfile::tempdir().unwrap();
+    let dataset = crate::zeta::dataset(1, 1, "2024-01-01");
+    let started = |options: &str| {
+        block_on(async {
+            let topics = MemoryTopics::default();
+            let engine = engine(&topics, state.path(), Mode::Live, Arc::new(SystemClock::default()));
+            let text = format!(
+                "CREATE SOURCE candles (close DOUBLE) WITH (connector = 'replay', path = '{}'{options});\n\
+                 CREATE MATERIALIZED VIEW closes AS SELECT close FROM candles;",
+                dataset.display()
+            );
+            let text = zeta::sql::SourceText::new("replay.sql", text);
+            engine.apply(&text, zeta::sql::parse(&text)).await.unwrap();
+            let started = engine.start().map_err(|error| error.to_string());
+            if started.is_ok() {
+                // A definition binds once something is committed under it.
+                let mut reader = engine.follow("closes").unwrap();
+                let committed = async {
+                    while reader.published().epoch.0 == 0 {
+                        assert!(reader.changed().await, "the engine stopped");
+                    }
+                };
+                tokio::time::timeout(Duration::from_secs(60), committed)
+                    .await
+                    .unwrap_or_else(|_| panic!("{:?}", engine.sources()));
+            }
+            engine.stop();
+            started
+        })
+    };
+    let range = ", \"from\" = '2024-01-01', \"to\" = '2024-02-01', \"limit\" = '10'";
+    assert_eq!(started(range), Ok(()));
+    assert_eq!(started(&format!("{range}, speed = 'max'")), Ok(()));
+    for (other, gone, new) in [
+        (
+            range.replace("2024-01-01", "2024-01-02"),
+            "- from = 2024-01-01",
+            "+ from = 2024-01-02",
+        ),
+        (
+            range.replace("2024-02-01", "2024-03-01"),
+            "- to = 2024-02-01",
+            "+ to = 2024-03-01",
+        ),
+        (range.replace("'10'", "'20'"), "- limit = 10", "+ limit = 20"),
+        (String::new(), "- limit = 10", ""),
+    ] {
+        let refused = started(&other).unwrap_err();
+        let lines: Vec<String> = refused
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        for expected in [gone, new].iter().filter(|line| !line.is_empty()) {
+            assert!(lines.iter().any(|line| line == expected), "{refused}");
+        }
+        assert!(!refused.contains("speed"), "{refused}");
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     oracle::{Cell, Table, nanos},
-    zeta::{ARROW, Reply, Zeta, dataset, folder, text},
+    zeta::{ARROW, Reply, Zeta, dataset, folder, text, written},
 };
 
 const JSON: &str = "application/json";
@@ -456,6 +456,54 @@ fn views_are_listed_with_what_charts_need() {
         refusal["help"].to_string().contains("did you mean `candles_5m`?"),
         "{refusal}"
     );
+}
+
+#[test]
+fn the_options_of_a_view_say_how_it_is_drawn() {
+    let file = written(
+        "CREATE SOURCE trades (price DOUBLE, ts TIMESTAMP, WATERMARK FOR ts) WITH (connector = 'memory');
+         CREATE MATERIALIZED VIEW prices WITH (panel = 'table', 'panel.title' = 'Last prices', 'PANEL.unit' = 'USDT') AS
+         SELECT ts, price FROM trades;
+         CREATE MATERIALIZED VIEW plain AS SELECT ts, price FROM trades;",
+    );
+    let zeta = Zeta::run(&file).arg("--no-state").start();
+    for (name, panel, title, unit) in [
+        ("prices", "table", json!("Last prices"), json!("USDT")),
+        ("plain", "series", Value::Null, Value::Null),
+    ] {
+        let view = zeta.get(&format!("/api/v1/views/{name}")).expect(200).json();
+        assert_eq!(
+            (&view["panel"], &view["panel_title"], &view["panel_unit"]),
+            (&json!(panel), &title, &unit),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn without_a_key_a_log_and_a_total_are_told_apart() {
+    let file = written(
+        "CREATE SOURCE trades (symbol VARCHAR, price DOUBLE, ts TIMESTAMP, WATERMARK FOR ts) WITH (connector = 'memory');
+         CREATE MATERIALIZED VIEW log AS SELECT symbol, price FROM trades;
+         CREATE MATERIALIZED VIEW total AS SELECT count(*) AS trades FROM trades;
+         CREATE MATERIALIZED VIEW latest AS SELECT symbol, max(price) AS price FROM trades GROUP BY symbol;
+         CREATE MATERIALIZED VIEW prices AS SELECT price FROM latest;
+         CREATE VIEW cheap AS SELECT * FROM latest WHERE price < 1;",
+    );
+    let zeta = Zeta::run(&file).arg("--no-state").start();
+    for (name, key, append_only) in [
+        ("log", json!([]), json!(true)),
+        ("total", json!([]), json!(false)),
+        ("latest", json!(["symbol"]), json!(false)),
+        ("prices", json!([]), json!(false)),
+        ("trades$bad", json!([]), json!(true)),
+        ("cheap", json!([]), Value::Null),
+        ("trades", json!([]), Value::Null),
+    ] {
+        let path = format!("/api/v1/views/{}", name.replace('$', "%24"));
+        let view = zeta.get(&path).expect(200).json();
+        assert_eq!((&view["key"], &view["append_only"]), (&key, &append_only), "{name}");
+    }
 }
 
 /// All pages from the newest to the end of history, put together oldest first.

@@ -1,14 +1,15 @@
 //! The Kafka connector against a real broker: what is promised when all is well, and when it is not.
 
-use std::{collections::BTreeMap, ops::ControlFlow, time::Duration};
+use std::{collections::BTreeMap, ops::ControlFlow, path::Path, sync::Arc, time::Duration};
 
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions},
+    admin::{AdminClient, AdminOptions, NewPartitions},
     client::DefaultClientContext,
     producer::{BaseProducer, BaseRecord, Producer},
 };
 use zeta::{
+    cli::{MemoryTopics, registry},
     connector::{
         Options, Source, SourceError, conformance,
         kafka::{
@@ -17,6 +18,8 @@ use zeta::{
             bare_drain,
         },
     },
+    runtime::{Engine, EngineOptions, Mode, SourceState, clock::SystemClock, query_environment},
+    sql::SourceText,
     types::{Error, Payload, Position, RecordsBuilder, SplitId},
 };
 
@@ -283,6 +286,160 @@ pub fn latest_begins_behind_what_is_there_and_stays_there() {
         .expect("seek");
     read.until(&mut source, 50);
     assert_eq!(read.numbers(), (100..150).collect::<Vec<_>>());
+}
+
+/// Adds partitions until there are so many.
+fn grow(kafka: &Kafka, topic: &str, partitions: usize) {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", &kafka.brokers)
+        .create()
+        .expect("a client");
+    let plan = NewPartitions::new(topic, partitions);
+    let answers = futures::executor::block_on(admin.create_partitions([&plan], &AdminOptions::new()));
+    assert!(
+        answers.expect("an answer").iter().all(Result::is_ok),
+        "partitions are added"
+    );
+}
+
+/// Sends records `range` to one partition.
+fn send_to(kafka: &Kafka, topic: &str, partition: i32, range: std::ops::Range<u64>) {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &kafka.brokers)
+        // It may have known the topic before it grew.
+        .set("topic.metadata.refresh.interval.ms", "100")
+        .create()
+        .expect("a producer");
+    for number in range {
+        let (key, value) = (key(number), format!("{{\"n\":{number}}}"));
+        producer
+            .send(BaseRecord::to(topic).partition(partition).key(&key).payload(&value))
+            .map_err(|(error, _)| error)
+            .expect("send");
+    }
+    producer.flush(FLUSH).expect("flush");
+}
+
+#[test]
+pub fn partitions_that_are_added_while_it_reads_are_read_from_their_first_row() {
+    let kafka = Kafka::shared();
+    create(kafka, "growing", 2, &[]);
+    send(kafka, "growing", 0..100);
+    let mut source = source(&kafka.brokers, "growing", &[("start", "latest")]).looking_every(Duration::ZERO);
+    let mut starts = from_start(&mut source);
+    assert_eq!(source.new_splits(), BTreeMap::new(), "nothing was added yet");
+    send(kafka, "growing", 100..150);
+    let mut read = Read::default();
+    read.until(&mut source, 20);
+
+    grow(kafka, "growing", 4);
+    send_to(kafka, "growing", 2, 1_000..1_050);
+    send_to(kafka, "growing", 3, 2_000..2_050);
+    send_to(kafka, "growing", 0, 150..170);
+    for _ in 0..POLLS_MAX {
+        let new = source.new_splits();
+        assert!(new.values().all(|position| *position == Position(0)), "{new:?}");
+        starts.extend(new);
+        read.poll(&mut source).expect("poll");
+        assert!(
+            read.rows.keys().all(|split| starts.contains_key(split)),
+            "told before it is read"
+        );
+        if starts.len() == 4 {
+            break;
+        }
+    }
+    assert_eq!(starts.len(), 4, "both are found");
+    read.until(&mut source, 170);
+    let expected: Vec<u64> = (100..170).chain(1_000..1_050).chain(2_000..2_050).collect();
+    assert_eq!(
+        read.numbers(),
+        expected,
+        "no row is lost or repeated, in the old ones neither"
+    );
+    assert_eq!(source.new_splits(), BTreeMap::new(), "each is told once");
+    assert_eq!(source.ends(), read.positions);
+}
+
+/// An engine over one topic, read from its end on, with a view of all its rows.
+async fn growing_engine(kafka: &Kafka, topic: &str, state: &Path) -> Engine {
+    let mut registry = registry(MemoryTopics::default(), query_environment());
+    let spec = registry.connectors.iter_mut().find(|spec| spec.name == "kafka");
+    spec.expect("it is there").make = Arc::new(|_, options| {
+        let source = KafkaSource::new(options).map_err(Error::user)?;
+        Ok(Box::new(source.looking_every(Duration::from_millis(100))))
+    });
+    let options = EngineOptions {
+        state: Some(state.into()),
+        mode: Mode::Live,
+        overrides: vec![],
+    };
+    let engine = Engine::new(registry, options, Arc::new(SystemClock::default()));
+    let text = SourceText::new(
+        "growing.sql",
+        format!(
+            "CREATE SOURCE numbers (n BIGINT) INCLUDE partition WITH (connector = 'kafka', topic = '{topic}', \
+             bootstrap.servers = '{}', start = 'latest');\n\
+             CREATE MATERIALIZED VIEW seen AS SELECT n, partition FROM numbers;",
+            kafka.brokers
+        ),
+    );
+    engine
+        .apply(&text, zeta::sql::parse(&text))
+        .await
+        .expect("a right file");
+    engine.start().expect("it starts");
+    engine
+}
+
+/// Waits until the view has so many rows.
+async fn until_seen(engine: &Engine, rows: usize) {
+    let mut reader = engine.follow("seen").expect("a view");
+    let all = async {
+        while reader.published().rows.len() < rows {
+            let source = &engine.sources()[0];
+            assert_ne!(source.state, SourceState::Failed, "{:?}", source.reason);
+            assert!(reader.changed().await, "the engine stopped");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), all)
+        .await
+        .unwrap_or_else(|_| panic!("only {} of {rows} rows came", engine.sources()[0].rows));
+}
+
+#[test]
+pub fn partitions_that_are_added_while_the_engine_runs_or_is_down_lose_no_row() {
+    let kafka = Kafka::shared();
+    let state = tempfile::tempdir().expect("a folder");
+    create(kafka, "growing-engine", 1, &[]);
+    send(kafka, "growing-engine", 0..100);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let engine = growing_engine(kafka, "growing-engine", state.path()).await;
+        // Where `latest` begins is known once the first epoch has run.
+        let mut reader = engine.follow("seen").expect("a view");
+        while reader.published().epoch.0 == 0 {
+            assert!(reader.changed().await);
+        }
+        grow(kafka, "growing-engine", 2);
+        send_to(kafka, "growing-engine", 1, 1_000..1_100);
+        until_seen(&engine, 100).await;
+        engine.stop();
+
+        grow(kafka, "growing-engine", 3);
+        send_to(kafka, "growing-engine", 2, 2_000..2_100);
+        send_to(kafka, "growing-engine", 0, 3_000..3_010);
+        let engine = growing_engine(kafka, "growing-engine", state.path()).await;
+        until_seen(&engine, 210).await;
+        let status = &engine.sources()[0];
+        assert_eq!(status.rows, 210, "and none of those that were there before it began");
+        let positions: Vec<u64> = status.splits.iter().map(|split| split.position.0).collect();
+        assert_eq!(positions, [110, 100, 100]);
+        engine.stop();
+    });
 }
 
 #[test]

@@ -379,7 +379,7 @@ pub(super) fn bounds_of(drain: &Drain, topic: &str) -> Result<BTreeMap<i32, (i64
 }
 
 /// The partitions of a topic, in their order. Asking for them first is what brings the first record in 20 ms instead of 510.
-fn partitions_of(drain: &Drain, topic: &str, deadline: Deadline) -> Result<Vec<i32>, Failure> {
+pub(super) fn partitions_of(drain: &Drain, topic: &str, deadline: Deadline) -> Result<Vec<i32>, Failure> {
     let connection = drain.connection();
     loop {
         // In slices, because the call itself does not return early when every broker refuses.

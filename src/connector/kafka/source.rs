@@ -4,6 +4,7 @@
 //! discover: partitions, low and high ends ─▶ seek: assign ─▶ poll: queue ─▶ one buffer per partition ─▶ chunks in partition order
 //!                                                                    └ position is gone ─▶ Failed
 //!                                                                    └ all brokers down ─▶ Unreachable, until one answers
+//! now and then: which partitions are there? ─▶ new ones are assigned beside the others, from their first row
 //! ```
 //! A record below the position of its partition is never handed over twice, and one above it is never passed over in silence.
 
@@ -18,17 +19,19 @@ use rdkafka::error::RDKafkaErrorCode;
 use super::{
     config::{Settings, Start},
     connection::{Connection, Failure},
-    drain::{BATCH_MAX, Deadline, Drain, Event, bounds_of, c_name, probe},
+    drain::{BATCH_MAX, Bound, Deadline, Drain, Event, bounds_of, c_name, partitions_of, probe},
 };
 use crate::{
     connector::{Options, Source, SourceError, SplitBounds},
-    types::{Chunk, Payload, Position, RecordsBuilder, SplitId},
+    types::{Chunk, Payload, Position, RecordsBuilder, SplitId, limits},
 };
 
 /// One wait for a record is at most this long, so that a broker that is lost shows.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 /// How long a poll asks whether the brokers are back.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a look for new partitions may take. Usually it takes a millisecond, and records are fetched meanwhile.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 /// What a record is taken to weigh before any was seen.
 const RECORD_BYTES_GUESS: usize = 4096;
 
@@ -36,7 +39,10 @@ pub struct KafkaSource {
     settings: Settings,
     topic: CString,
     drain: Drain,
-    /// Partitions as of the last discovery.
+    /// How often to look for new partitions, and when next.
+    look_interval: Duration,
+    next_look: Deadline,
+    /// Partitions as of the last discovery or look.
     known: BTreeMap<i32, Known>,
     /// Partitions that are read.
     reading: BTreeMap<i32, Reading>,
@@ -48,6 +54,7 @@ pub struct KafkaSource {
 
 #[derive(Clone, Copy, Debug)]
 struct Known {
+    low: u64,
     /// Where the options let a source without state begin.
     start: u64,
     end: u64,
@@ -78,11 +85,20 @@ impl KafkaSource {
             settings,
             topic,
             drain,
+            look_interval: limits::NEW_SPLITS_INTERVAL,
+            next_look: Deadline::after(limits::NEW_SPLITS_INTERVAL),
             known: BTreeMap::new(),
             reading: BTreeMap::new(),
             record_bytes: RECORD_BYTES_GUESS,
             failed: None,
         })
+    }
+
+    /// Looks for new partitions more often, or less.
+    pub fn looking_every(mut self, interval: Duration) -> Self {
+        self.look_interval = interval;
+        self.next_look = Deadline::after(interval);
+        self
     }
 
     fn refresh(&mut self) -> Result<(), SourceError> {
@@ -91,6 +107,7 @@ impl KafkaSource {
             let (low, high) = (offset(low), offset(high));
             match self.known.get_mut(&partition) {
                 Some(known) => {
+                    known.low = low;
                     // What retention has taken cannot be where anyone begins.
                     known.start = known.start.max(low);
                     if !self.settings.is_bounded {
@@ -106,11 +123,50 @@ impl KafkaSource {
                     } else {
                         low
                     };
-                    self.known.insert(partition, Known { start, end: high });
+                    self.known.insert(partition, Known { low, start, end: high });
                 }
             }
         }
         Ok(())
+    }
+
+    /// Asks for new partitions, and reads them beside the others.
+    fn look(&mut self) -> Result<BTreeMap<SplitId, Position>, Failure> {
+        let topic = &self.settings.topic;
+        let deadline = Deadline::after(LOOK_TIMEOUT);
+        let mut new = partitions_of(&self.drain, topic, deadline)?;
+        new.retain(|partition| !self.known.contains_key(partition));
+        if new.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let connection = self.drain.connection();
+        let ask = |bound| {
+            let answer = self.drain.bounds(topic, &new, bound, deadline.left());
+            answer.map_err(|error| connection.explain_call(topic, &error))
+        };
+        let (lows, highs) = (ask(Bound::Low)?, ask(Bound::High)?);
+        // What was queued is fetched again: nobody adds partitions often.
+        let positions = self.reading.iter().map(|(partition, reading)| (*partition, reading.to));
+        let firsts = lows.iter().map(|(partition, low)| (*partition, offset(*low)));
+        self.drain
+            .assign(
+                topic,
+                positions
+                    .chain(firsts)
+                    .map(|(partition, position)| (partition, position.cast_signed())),
+            )
+            .map_err(|error| connection.explain_call(topic, &error))?;
+        let mut found = BTreeMap::new();
+        for (partition, low) in lows {
+            let low = offset(low);
+            let end = highs.get(&partition).copied().map_or(low, offset);
+            self.known.insert(partition, Known { low, start: low, end });
+            let reading = Reading::at(SplitId::from(partition), low);
+            found.insert(reading.split.clone(), Position(low));
+            self.reading.insert(partition, reading);
+        }
+        tracing::info!(topic, partitions = ?found.keys().map(SplitId::as_str).collect::<Vec<_>>(), "new partitions found");
+        Ok(found)
     }
 
     /// What the rows between `position` and what is left have become.
@@ -154,6 +210,7 @@ impl Source for KafkaSource {
             .iter()
             .map(|(partition, known)| SplitBounds {
                 split: SplitId::from(*partition),
+                first: Position(known.low.min(known.start).min(known.end)),
                 start: Position(known.start.min(known.end)),
                 end: Position(known.end),
             })
@@ -174,16 +231,7 @@ impl Source for KafkaSource {
                     "{from} is no position in partition {partition} of topic `{topic}`"
                 )));
             }
-            reading.insert(
-                partition,
-                Reading {
-                    split: split.clone(),
-                    from,
-                    to: from,
-                    limit: u64::MAX,
-                    records: RecordsBuilder::default(),
-                },
-            );
+            reading.insert(partition, Reading::at(split.clone(), from));
         }
         // The brokers must have been asked before partitions are assigned, or the first record takes half a second.
         if self.known.is_empty() && !reading.is_empty() {
@@ -205,6 +253,20 @@ impl Source for KafkaSource {
         self.reading = reading;
         self.failed = None;
         Ok(())
+    }
+
+    fn new_splits(&mut self) -> BTreeMap<SplitId, Position> {
+        let is_time = self.next_look.left().is_zero();
+        // A bounded source has its end, and brokers that are lost are asked for by `poll`.
+        if !is_time || self.settings.is_bounded || self.failed.is_some() || self.drain.connection().is_suspect() {
+            return BTreeMap::new();
+        }
+        self.next_look = Deadline::after(self.look_interval);
+        self.look().unwrap_or_else(|failure| {
+            let topic = &self.settings.topic;
+            tracing::debug!(topic, ?failure, "no answer about new partitions");
+            BTreeMap::new()
+        })
     }
 
     fn poll(&mut self, rows_max: usize, bytes_max: usize, wait: Duration) -> Result<Vec<Chunk>, SourceError> {
@@ -325,6 +387,17 @@ impl Source for KafkaSource {
 }
 
 impl Reading {
+    /// From a position on, without an end.
+    fn at(split: SplitId, position: u64) -> Self {
+        Self {
+            split,
+            from: position,
+            to: position,
+            limit: u64::MAX,
+            records: RecordsBuilder::default(),
+        }
+    }
+
     /// What was gathered since the last cut; `None` where the partition did not move.
     fn cut(&mut self) -> Option<Chunk> {
         if self.from == self.to {

@@ -145,8 +145,12 @@ fn view(relation: &RelationInfo) -> dto::View {
         source: relation.source.clone(),
         columns: dto::Column::all_of(&relation.schema),
         key: relation.key.clone(),
+        append_only: matches!(relation.kind, RelationKind::MaterializedView | RelationKind::SideOutput)
+            .then_some(relation.is_append_only),
         time: relation.time.clone(),
         panel: panel(relation),
+        panel_title: relation.options.get("panel.title").map(str::to_owned),
+        panel_unit: relation.options.get("panel.unit").map(str::to_owned),
         emit: relation.emit.as_ref().map(|emit| match emit {
             Emit::Changes => "changes".into(),
             Emit::OnWindowClose => "on window close".into(),
@@ -166,7 +170,7 @@ mod tests {
 
     use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 
-    use crate::types::{Epoch, Watermark};
+    use crate::types::{Epoch, Options, Watermark};
 
     use super::*;
 
@@ -182,6 +186,7 @@ mod tests {
                 Field::new("volume", DataType::Float64, true),
             ])),
             key: vec!["symbol".into(), "window_start".into()],
+            is_append_only: false,
             time: Some("window_start".into()),
             window_end: None,
             window_ns: Some(300_000_000_000),
@@ -190,6 +195,7 @@ mod tests {
             epoch: Epoch(95),
             watermark: Watermark(1_704_237_055_000_000_000),
             history: Some("history".into()),
+            options: Options::default(),
             sql: String::new(),
         }
     }
@@ -204,11 +210,24 @@ mod tests {
                 "columns": [{"name": "symbol", "type": "VARCHAR", "nullable": false},
                             {"name": "window_start", "type": "TIMESTAMP", "nullable": false},
                             {"name": "volume", "type": "DOUBLE", "nullable": true}],
-                "key": ["symbol", "window_start"], "time": "window_start", "panel": "series",
-                "emit": "changes", "rows": 812, "epoch": 95, "watermark": "2024-01-02T23:10:55Z",
+                "key": ["symbol", "window_start"], "append_only": false, "time": "window_start", "panel": "series",
+                "panel_title": null, "panel_unit": null, "emit": "changes", "rows": 812, "epoch": 95, "watermark": "2024-01-02T23:10:55Z",
                 "history": "history", "window_ms": 300_000,
             })
         );
+    }
+
+    #[test]
+    fn what_its_options_say_of_the_panel_is_handed_out() {
+        let options = [("panel", "table"), ("panel.title", "Turnover"), ("panel.unit", "USDT")];
+        let drawn = RelationInfo {
+            options: Options::resolve(&[], options.map(|(name, value)| (name.into(), value.into()))),
+            ..candles()
+        };
+        let shown = serde_json::to_value(view(&drawn)).unwrap();
+        assert_eq!(shown["panel"], "table");
+        assert_eq!(shown["panel_title"], "Turnover");
+        assert_eq!(shown["panel_unit"], "USDT");
     }
 
     #[test]
@@ -225,7 +244,16 @@ mod tests {
             ..candles()
         };
         let shown = serde_json::to_value(view(&table)).unwrap();
-        for field in ["source", "time", "rows", "epoch", "watermark", "history", "window_ms"] {
+        for field in [
+            "source",
+            "append_only",
+            "time",
+            "rows",
+            "epoch",
+            "watermark",
+            "history",
+            "window_ms",
+        ] {
             assert!(shown[field].is_null(), "{field}");
         }
         assert_eq!(shown["emit"], "every 10s");

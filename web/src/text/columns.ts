@@ -36,6 +36,16 @@ export function seriesColumn(view: View): string | null {
   return view.columns.find((column) => /^(VARCHAR|TEXT|STRING|CHAR|UTF8)/i.test(column.type))?.name ?? null;
 }
 
+/** What stands above a view: the title it was given, or its name. */
+export function titleOf(view: View): string {
+  return view.panel_title ?? view.name;
+}
+
+/** A number of a view with the unit that was given for it. */
+export function withUnit(number: string, view: View): string {
+  return view.panel_unit === null ? number : `${number} ${view.panel_unit}`;
+}
+
 /** The numbers that a chart draws: no times and nothing of the key. */
 export function valueColumns(view: View): Column[] {
   return view.columns.filter((column) => isNumber(column) && !view.key.includes(column.name));

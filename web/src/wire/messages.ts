@@ -20,8 +20,14 @@ export interface View {
   source: string | null;
   columns: Column[];
   key: string[];
+  /** Rows that are there stay as they are. Null for what cannot be subscribed. */
+  append_only: boolean | null;
   time: string | null;
   panel: Panel;
+  /** What stands above it in place of its name. */
+  panel_title: string | null;
+  /** The unit of its numbers. */
+  panel_unit: string | null;
   emit: string | null;
   rows: number | null;
   epoch: number | null;

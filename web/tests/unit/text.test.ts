@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { barState } from '../../src/chart/bars';
 import { parseRoute, sqlHash, viewHash } from '../../src/store/route';
-import { cellText, seriesColumn } from '../../src/text/columns';
+import { cellText, seriesColumn, titleOf, withUnit } from '../../src/text/columns';
 import { emptyReason } from '../../src/text/empty';
 import { matching, nearest } from '../../src/text/nearest';
 import { compact, decimalsFor, fixed, percent, plain, sharedDecimals } from '../../src/text/number';
@@ -20,8 +20,11 @@ const view: View = {
     { name: 'close', type: 'DOUBLE' },
   ],
   key: ['window_start', 'symbol'],
+  append_only: false,
   time: 'window_start',
   panel: 'candlestick',
+  panel_title: null,
+  panel_unit: null,
   emit: 'window close',
   rows: 0,
   epoch: 9,
@@ -147,6 +150,16 @@ describe('names', () => {
   it('the series column is the first of the key that is no time', () => {
     expect(seriesColumn(view)).toBe('symbol');
     expect(seriesColumn({ ...view, key: ['window_start'], panel: 'series' })).toBeNull();
+  });
+
+  it('a view is called by its title, or else by its name', () => {
+    expect(titleOf(view)).toBe('candles_5m');
+    expect(titleOf({ ...view, panel_title: 'Five minutes' })).toBe('Five minutes');
+  });
+
+  it('a number is followed by the unit, where one was given', () => {
+    expect(withUnit('1,204', view)).toBe('1,204');
+    expect(withUnit('1,204', { ...view, panel_unit: 'USDT' })).toBe('1,204 USDT');
   });
 
   it('names are quoted where SQL needs it', () => {

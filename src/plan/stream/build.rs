@@ -1,0 +1,520 @@
+//! A LogicalPlan, node by node, as stages of operators.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::{
+    catalog::TableProvider,
+    common::{DFSchemaRef, DataFusionError},
+    datasource::source_as_provider,
+    execution::context::SessionState,
+    logical_expr::{
+        Aggregate, Distinct, Expr, Extension, LogicalPlan, TableScan,
+        physical_planning_context::PhysicalPlanningContext, utils::conjunction,
+    },
+    physical_expr::{PhysicalExpr, create_physical_expr},
+};
+
+use crate::{
+    operator::{Emission, MapWatermark, Step},
+    plan::{
+        catalog::{Catalog, Relation},
+        session::StreamRelation,
+        window::{Cut, Windowed},
+    },
+    sql::{Diagnostic, Emit, Span, SqlState},
+    types::Windows,
+};
+
+use super::{Stage, StreamPlan, refusal::unsupported};
+
+/// What a column stands for, beyond its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Plain,
+    /// The column that the watermark is about.
+    EventTime,
+    /// Bounds of a window that this row is in; late rows are among the others still.
+    RowWindowStart,
+    RowWindowEnd,
+    /// Bounds of the window that this row is the result of: final once it is closed. `None` for sessions, which begin anywhere.
+    WindowStart(Option<Windows>),
+    WindowEnd,
+}
+
+/// The dataflow so far, from the scan up to some node.
+pub(super) struct Built {
+    pub upstream: String,
+    pub reads_source_directly: bool,
+    pub source_columns: Vec<usize>,
+    /// Stages before the open segment.
+    pub stages: Vec<Stage>,
+    /// Steps of the segment that is still growing.
+    pub steps: Vec<Step>,
+    pub roles: Vec<Role>,
+    pub key: Option<Vec<usize>>,
+    /// What cut the windows that rows or results stand for.
+    pub cut: Option<RowCut>,
+    /// Of the windows of the result, for pages and charts.
+    pub windows: Option<Windows>,
+    pub is_append_only: bool,
+    pub has_watermark: bool,
+    /// Rows are handed on only when their window is closed.
+    pub is_on_close: bool,
+    pub late_rows: Option<SchemaRef>,
+}
+
+/// Windows of rows that no aggregate took yet.
+#[derive(Clone)]
+pub(super) struct RowCut {
+    pub cut: Cut,
+    /// Where the key of a session stands now; `None` where it was projected away.
+    pub session_key: Vec<Option<usize>>,
+    /// The bounds stand in their columns, a row for each window; else the event time stands there.
+    pub is_assigned: bool,
+    /// Rows of a closed window do not come any more, but for late ones, which are told by what their split had met.
+    pub is_complete: bool,
+}
+
+pub(super) enum Refusal {
+    Mistake(Box<Diagnostic>),
+    Planner(DataFusionError),
+}
+
+impl From<DataFusionError> for Refusal {
+    fn from(error: DataFusionError) -> Self {
+        Self::Planner(error)
+    }
+}
+
+pub(super) struct Builder<'a> {
+    pub session: &'a SessionState,
+    pub catalog: &'a Catalog,
+    pub statement: Span,
+    pub emission: Emission,
+    pub lateness_ns: i64,
+    /// The user takes state that nothing bounds.
+    pub allows_unbounded_state: bool,
+}
+
+impl Builder<'_> {
+    pub fn build(&self, plan: &LogicalPlan) -> Result<Built, Refusal> {
+        match plan {
+            LogicalPlan::TableScan(scan) => self.scan(scan),
+            LogicalPlan::SubqueryAlias(alias) => self.build(&alias.input),
+            LogicalPlan::Projection(projection) => {
+                let mut built = self.build(&projection.input)?;
+                let input = projection.input.schema();
+                for expr in &projection.expr {
+                    self.note_use(&mut built, expr, input)?;
+                }
+                let columns = projection
+                    .expr
+                    .iter()
+                    .map(|expr| self.physical(expr, input))
+                    .collect::<Result<_, _>>()?;
+                let origins: Vec<Option<usize>> = projection.expr.iter().map(|expr| origin(expr, input)).collect();
+                built.steps.push(Step::Project {
+                    columns,
+                    schema: arrow_schema(&projection.schema),
+                });
+                built.rearrange(&origins);
+                Ok(built)
+            }
+            LogicalPlan::Filter(filter) => {
+                let mut built = self.build(&filter.input)?;
+                self.note_use(&mut built, &filter.predicate, filter.input.schema())?;
+                built
+                    .steps
+                    .push(Step::Filter(self.physical(&filter.predicate, filter.input.schema())?));
+                Ok(built)
+            }
+            LogicalPlan::Extension(Extension { node }) => match node.as_any().downcast_ref::<Windowed>() {
+                Some(windowed) => self.windowed(windowed),
+                None => Err(self.refuse(
+                    format!("{} is not supported over a stream", node.name()),
+                    "use SELECT … FROM a source or view",
+                )),
+            },
+            LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
+            LogicalPlan::Distinct(Distinct::All(input)) => {
+                let groups = input.schema().columns().into_iter().map(Expr::Column).collect();
+                self.aggregate(&Aggregate::try_new(Arc::clone(input), groups, vec![])?)
+            }
+            other => {
+                let (what, instead) = unsupported(other);
+                Err(self.refuse(format!("{what} in a materialized view is not supported yet"), instead))
+            }
+        }
+    }
+
+    fn scan(&self, scan: &TableScan) -> Result<Built, Refusal> {
+        let provider = source_as_provider(&scan.source)?;
+        let provider: &dyn TableProvider = provider.as_ref();
+        let Some(relation) = (provider as &dyn std::any::Any).downcast_ref::<StreamRelation>() else {
+            return Err(self.refuse(
+                format!(
+                    "`{}` is a table, and a materialized view needs a source",
+                    scan.table_name.table()
+                ),
+                "use CREATE VIEW for a query over tables; it is computed when it is read",
+            ));
+        };
+        let Some(upstream) = self.catalog.get(&relation.name) else {
+            return Err(self.refuse(
+                format!(
+                    "a materialized view of the side output `{}` is not supported yet",
+                    relation.name
+                ),
+                "use CREATE VIEW: it is computed when it is read",
+            ));
+        };
+        let width = upstream.schema().fields().len();
+        let source_columns = scan.projection.clone().unwrap_or_else(|| (0..width).collect());
+        let mut built = match upstream {
+            Relation::Source(source) => {
+                let event_time = source.watermark.as_ref().map(|watermark| watermark.column);
+                let role = |column| match Some(column) == event_time {
+                    true => Role::EventTime,
+                    false => Role::Plain,
+                };
+                Built {
+                    upstream: source.name.clone(),
+                    reads_source_directly: true,
+                    roles: (0..width).map(role).collect(),
+                    source_columns: Vec::new(),
+                    stages: Vec::new(),
+                    steps: Vec::new(),
+                    key: None,
+                    cut: None,
+                    windows: None,
+                    is_append_only: true,
+                    has_watermark: event_time.is_some(),
+                    is_on_close: false,
+                    late_rows: None,
+                }
+            }
+            Relation::Materialized(view) => Built {
+                upstream: view.name.clone(),
+                reads_source_directly: false,
+                roles: view.stream.roles.clone(),
+                source_columns: Vec::new(),
+                stages: Vec::new(),
+                steps: Vec::new(),
+                key: (!view.stream.key.is_empty()).then(|| view.stream.key.clone()),
+                cut: view.stream.row_windows.map(|windows| RowCut {
+                    cut: Cut::Aligned(windows),
+                    session_key: Vec::new(),
+                    is_assigned: true,
+                    is_complete: true,
+                }),
+                windows: view.stream.windows,
+                is_append_only: view.stream.is_append_only,
+                has_watermark: view.stream.roles.iter().any(|role| *role != Role::Plain),
+                is_on_close: view.emit == Emit::OnWindowClose,
+                late_rows: None,
+            },
+            other => unreachable!(
+                "a stream relation is a source or a materialized view, not a {}",
+                other.kind()
+            ),
+        };
+        let origins: Vec<Option<usize>> = source_columns.iter().copied().map(Some).collect();
+        built.rearrange(&origins);
+        built.source_columns = source_columns;
+        // The runtime hands over the columns that are needed; filters that were pushed into the scan are its own first step.
+        if let Some(predicate) = conjunction(scan.filters.clone()) {
+            built
+                .steps
+                .push(Step::Filter(self.physical(&predicate, &scan.projected_schema)?));
+        }
+        Ok(built)
+    }
+
+    fn windowed(&self, windowed: &Windowed) -> Result<Built, Refusal> {
+        use datafusion::logical_expr::UserDefinedLogicalNodeCore;
+        let mut built = self.build(&windowed.input)?;
+        built.assign_windows();
+        let time = windowed.input.schema().index_of_column(&windowed.time)?;
+        let is_complete = self.follow_time(&mut built, time, &windowed.time.name)?;
+        let session_key = match &windowed.cut {
+            Cut::Aligned(_) => Vec::new(),
+            Cut::Sessions { key, .. } => key
+                .iter()
+                .map(|column| windowed.input.schema().index_of_column(column).map(Some))
+                .collect::<Result<_, _>>()?,
+        };
+        built.steps.push(Step::CarryTime {
+            time,
+            schema: arrow_schema(windowed.schema()),
+        });
+        for role in &mut built.roles {
+            // Windows over windows: only the outer ones are told by their columns from here on.
+            if matches!(role, Role::RowWindowStart | Role::RowWindowEnd) {
+                *role = Role::Plain;
+            }
+        }
+        built.roles.extend([Role::RowWindowStart, Role::RowWindowEnd]);
+        built.cut = Some(RowCut {
+            cut: windowed.cut.clone(),
+            session_key,
+            is_assigned: false,
+            is_complete,
+        });
+        if !built.is_append_only {
+            if let Cut::Sessions { .. } = windowed.cut {
+                return Err(self.refuse(
+                    format!(
+                        "sessions over `{}`, whose rows change, are not supported yet",
+                        built.upstream
+                    ),
+                    format!(
+                        "make `{}` EMIT ON WINDOW CLOSE: then its rows are final",
+                        built.upstream
+                    ),
+                ));
+            }
+            // Each row changes by itself, in every window that it is in.
+            built.assign_windows();
+        }
+        built.key = None;
+        Ok(built)
+    }
+
+    /// Makes the watermark speak of a column. Whether it says anything: without, no window over it ever closes.
+    fn follow_time(&self, built: &mut Built, time: usize, name: &str) -> Result<bool, Refusal> {
+        match built.roles[time] {
+            Role::EventTime | Role::WindowEnd => return Ok(true),
+            Role::WindowStart(Some(windows)) => {
+                built.close_segment();
+                built.stages.push(Stage::MapWatermark(MapWatermark::StartsOf(windows)));
+                return Ok(true);
+            }
+            Role::Plain | Role::RowWindowStart | Role::RowWindowEnd | Role::WindowStart(None) => {}
+        }
+        if self.allows_unbounded_state && self.emission == Emission::Changes {
+            built.close_segment();
+            built.stages.push(Stage::MapWatermark(MapWatermark::Unknown));
+            return Ok(false);
+        }
+        let upstream = &built.upstream;
+        let allow = "or accept that with EMIT CHANGES and WITH (unbounded_state = 'allow')";
+        Err(match (built.reads_source_directly, built.has_watermark) {
+            (true, false) => self.refuse(
+                format!("`{upstream}` has no watermark, so no window over it could ever close"),
+                format!("add to CREATE SOURCE: WATERMARK FOR {name} AS {name} - INTERVAL '5 seconds'; {allow}"),
+            ),
+            (true, true) => self.refuse(
+                format!("`{name}` is not the event time of `{upstream}`, so no window over it could ever close"),
+                format!("use the column that WATERMARK FOR names; {allow}"),
+            ),
+            (false, _) => self.refuse(
+                format!("nothing says when `{upstream}` is complete up to some `{name}`, so no window over it could ever close"),
+                format!("use the window_start, the window_end or the event time of `{upstream}`; {allow}"),
+            ),
+        })
+    }
+
+    /// An expression that computes with the bounds of a window needs them in their columns.
+    fn note_use(&self, built: &mut Built, expr: &Expr, input: &DFSchemaRef) -> Result<(), Refusal> {
+        if origin(expr, input).is_some() || built.cut.as_ref().is_none_or(|cut| cut.is_assigned) {
+            return Ok(());
+        }
+        let uses_bounds = expr.column_refs().into_iter().any(|column| {
+            let role = input.index_of_column(column).map(|index| built.roles[index]);
+            matches!(role, Ok(Role::RowWindowStart | Role::RowWindowEnd))
+        });
+        if uses_bounds {
+            self.assign(built)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the bounds of windows into their columns.
+    pub fn assign(&self, built: &mut Built) -> Result<(), Refusal> {
+        if let Some(RowCut {
+            cut: Cut::Sessions { .. },
+            is_assigned: false,
+            ..
+        }) = built.cut
+        {
+            return Err(self.refuse(
+                "the bounds of a session are known only behind GROUP BY".into(),
+                "group by the key, window_start and window_end, and compute with them around that",
+            ));
+        }
+        built.assign_windows();
+        Ok(())
+    }
+
+    pub fn physical(&self, expr: &Expr, schema: &DFSchemaRef) -> Result<Arc<dyn PhysicalExpr>, Refusal> {
+        Ok(create_physical_expr(
+            expr,
+            schema,
+            self.session.execution_props(),
+            &PhysicalPlanningContext::default(),
+        )?)
+    }
+
+    pub fn refuse(&self, message: String, help: impl Into<String>) -> Refusal {
+        Refusal::Mistake(Box::new(
+            Diagnostic::error(SqlState::Unsupported, message, self.statement).help(help),
+        ))
+    }
+}
+
+impl Built {
+    /// The columns are now these of before; `None` is a computed one.
+    fn rearrange(&mut self, origins: &[Option<usize>]) {
+        let now = |column: usize| origins.iter().position(|origin| *origin == Some(column));
+        self.roles = origins
+            .iter()
+            .map(|origin| origin.map_or(Role::Plain, |column| self.roles[column]))
+            .collect();
+        self.key = self
+            .key
+            .take()
+            .and_then(|key| key.iter().map(|column| now(*column)).collect::<Option<Vec<_>>>());
+        if let Some(cut) = &mut self.cut {
+            cut.session_key = cut.session_key.iter().map(|column| column.and_then(now)).collect();
+        }
+    }
+
+    pub fn close_segment(&mut self) {
+        if !self.steps.is_empty() {
+            self.stages.push(Stage::Segment(std::mem::take(&mut self.steps)));
+        }
+    }
+
+    /// Turns the step that carries the time into the one that makes a row for each window.
+    fn assign_windows(&mut self) {
+        let Some(RowCut {
+            cut: Cut::Aligned(windows),
+            is_assigned,
+            ..
+        }) = &mut self.cut
+        else {
+            return;
+        };
+        if std::mem::replace(is_assigned, true) {
+            return;
+        }
+        let windows = *windows;
+        let segments = self.stages.iter_mut().filter_map(|stage| match stage {
+            Stage::Segment(steps) => Some(steps),
+            _ => None,
+        });
+        let carrying = segments
+            .chain([&mut self.steps])
+            .flatten()
+            .filter(|step| matches!(step, Step::CarryTime { .. }))
+            .last()
+            .expect("windows that are not assigned are carried");
+        if let Step::CarryTime { time, schema } = carrying {
+            *carrying = Step::Windows {
+                time: *time,
+                windows,
+                schema: Arc::clone(schema),
+            };
+        }
+    }
+
+    pub fn finish(
+        mut self,
+        builder: &Builder<'_>,
+        plan: &LogicalPlan,
+        emit: &Emit,
+        emit_span: Span,
+    ) -> Result<StreamPlan, Vec<Diagnostic>> {
+        builder.assign(&mut self).map_err(|refusal| match refusal {
+            Refusal::Mistake(mistake) => vec![*mistake],
+            Refusal::Planner(error) => vec![Diagnostic::error(SqlState::Invalid, error.strip_backtrace(), None)],
+        })?;
+        let schema = arrow_schema(plan.schema());
+        let place = |is: &dyn Fn(Role) -> bool| self.roles.iter().position(|role| is(*role));
+        let window_end = place(&|role| role == Role::WindowEnd);
+        let time = place(&|role| matches!(role, Role::WindowStart(_) | Role::RowWindowStart))
+            .or_else(|| place(&|role| role == Role::EventTime));
+        self.close_segment();
+        match emit {
+            Emit::Changes => {}
+            Emit::Every(interval) => {
+                self.stages.push(Stage::EmitEvery(*interval));
+                // What each row met is not kept while it waits.
+                for role in &mut self.roles {
+                    if matches!(role, Role::EventTime | Role::RowWindowStart | Role::RowWindowEnd) {
+                        *role = Role::Plain;
+                    }
+                }
+            }
+            Emit::OnWindowClose if self.is_on_close => {}
+            Emit::OnWindowClose => match window_end {
+                Some(window_end) => {
+                    self.stages.push(Stage::WindowCloseGate {
+                        schema: Arc::clone(&schema),
+                        window_end,
+                    });
+                    self.is_append_only = true;
+                }
+                None => {
+                    let message = "EMIT ON WINDOW CLOSE needs rows that belong to a window";
+                    let help = match self.has_watermark {
+                        true => "group by window_start and window_end of TUMBLE(…), and keep window_end in the result",
+                        false => "give the source a WATERMARK and group by window_start and window_end of TUMBLE(…)",
+                    };
+                    return Err(vec![
+                        Diagnostic::error(SqlState::Unsupported, message, emit_span).help(help),
+                    ]);
+                }
+            },
+        }
+        let names: Vec<&String> = schema.fields().iter().map(|field| field.name()).collect();
+        if let Some(twice) = names
+            .iter()
+            .enumerate()
+            .find_map(|(index, name)| names[..index].contains(name).then_some(*name))
+        {
+            return Err(vec![
+                Diagnostic::error(SqlState::Duplicate, format!("two columns are named `{twice}`"), None)
+                    .help("give one another name with AS"),
+            ]);
+        }
+        let row_windows = match self.cut {
+            Some(RowCut {
+                cut: Cut::Aligned(windows),
+                is_complete: true,
+                ..
+            }) if self.roles.contains(&Role::RowWindowEnd) => Some(windows),
+            _ => None,
+        };
+        Ok(StreamPlan {
+            upstream: self.upstream,
+            reads_source_directly: self.reads_source_directly,
+            source_columns: self.source_columns,
+            stages: self.stages,
+            windows: self.windows.filter(|_| time.is_some()),
+            row_windows,
+            schema,
+            key: self.key.unwrap_or_default(),
+            time,
+            window_end,
+            roles: self.roles,
+            is_append_only: self.is_append_only,
+            late_rows: self.late_rows,
+        })
+    }
+}
+
+/// The input column that an expression hands through unchanged.
+pub(super) fn origin(expr: &Expr, input: &DFSchemaRef) -> Option<usize> {
+    match expr {
+        Expr::Column(column) => input.index_of_column(column).ok(),
+        Expr::Alias(alias) => origin(&alias.expr, input),
+        _ => None,
+    }
+}
+
+/// Field names without their tables.
+pub(super) fn arrow_schema(schema: &DFSchemaRef) -> SchemaRef {
+    Arc::new(Schema::new(schema.fields().clone()))
+}

@@ -1,0 +1,222 @@
+//! A query over a source or a view as a dataflow: what to decode, which operators in which order, what names a row.
+//!
+//! ```text
+//! LogicalPlan (types coerced, unused columns pruned), from the scan upwards:
+//!   scan ─▶ select columns ─▶ filter, project, window … ─▶ aggregate ─▶ filter, project … ─▶ emission
+//! ```
+//! Whatever has no operator is refused with the reason and the way out; nothing is ignored.
+
+mod aggregate;
+mod build;
+mod refusal;
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::{
+    common::{
+        DataFusionError,
+        tree_node::{Transformed, TreeNode},
+    },
+    execution::context::SessionState,
+    logical_expr::{LogicalPlan, TableScan},
+    optimizer::{Analyzer, Optimizer, optimize_projections::OptimizeProjections},
+};
+
+use crate::{
+    operator::{
+        Aggregation, Assignment, Chain, ClosedBy, Emission, EmitEvery, GroupAggregate, MapWatermark, Operator,
+        RecomputeAggregate, Segment, SessionAggregate, Step, WindowAggregate, WindowCloseGate, WindowResult,
+    },
+    sql::{Diagnostic, Emit, Span},
+    types::{Result, Windows},
+};
+
+use super::{
+    catalog::Catalog,
+    mistakes::{Places, diagnostics_of},
+};
+
+pub use build::Role;
+use build::{Builder, Refusal};
+
+/// Where a query stands, and what it can name.
+#[derive(Clone, Copy)]
+pub(super) struct Scope<'a> {
+    pub session: &'a SessionState,
+    pub catalog: &'a Catalog,
+    pub places: Places<'a>,
+    pub text: &'a str,
+    pub statement: Span,
+    /// Of the EMIT clause, or of the query where there is none.
+    pub emit_span: Span,
+    pub settings: ViewSettings,
+}
+
+/// Options of a view that its dataflow depends on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ViewSettings {
+    /// How long after its end a window still takes rows, in nanoseconds.
+    pub lateness_ns: i64,
+    /// The user takes state that nothing bounds.
+    pub allows_unbounded_state: bool,
+}
+
+/// How one materialized view is kept up to date.
+#[derive(Clone)]
+pub struct StreamPlan {
+    /// The source or materialized view whose rows it takes.
+    pub upstream: String,
+    pub reads_source_directly: bool,
+    /// The columns of the upstream that are needed, in the order in which the first stage takes them.
+    pub source_columns: Vec<usize>,
+    pub stages: Vec<Stage>,
+    pub schema: SchemaRef,
+    /// The columns that name a row; empty when equal rows may stand side by side.
+    pub key: Vec<usize>,
+    /// The column that charts run along.
+    pub time: Option<usize>,
+    pub window_end: Option<usize>,
+    /// The windows that its rows are the results of, where they are aligned.
+    pub windows: Option<Windows>,
+    /// The windows that its rows are in, where no aggregate took them yet.
+    pub row_windows: Option<Windows>,
+    /// What each column stands for.
+    pub roles: Vec<Role>,
+    pub is_append_only: bool,
+    /// Rows as the windowed aggregate takes them, for `<view>$late`.
+    pub late_rows: Option<SchemaRef>,
+}
+
+#[derive(Clone)]
+pub enum Stage {
+    Segment(Vec<Step>),
+    WindowAggregate {
+        aggregation: Arc<Aggregation>,
+        assignment: Assignment,
+        windows: Windows,
+        result: WindowResult,
+    },
+    SessionAggregate {
+        aggregation: Arc<Aggregation>,
+        /// The column with the event time.
+        time: usize,
+        gap_ns: i64,
+        result: WindowResult,
+    },
+    GroupAggregate {
+        aggregation: Arc<Aggregation>,
+        schema: SchemaRef,
+    },
+    RecomputeAggregate {
+        aggregation: Arc<Aggregation>,
+        closed_by: Option<ClosedBy>,
+        emission: Emission,
+        schema: SchemaRef,
+    },
+    MapWatermark(MapWatermark),
+    EmitEvery(std::time::Duration),
+    WindowCloseGate {
+        schema: SchemaRef,
+        window_end: usize,
+    },
+}
+
+impl StreamPlan {
+    /// Fresh operators without any state.
+    pub fn operators(&self) -> Result<Chain> {
+        let operators = self
+            .stages
+            .iter()
+            .map(|stage| {
+                Ok(match stage.clone() {
+                    Stage::Segment(steps) => Box::new(Segment::new(steps)) as Box<dyn Operator>,
+                    Stage::WindowAggregate {
+                        aggregation,
+                        assignment,
+                        windows,
+                        result,
+                    } => Box::new(WindowAggregate::new(aggregation, assignment, windows, result)),
+                    Stage::SessionAggregate {
+                        aggregation,
+                        time,
+                        gap_ns,
+                        result,
+                    } => Box::new(SessionAggregate::new(aggregation, time, gap_ns, result)?),
+                    Stage::GroupAggregate { aggregation, schema } => {
+                        Box::new(GroupAggregate::new(aggregation, schema)?)
+                    }
+                    Stage::RecomputeAggregate {
+                        aggregation,
+                        closed_by,
+                        emission,
+                        schema,
+                    } => Box::new(RecomputeAggregate::new(aggregation, closed_by, emission, schema)?),
+                    Stage::MapWatermark(map) => Box::new(map),
+                    Stage::EmitEvery(interval) => Box::new(EmitEvery::new(interval)),
+                    Stage::WindowCloseGate { schema, window_end } => {
+                        Box::new(WindowCloseGate::new(schema, window_end)?)
+                    }
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Chain::new(operators))
+    }
+
+    /// Turns the query of a materialized view into a dataflow.
+    pub(super) fn of(plan: &LogicalPlan, emit: &Emit, scope: &Scope<'_>) -> Result<Self, Vec<Diagnostic>> {
+        let Scope {
+            session,
+            catalog,
+            places,
+            text,
+            statement,
+            emit_span,
+            settings,
+        } = *scope;
+        let mistakes = |error: DataFusionError| diagnostics_of(&error, places, statement, text, &[]);
+        refusal::refuse_expressions(plan, statement)?;
+        let config = session.config_options();
+        let plan = Analyzer::new()
+            .execute_and_check(plan.clone(), config, |_, _| {})
+            .map_err(mistakes)?;
+        let prune = Optimizer::with_rules(vec![Arc::new(OptimizeProjections::new())]);
+        let plan = prune.optimize(plan, session, |_, _| {}).map_err(mistakes)?;
+        let builder = Builder {
+            session,
+            catalog,
+            statement,
+            emission: emission_of(emit),
+            lateness_ns: settings.lateness_ns,
+            allows_unbounded_state: settings.allows_unbounded_state,
+        };
+        let built = builder.build(&plan).map_err(|refusal| match refusal {
+            Refusal::Mistake(diagnostic) => vec![*diagnostic],
+            Refusal::Planner(error) => mistakes(error),
+        })?;
+        built.finish(&builder, &plan, emit, emit_span)
+    }
+}
+
+fn emission_of(emit: &Emit) -> Emission {
+    match emit {
+        Emit::OnWindowClose => Emission::OnWindowClose,
+        Emit::Changes | Emit::Every(_) => Emission::Changes,
+    }
+}
+
+/// The plan over other rows: every scan of `relation` becomes `replacement`, which has the same columns.
+pub fn replace_scan(
+    plan: &LogicalPlan,
+    relation: &str,
+    replacement: &dyn Fn(&TableScan) -> Result<LogicalPlan, DataFusionError>,
+) -> Result<LogicalPlan, DataFusionError> {
+    plan.clone()
+        .transform_up(|node| match &node {
+            LogicalPlan::TableScan(scan) if scan.table_name.table() == relation => {
+                Ok(Transformed::yes(replacement(scan)?))
+            }
+            _ => Ok(Transformed::no(node)),
+        })
+        .map(|transformed| transformed.data)
+}

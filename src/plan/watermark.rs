@@ -1,0 +1,121 @@
+//! The event time of a source: `WATERMARK FOR column AS expression`.
+
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use datafusion::{
+    common::DFSchema,
+    logical_expr::{ExprSchemable, cast},
+    sql::sqlparser::ast,
+};
+
+use crate::{
+    sql::{Diagnostic, SqlState, Statement, WatermarkClause},
+    types::type_name,
+};
+
+use super::{
+    binder::Binder,
+    catalog::WatermarkDefinition,
+    columns::{is_time, unknown_column},
+    mistakes::Mistakes,
+};
+
+/// Binds the clause, and makes its column NOT NULL: a row without an event time would be in no window and in no history, it is a bad
+/// record. Where not all columns are known (`are_known`), one that is missing is not told.
+pub fn watermark(
+    clause: &WatermarkClause,
+    fields: &mut [Field],
+    are_known: bool,
+    statement: &Statement,
+    binder: &Binder<'_>,
+    mistakes: &mut Mistakes,
+) -> Option<WatermarkDefinition> {
+    let Some(column) = fields.iter().position(|field| *field.name() == clause.column.value) else {
+        if are_known {
+            let names = fields.iter().map(|field| field.name().as_str());
+            mistakes.push(unknown_column(&clause.column, names));
+        }
+        return None;
+    };
+    if !is_time(fields[column].data_type()) {
+        let message = format!(
+            "a watermark needs a TIMESTAMP column, but `{}` is {}",
+            clause.column.value,
+            type_name(fields[column].data_type())
+        );
+        let times: Vec<&str> = fields
+            .iter()
+            .filter(|field| is_time(field.data_type()))
+            .map(|field| field.name().as_str())
+            .collect();
+        let mut mistake =
+            Diagnostic::error(SqlState::TypeMismatch, message, clause.column.span).label("expected TIMESTAMP");
+        if !times.is_empty() {
+            mistake = mistake.help(format!("TIMESTAMP columns: {}", times.join(", ")));
+        }
+        mistakes.push(mistake);
+        return None;
+    }
+    fields[column] = fields[column].clone().with_nullable(false);
+    let schema = Schema::new(fields.to_vec());
+    bound(clause, column, &schema, statement, binder)
+        .map_err(|more| mistakes.extend(more))
+        .ok()
+}
+
+/// Its expression over the schema of the source, whose event time is `column`.
+fn bound(
+    clause: &WatermarkClause,
+    column: usize,
+    schema: &Schema,
+    statement: &Statement,
+    binder: &Binder<'_>,
+) -> Result<WatermarkDefinition, Mistakes> {
+    let name = &clause.column.value;
+    let df_schema = DFSchema::try_from(schema.clone()).map_err(|e| binder.mistakes(&e, statement.span, &[]))?;
+    let (expression, text) = match &clause.expression {
+        None => (
+            datafusion::logical_expr::Expr::Column(datafusion::common::Column::from_name(name)),
+            name.clone(),
+        ),
+        Some(written) => {
+            let aliased = ast::ExprWithAlias {
+                expr: written.value.clone(),
+                alias: None,
+            };
+            let expression = binder
+                .base
+                .create_logical_expr_from_sql_expr(aliased, &df_schema)
+                .map_err(|e| binder.mistakes(&e, written.span, &[]))?;
+            (expression, written.value.to_string())
+        }
+    };
+    let span = clause
+        .expression
+        .as_ref()
+        .map_or(clause.column.span, |written| written.span);
+    let data_type = expression
+        .get_type(&df_schema)
+        .map_err(|e| binder.mistakes(&e, span, &[]))?;
+    if !matches!(data_type, DataType::Timestamp(..)) {
+        let message = format!("a watermark is a TIMESTAMP, but this is {}", type_name(&data_type));
+        return Err(vec![
+            Diagnostic::error(SqlState::TypeMismatch, message, span)
+                .help(format!("e.g. WATERMARK FOR {name} AS {name} - INTERVAL '5 seconds'")),
+        ]);
+    }
+    let nanoseconds = DataType::Timestamp(TimeUnit::Nanosecond, None);
+    let expression = if data_type == nanoseconds {
+        expression
+    } else {
+        cast(expression, nanoseconds)
+    };
+    let expression = binder
+        .base
+        .create_physical_expr(expression, &df_schema)
+        .map_err(|e| binder.mistakes(&e, span, &[]))?;
+    Ok(WatermarkDefinition {
+        column,
+        expression,
+        text,
+    })
+}

@@ -1,0 +1,22 @@
+//! The bounds of a running engine, as values: the named limits, unless a test wants to reach them.
+
+use crate::types::limits;
+
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    pub epoch_rows_max: usize,
+    pub epoch_bytes_max: usize,
+    pub read_ahead_bytes: usize,
+    pub view_rows_max: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            epoch_rows_max: limits::EPOCH_ROWS_MAX,
+            epoch_bytes_max: limits::EPOCH_BYTES_MAX,
+            read_ahead_bytes: limits::READ_AHEAD_BYTES,
+            view_rows_max: limits::VIEW_ROWS_MAX,
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! One materialized view of a timeline: its operators, its rows, and what an epoch does to them.
+//!
+//! ```text
+//! slices of the source, or ─▶ operators ─┬─▶ rows ─▶ what changed
+//! flows of another view                  └─▶ late rows, set aside
+//! ```
+
+use std::sync::{Arc, Mutex};
+
+use arrow::array::{Int64Array, RecordBatch};
+
+use crate::{
+    operator::{Chain, EpochEnd, Flow, LateRows, Output},
+    plan::{MaterializedDefinition, late_schema},
+    state::Part,
+    types::{Delta, Epoch, Error, EventTime, Result, Watermark},
+    view::{Change, ChangeLog, Rows, RowsSnapshot, consolidate},
+};
+
+use super::{
+    Bounds, Metrics,
+    shared::ViewFace,
+    side_output::{SideOutput, late_rows},
+};
+
+/// Rows of a source, and the watermark that each of them met.
+pub type Slice = (RecordBatch, Option<Int64Array>);
+
+pub struct MaintainedView {
+    definition: Arc<MaterializedDefinition>,
+    chain: Chain,
+    upstream: Upstream,
+    rows: Rows,
+    rows_max: usize,
+    late: Option<SideOutput>,
+}
+
+/// Where a view's rows come from: columns of the decoded rows, or the output of another view of the source.
+enum Upstream {
+    Source(Vec<usize>),
+    View { index: usize, columns: Vec<usize> },
+}
+
+/// What an epoch did to one view.
+pub struct Step {
+    /// By view or side output, for those who follow it.
+    pub changes: Vec<(String, Change)>,
+    /// What a view over this one reads.
+    flows: Vec<Flow>,
+    handed_on: Watermark,
+}
+
+impl MaintainedView {
+    /// `needed` are the columns of the source that are decoded, ascending; `before` the views that this one may read.
+    pub fn new(
+        definition: Arc<MaterializedDefinition>,
+        needed: &[usize],
+        before: &[Self],
+        bounds: &Bounds,
+    ) -> Result<Self> {
+        let stream = &definition.stream;
+        let upstream = match stream.reads_source_directly {
+            true => Upstream::Source(
+                stream
+                    .source_columns
+                    .iter()
+                    .map(|column| needed.binary_search(column).expect("what a view reads is needed"))
+                    .collect(),
+            ),
+            false => Upstream::View {
+                index: before
+                    .iter()
+                    .position(|view| view.definition.name == stream.upstream)
+                    .expect("created before"),
+                columns: stream.source_columns.clone(),
+            },
+        };
+        let late = stream
+            .late_rows
+            .as_ref()
+            .map(|rows| SideOutput::new(format!("{}$late", definition.name), late_schema(rows)));
+        Ok(Self {
+            chain: stream.operators()?,
+            rows: Rows::new(Arc::clone(&stream.schema), stream.key.clone(), stream.is_append_only)?,
+            rows_max: bounds.view_rows_max,
+            late,
+            upstream,
+            definition,
+        })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.definition.name
+    }
+
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub fn late(&self) -> Option<&SideOutput> {
+        self.late.as_ref()
+    }
+
+    pub fn snapshot(&self) -> RowsSnapshot {
+        self.rows.snapshot()
+    }
+
+    pub fn wakes_at(&self) -> Option<EventTime> {
+        self.chain.wakes_at()
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        self.chain.memory_bytes() + self.rows.memory_bytes()
+    }
+
+    pub fn face(&self) -> ViewFace {
+        let stream = &self.definition.stream;
+        ViewFace {
+            schema: Arc::clone(&stream.schema),
+            key: stream.key.clone(),
+            time: stream.time,
+            log: Mutex::new(ChangeLog::new(Epoch(0))),
+        }
+    }
+
+    /// One epoch on the slices of the source, or on what the views `before` did in it.
+    ///
+    /// # Errors
+    /// Among others [`Error::User`] where the view would hold more rows than a view may. After an error it is half an epoch ahead.
+    pub fn step(
+        &mut self,
+        epoch: Epoch,
+        end: EpochEnd,
+        slices: &[Slice],
+        before: &[Step],
+        metrics: &Metrics,
+    ) -> Result<Step> {
+        // A view that holds changes back holds the watermark of those who read it back too.
+        let watermark = match &self.upstream {
+            Upstream::Source(_) => end.watermark,
+            Upstream::View { index, .. } => before[*index].handed_on,
+        };
+        let mut out = Output::default();
+        self.feed(slices, before, &mut out)?;
+        let handed_on = self.chain.on_epoch_end(EpochEnd { watermark, ..end }, &mut out)?;
+        let mut changes = Vec::new();
+        // What is handed on is final up to there, and not always up to where the source is.
+        changes.extend(self.apply(&out.flows, epoch, handed_on)?);
+        changes.extend(self.set_aside(out.late, epoch, handed_on, metrics)?);
+        Ok(Step {
+            changes,
+            flows: out.flows,
+            handed_on,
+        })
+    }
+
+    /// Hands its input to the operators.
+    fn feed(&mut self, slices: &[Slice], before: &[Step], out: &mut Output) -> Result<()> {
+        match &self.upstream {
+            Upstream::Source(columns) => {
+                for (rows, row_watermarks) in slices {
+                    let flow = Flow {
+                        delta: Delta::append(rows.project(columns).map_err(bug)?),
+                        row_watermarks: row_watermarks.clone(),
+                    };
+                    self.chain.on_delta(flow, out)?;
+                }
+            }
+            Upstream::View { index, columns } => {
+                for flow in &before[*index].flows {
+                    let delta = Delta {
+                        rows: flow.delta.rows.project(columns).map_err(bug)?,
+                        weights: flow.delta.weights.clone(),
+                    };
+                    let row_watermarks = flow.row_watermarks.clone();
+                    self.chain.on_delta(Flow { delta, row_watermarks }, out)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies what the operators handed on, and says what changed of it all.
+    fn apply(&mut self, flows: &[Flow], epoch: Epoch, watermark: Watermark) -> Result<Option<(String, Change)>> {
+        let mut applied = Vec::new();
+        for flow in flows {
+            let change = self.rows.apply(&flow.delta)?;
+            applied.push(Arc::new(Change {
+                epoch,
+                watermark,
+                added: change.added,
+                removed: change.removed,
+            }));
+        }
+        if applied.is_empty() {
+            return Ok(None);
+        }
+        if self.rows_max < self.rows.len() {
+            return Err(Error::user(format!(
+                "view `{}` would hold {} rows, and {} are the most that a view may hold; let it hold fewer, \
+                 e.g. by an aggregate over a longer window, fewer columns in GROUP BY or a filter in WHERE, and start again with --reset",
+                self.definition.name,
+                self.rows.len(),
+                self.rows_max
+            )));
+        }
+        let stream = &self.definition.stream;
+        let (added, removed, _) = consolidate(&stream.schema, &stream.key, &applied)?;
+        let change = Change {
+            epoch,
+            watermark,
+            added,
+            removed,
+        };
+        Ok(Some((self.definition.name.clone(), change)))
+    }
+
+    /// Keeps rows that came after their window had closed.
+    fn set_aside(
+        &mut self,
+        late: Vec<LateRows>,
+        epoch: Epoch,
+        watermark: Watermark,
+        metrics: &Metrics,
+    ) -> Result<Option<(String, Change)>> {
+        if late.is_empty() {
+            return Ok(None);
+        }
+        let side = self.late.as_mut().expect("only a windowed view has late rows");
+        let mut batches = Vec::new();
+        for late in late {
+            metrics
+                .rows_late_total
+                .with_label_values(&[&self.definition.name])
+                .inc_by(late.rows.num_rows() as u64);
+            batches.push(late_rows(late, side.schema())?);
+        }
+        side.push(batches, epoch, watermark, metrics)
+    }
+
+    /// All of it for a checkpoint. Taking it merges partial results.
+    pub fn save(&mut self) -> Result<Vec<Part>> {
+        let name = &self.definition.name;
+        let mut parts = Vec::new();
+        for (index, batches) in self.chain.snapshot()?.into_iter().enumerate() {
+            parts.push(Part {
+                name: format!("{name}/operator/{index}"),
+                batches,
+            });
+        }
+        parts.push(Part {
+            name: format!("{name}/rows"),
+            batches: self.rows.snapshot().batches()?,
+        });
+        parts.extend(self.late.as_ref().map(|late| Part {
+            name: format!("{name}/late"),
+            batches: late.batches(),
+        }));
+        Ok(parts)
+    }
+
+    /// Takes up what [`save`](Self::save) gave: `part` hands out its parts by name.
+    pub fn restore(&mut self, mut part: impl FnMut(String) -> Result<Vec<RecordBatch>>, late_total: u64) -> Result<()> {
+        let name = &self.definition.name;
+        for index in 0..self.chain.len() {
+            let state = part(format!("{name}/operator/{index}"))?;
+            // A stateless operator has no rows to take up.
+            if !state.is_empty() {
+                self.chain.restore(index, state)?;
+            }
+        }
+        self.rows.restore(&part(format!("{name}/rows"))?)?;
+        if let Some(late) = &mut self.late {
+            late.restore(part(format!("{name}/late"))?, late_total);
+        }
+        Ok(())
+    }
+}
+
+fn bug(error: arrow::error::ArrowError) -> Error {
+    Error::bug(error.to_string())
+}

@@ -1,0 +1,233 @@
+//! The manual mode of scripts: no threads, an epoch runs when a statement says so.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use crate::{
+    connector::Source,
+    plan::Relation,
+    types::{EpochPlan, Error, PlannedRange, Result, SplitId},
+};
+
+use super::{
+    engine::{Engine, Mode},
+    face::*,
+    intake::{Intake, SplitRows},
+    timeline::Timeline,
+};
+
+/// A source whose epochs a script runs.
+pub struct ManualSource {
+    timeline: Timeline,
+    source: Box<dyn Source>,
+    intake: Intake,
+}
+
+/// How an epoch of a script ends.
+#[derive(Clone, Debug, Default)]
+pub struct StepEnd {
+    /// Rows that the epoch takes at most; all where absent.
+    pub rows_max: Option<usize>,
+    pub idle_splits: Vec<SplitId>,
+    pub is_last: bool,
+    pub checkpoint: bool,
+}
+
+impl Engine {
+    /// Opens the timeline of a source that was defined, or of the source of a view that was, anew.
+    pub(super) fn open_manual(&self, relation: &Relation) -> Result<()> {
+        if self.0.options.mode != Mode::Manual {
+            return Ok(());
+        }
+        let catalog = self.catalog();
+        let source = match relation {
+            Relation::Source(source) => Arc::clone(source),
+            Relation::Materialized(view) => Arc::clone(catalog.source(&view.source).expect("a view's source is there")),
+            _ => return Ok(()),
+        };
+        let mut manual = self.0.manual.lock().expect("nobody panics while holding it");
+        // The state folder is locked by the one that is there.
+        manual.remove(&source.name);
+        let folder = self.folder(&source.name);
+        let mut timeline = Timeline::open(
+            Arc::clone(&source),
+            &catalog,
+            folder.as_deref(),
+            Arc::clone(&self.0.metrics),
+            &self.0.bounds,
+        )?;
+        let connector = self
+            .0
+            .registry
+            .connector(&source.connector)
+            .ok_or_else(|| Error::bug("a connector is not registered"))?;
+        let mut input = (connector.make)(&source.name, &source.connector_options)?;
+        let mut intake = Intake::new(&source, timeline.needed(), &self.0.registry)?;
+        input.discover().map_err(|e| Error::user(e.to_string()))?;
+        input
+            .seek(&timeline.replay_positions())
+            .map_err(|e| Error::user(e.to_string()))?;
+        while let Some(plan) = timeline.next_replay() {
+            let rows = read_ranges(&plan, &mut *input, &mut intake)?;
+            let ran = timeline.run(&plan, rows)?;
+            let is_checkpoint = plan.checkpoint;
+            timeline.publish(ran);
+            if is_checkpoint {
+                drop(timeline.checkpoint()?);
+            }
+        }
+        timeline.publish_state();
+        timeline.shared().set_state(SourceState::Running, None);
+        self.adopt(timeline.shared());
+        manual.insert(
+            source.name.clone(),
+            ManualSource {
+                timeline,
+                source: input,
+                intake,
+            },
+        );
+        Ok(())
+    }
+
+    /// What was dropped is not read or shown any more. Only before its source's first epoch: see `allowed`.
+    pub(super) fn close_manual(&self, dropped: &Relation) -> Result<()> {
+        if self.0.options.mode != Mode::Manual {
+            return Ok(());
+        }
+        match dropped {
+            Relation::Source(source) => {
+                self.0
+                    .manual
+                    .lock()
+                    .expect("nobody panics while holding it")
+                    .remove(&source.name);
+                self.0
+                    .timelines
+                    .write()
+                    .expect("nobody panics while holding it")
+                    .remove(&source.name);
+                Ok(())
+            }
+            Relation::Materialized(view) => {
+                let source = Arc::clone(self.catalog().source(&view.source).expect("a view's source is there"));
+                self.open_manual(&Relation::Source(source))
+            }
+            Relation::External(_) | Relation::View(_) => Ok(()),
+        }
+    }
+
+    /// Runs one epoch over all rows that wait.
+    pub fn step(&self, source: &str, end: StepEnd) -> Result<()> {
+        let mut manual = self.0.manual.lock().expect("nobody panics while holding it");
+        let Some(manual) = manual.get_mut(source) else {
+            return Ok(());
+        };
+        let ManualSource {
+            timeline,
+            source: input,
+            intake,
+        } = manual;
+        let bounds = input.discover().map_err(|e| Error::user(e.to_string()))?;
+        let new_splits: BTreeMap<_, _> = bounds
+            .iter()
+            .filter(|bounds| !timeline.positions().contains_key(&bounds.split))
+            .map(|bounds| (bounds.split.clone(), bounds.start))
+            .collect();
+        let mut positions = timeline.positions().clone();
+        positions.extend(new_splits.clone());
+        input.seek(&positions).map_err(|e| Error::user(e.to_string()))?;
+        let mut rows = Vec::new();
+        let mut ranges: BTreeMap<_, PlannedRange> = BTreeMap::new();
+        loop {
+            let rows_max = end.rows_max.unwrap_or(usize::MAX);
+            let polled = input
+                .poll(rows_max, usize::MAX, Duration::ZERO)
+                .map_err(|e| Error::user(e.to_string()))?;
+            if polled.is_empty() {
+                break;
+            }
+            for chunk in polled {
+                ranges
+                    .entry(chunk.split.clone())
+                    .and_modify(|range| range.to = chunk.to)
+                    .or_insert(PlannedRange {
+                        from: chunk.from,
+                        to: chunk.to,
+                    });
+                rows.push(intake.take(chunk)?);
+            }
+            if end.rows_max.is_some() {
+                break;
+            }
+        }
+        let has_rows = |split: &SplitId| ranges.contains_key(split);
+        let plan = EpochPlan {
+            number: timeline.epoch().next(),
+            idle_splits: end.idle_splits.into_iter().filter(|split| !has_rows(split)).collect(),
+            ranges,
+            epoch_time: self.0.clock.now().max(timeline.epoch_time()),
+            new_splits,
+            is_last: end.is_last,
+            checkpoint: end.checkpoint,
+        };
+        let ran = timeline.run(&plan, rows)?;
+        timeline.commit(&ran)?;
+        timeline.publish(ran);
+        if plan.checkpoint
+            && let Some((writer, checkpoint)) = timeline.checkpoint()?
+        {
+            writer.write(&checkpoint)?;
+        }
+        Ok(())
+    }
+
+    /// What a crash at this moment leaves is taken up again: everything that was only in memory is gone.
+    pub fn crash_and_restore(&self) -> Result<()> {
+        let names: Vec<String> = self
+            .0
+            .manual
+            .lock()
+            .expect("nobody panics while holding it")
+            .keys()
+            .cloned()
+            .collect();
+        for name in names {
+            let source = Arc::clone(self.catalog().source(&name).expect("a manual source is in the catalog"));
+            self.open_manual(&Relation::Source(source))?;
+        }
+        Ok(())
+    }
+}
+
+/// The rows of a committed plan, read again.
+fn read_ranges(plan: &EpochPlan, input: &mut dyn Source, intake: &mut Intake) -> Result<Vec<SplitRows>> {
+    let mut rows = Vec::new();
+    for (split, range) in &plan.ranges {
+        input
+            .seek(&BTreeMap::from([(split.clone(), range.from)]))
+            .map_err(|e| Error::user(e.to_string()))?;
+        let mut next = range.from;
+        while next < range.to {
+            let polled = input
+                .poll(usize::MAX, usize::MAX, Duration::ZERO)
+                .map_err(|e| Error::user(e.to_string()))?;
+            if polled.is_empty() {
+                return Err(Error::user(format!(
+                    "rows {next} to {} of split {split} are gone",
+                    range.to
+                )));
+            }
+            for mut chunk in polled {
+                if range.to <= chunk.from {
+                    break;
+                }
+                if range.to < chunk.to {
+                    drop(chunk.split_off(range.to));
+                }
+                next = chunk.to;
+                rows.push(intake.take(chunk)?);
+            }
+        }
+    }
+    Ok(rows)
+}

@@ -1,0 +1,93 @@
+//! The thread that reads ahead: it polls a source, decodes what came, and hands it to the epochs.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::{
+    connector::{Source, SourceError},
+    types::{Error, Position, SplitId, limits},
+};
+
+use super::{
+    intake::{Intake, SplitRows},
+    read_ahead::Ahead,
+    shared::Shared,
+};
+
+/// Bytes of records taken from a source at once.
+pub const POLL_BYTES: usize = 16 << 20;
+/// How long the threads of a source sleep at most before they look whether they should stop.
+pub const TICK: Duration = Duration::from_millis(50);
+
+/// What a reader tells the epochs.
+pub enum Event {
+    Rows(SplitRows),
+    /// Rows of these splits may follow, each from its position on.
+    NewSplits(BTreeMap<SplitId, Position>),
+    Unreachable(String),
+    Reachable,
+    Failed(Error),
+    Finished,
+}
+
+/// Reads a source until it ends, fails or is told to stop.
+pub struct Reader {
+    pub source: Box<dyn Source>,
+    pub intake: Intake,
+    pub ahead: Ahead<Event>,
+    pub stop: Arc<AtomicBool>,
+    pub shared: Arc<Shared>,
+}
+
+impl Reader {
+    pub fn run(mut self) {
+        let mut is_unreachable = false;
+        while !self.stop.load(Ordering::Relaxed) {
+            let new_splits = self.source.new_splits();
+            if !new_splits.is_empty() && self.ahead.send(Event::NewSplits(new_splits), 0).is_err() {
+                return;
+            }
+            let polled = self.source.poll(limits::CHUNK_ROWS, POLL_BYTES, TICK);
+            *self.shared.ends.lock().expect("nobody panics while holding it") = self.source.ends();
+            let events = match polled {
+                Ok(chunks) => {
+                    let mut events: Vec<Event> = Vec::new();
+                    if std::mem::take(&mut is_unreachable) {
+                        events.push(Event::Reachable);
+                    }
+                    for chunk in chunks {
+                        events.push(match self.intake.take(chunk) {
+                            Ok(rows) => Event::Rows(rows),
+                            Err(error) => Event::Failed(error),
+                        });
+                    }
+                    if self.source.is_finished() {
+                        events.push(Event::Finished);
+                    }
+                    events
+                }
+                Err(SourceError::Unreachable(reason)) => match std::mem::replace(&mut is_unreachable, true) {
+                    true => Vec::new(),
+                    false => vec![Event::Unreachable(reason)],
+                },
+                Err(SourceError::Failed(reason)) => vec![Event::Failed(Error::user(reason))],
+            };
+            for event in events {
+                let bytes = match &event {
+                    Event::Rows(rows) => rows.memory_bytes(),
+                    _ => 0,
+                };
+                let is_over = matches!(event, Event::Finished | Event::Failed(_));
+                if self.ahead.send(event, bytes).is_err() || is_over {
+                    return;
+                }
+            }
+        }
+    }
+}

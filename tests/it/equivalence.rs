@@ -1,0 +1,705 @@
+//! Stream equals query: random queries over random rows, in random epochs with crashes, against stock DataFusion.
+//!
+//! ```text
+//! a seed ─▶ query ─┬─▶ engine: rows by split, epochs, checkpoints, crashes ─▶ view
+//!                  └─▶ stock DataFusion: the rows that are not late, windows written as joins and OVER ─▶ rows   (both must agree)
+//! ```
+//! `ZETA_SEED=…` repeats a run, `ZETA_CASES=…` makes it longer.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+
+use arrow::{
+    array::{
+        Array, ArrayRef, BooleanArray, Decimal128Array, Float64Array, Int32Array, Int64Array, RecordBatch,
+        StringViewArray, TimestampNanosecondArray,
+    },
+    datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
+    util::display::{ArrayFormatter, FormatOptions},
+};
+use datafusion::{
+    datasource::MemTable,
+    prelude::{SessionConfig, SessionContext},
+};
+use futures::TryStreamExt;
+use proptest::{prelude::*, test_runner::RngSeed};
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use zeta::{
+    cli::{MemoryTopics, registry},
+    runtime::{Engine, EngineOptions, Mode, SqlRequest, StepEnd, clock::ManualClock, query_environment},
+    types::{EventTime, SplitId},
+};
+
+const SECOND: i64 = 1_000_000_000;
+const DISORDER: i64 = 5 * SECOND;
+
+const SOURCE: &str = "CREATE SOURCE src (k INT, s VARCHAR, i BIGINT, e BIGINT, f DOUBLE, d DECIMAL(18, 4), b BOOLEAN, u BIGINT, \
+    ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '5 seconds') WITH (connector = 'memory', trigger = '0')";
+
+#[derive(Clone, Debug)]
+struct Row {
+    k: Option<i32>,
+    s: Option<u8>,
+    i: Option<i64>,
+    e: Option<i64>,
+    f: Option<f64>,
+    d: Option<i128>,
+    b: Option<bool>,
+    /// Unique, in the order of time: what a function orders by.
+    u: i64,
+    ts: i64,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Append { split: usize, rows: usize },
+    Epoch { rows_max: Option<usize> },
+    Checkpoint,
+    Crash,
+}
+
+/// What windows a query is over, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Windows {
+    None,
+    Tumble { size: i64, offset: i64 },
+    /// `GROUP BY date_bin(…)` in place of a function in FROM.
+    Bin { size: i64 },
+    Hop { slide: i64, size: i64 },
+    Cumulate { step: i64, size: i64 },
+    Session { gap: i64 },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Emit {
+    Changes,
+    OnWindowClose,
+    Every,
+}
+
+/// A view over the source, and perhaps one over it.
+#[derive(Clone, Debug)]
+struct Query {
+    windows: Windows,
+    lateness: i64,
+    keys: Vec<&'static str>,
+    aggregates: Vec<&'static str>,
+    filter: Option<&'static str>,
+    having: Option<&'static str>,
+    emit: Emit,
+    above: Option<Above>,
+}
+
+#[derive(Clone, Debug)]
+struct Above {
+    sql: String,
+    emit: Emit,
+}
+
+const KEYS: [&str; 6] = ["k", "s", "b", "k % 2", "CASE WHEN i > 0 THEN 'up' ELSE 'down' END", "upper(s)"];
+const FILTERS: [&str; 6] = [
+    "i > 0",
+    "s IS NOT NULL",
+    "b",
+    "k = 1 OR s = 's2'",
+    "f < 10 AND f > -10",
+    "CAST(i AS DOUBLE) / 2 < 3",
+];
+const HAVINGS: [&str; 3] = ["count(*) > 1", "min(i) IS NOT NULL", "max(e) > 0 OR count(k) = 0"];
+const AGGREGATES: [&str; 36] = [
+    "count(*)",
+    "count(i)",
+    "sum(i)",
+    "sum(CAST(i AS DOUBLE))",
+    "min(e)",
+    "max(e)",
+    "min(f)",
+    "max(f)",
+    "avg(i)",
+    "sum(d)",
+    "avg(d)",
+    "min(d)",
+    "min(s)",
+    "max(s)",
+    "min(ts)",
+    "max(ts)",
+    "bool_and(b)",
+    "bool_or(b)",
+    "first_value(i ORDER BY u)",
+    "last_value(s ORDER BY u)",
+    "first_value(f ORDER BY ts DESC, u)",
+    "nth_value(i, 2 ORDER BY u)",
+    "count(DISTINCT k)",
+    "sum(DISTINCT i)",
+    "stddev(i)",
+    "var_pop(i)",
+    "corr(i, u)",
+    "covar_samp(i, k)",
+    "median(i)",
+    "approx_distinct(k)",
+    "array_agg(i ORDER BY u)",
+    "string_agg(s, ',' ORDER BY u)",
+    "count(*) FILTER (WHERE b)",
+    "sum(i) FILTER (WHERE i > 0)",
+    "bit_xor(i)",
+    "sum(CASE WHEN b THEN 1 ELSE 0 END)",
+];
+
+impl Query {
+    fn of(seed: u64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let random = &mut random;
+        let windows = match random.random_range(0..10) {
+            0 => Windows::None,
+            1..4 => Windows::Tumble {
+                size: *[10, 60].choose(random).unwrap(),
+                offset: *[0, 0, 7, -3].choose(random).unwrap(),
+            },
+            4 => Windows::Bin { size: 30 },
+            5 | 6 => {
+                let (slide, size) = *[(10, 30), (20, 50), (15, 10), (7, 21), (10, 10)].choose(random).unwrap();
+                Windows::Hop { slide, size }
+            }
+            7 => Windows::Cumulate { step: 10, size: 40 },
+            _ => Windows::Session {
+                gap: *[3, 15].choose(random).unwrap(),
+            },
+        };
+        let keys: Vec<&str> = match windows {
+            Windows::Session { .. } => some(random, &KEYS[..3], 2),
+            _ => some(random, &KEYS, 2),
+        };
+        let aggregates = {
+            let mut found = some(random, &AGGREGATES, 5);
+            if found.is_empty() && keys.is_empty() && windows == Windows::None {
+                found.push("count(*)");
+            }
+            found
+        };
+        let emit = match windows {
+            Windows::None | Windows::Bin { .. } => *[Emit::Changes, Emit::Changes, Emit::Every].choose(random).unwrap(),
+            _ => *[Emit::Changes, Emit::OnWindowClose, Emit::OnWindowClose, Emit::Every].choose(random).unwrap(),
+        };
+        let mut query = Self {
+            windows,
+            lateness: match windows {
+                Windows::None => 0,
+                _ => *[0, 0, 0, 20].choose(random).unwrap(),
+            },
+            having: random
+                .random_bool(0.2)
+                .then(|| *HAVINGS.choose(random).unwrap()),
+            filter: random.random_bool(0.3).then(|| *FILTERS.choose(random).unwrap()),
+            keys,
+            aggregates,
+            emit,
+            above: None,
+        };
+        if query.having.is_some() && query.aggregates.is_empty() {
+            query.aggregates.push("count(*)");
+        }
+        query.above = random.random_bool(0.35).then(|| query.above(random)).flatten();
+        query
+    }
+
+    fn above(&self, random: &mut StdRng) -> Option<Above> {
+        let numbers: Vec<String> = (0..self.aggregates.len())
+            .filter(|index| self.aggregates[*index].starts_with("count") || self.aggregates[*index] == "sum(i)")
+            .map(|index| format!("a{index}"))
+            .collect();
+        let columns = numbers
+            .iter()
+            .map(|name| format!(", sum({name}), min({name}), max({name})"))
+            .collect::<String>();
+        let bounds = self.bounds();
+        let emit = |random: &mut StdRng| *[Emit::Changes, Emit::OnWindowClose].choose(random).unwrap();
+        match random.random_range(0..5) {
+            0 => numbers.first().map(|name| Above {
+                sql: format!("SELECT * FROM below WHERE {name} % 2 = 0"),
+                emit: Emit::Changes,
+            }),
+            1 => Some(Above {
+                sql: format!("SELECT count(*) AS n{} FROM below", aliased(&columns)),
+                emit: Emit::Changes,
+            }),
+            2 if !self.keys.is_empty() => Some(Above {
+                sql: format!("SELECT g0, count(*) AS n{} FROM below GROUP BY g0", aliased(&columns)),
+                emit: Emit::Changes,
+            }),
+            3 if bounds.len() == 2 => Some(Above {
+                sql: format!(
+                    "SELECT window_start, window_end, count(*) AS n{} FROM below GROUP BY window_start, window_end",
+                    aliased(&columns)
+                ),
+                emit: emit(random),
+            }),
+            4 if bounds.len() == 2 => {
+                let time = match self.windows {
+                    // Nothing says when sessions that begin at some time are complete.
+                    Windows::Session { .. } => "window_end",
+                    _ => *bounds.choose(random).unwrap(),
+                };
+                let others = numbers.iter().map(|name| format!(", {name}")).collect::<String>();
+                Some(Above {
+                    sql: format!(
+                        "SELECT window_start, window_end, count(*) AS n{} FROM \
+                         TUMBLE((SELECT {time} AS time{others} FROM below), time, INTERVAL '60 seconds') \
+                         GROUP BY window_start, window_end",
+                        aliased(&columns)
+                    ),
+                    emit: emit(random),
+                })
+            }
+            _ => None,
+        }
+    }
+
+    fn bounds(&self) -> &'static [&'static str] {
+        match self.windows {
+            Windows::None => &[],
+            Windows::Bin { .. } => &["window_start"],
+            _ => &["window_start", "window_end"],
+        }
+    }
+
+    /// The query over rows that stand in `from`.
+    fn select(&self, from: &str) -> String {
+        let bin = match self.windows {
+            Windows::Bin { size } => format!("date_bin(INTERVAL '{size} seconds', ts)"),
+            _ => String::new(),
+        };
+        let bound = |name: &&str| match self.windows {
+            Windows::Bin { .. } => bin.clone(),
+            _ => name.to_string(),
+        };
+        let groups: Vec<String> = self.keys.iter().map(|key| key.to_string()).chain(self.bounds().iter().map(bound)).collect();
+        let keys = self.keys.iter().enumerate().map(|(index, key)| format!("{key} AS g{index}"));
+        let bounds = self.bounds().iter().map(|name| format!("{} AS {name}", bound(name)));
+        let aggregates = self.aggregates.iter().enumerate().map(|(index, sql)| format!("{sql} AS a{index}"));
+        let columns: Vec<String> = keys.chain(bounds).chain(aggregates).collect();
+        let filter = self.filter.map(|filter| format!(" WHERE {filter}")).unwrap_or_default();
+        let group = match groups.is_empty() {
+            true => String::new(),
+            false => format!(" GROUP BY {}", groups.join(", ")),
+        };
+        let having = self.having.map(|having| format!(" HAVING {having}")).unwrap_or_default();
+        format!("SELECT {} FROM {from}{filter}{group}{having}", columns.join(", "))
+    }
+
+    fn session_key(&self) -> String {
+        self.keys.join(", ")
+    }
+
+    /// As Zeta takes it.
+    fn views(&self) -> Vec<String> {
+        let from = match self.windows {
+            Windows::None | Windows::Bin { .. } => "src".into(),
+            Windows::Tumble { size, offset: 0 } => format!("TUMBLE(src, ts, INTERVAL '{size} seconds')"),
+            Windows::Tumble { size, offset } => {
+                format!("TUMBLE(src, ts, INTERVAL '{size} seconds', INTERVAL '{offset} seconds')")
+            }
+            Windows::Hop { slide, size } => {
+                format!("HOP(src, ts, INTERVAL '{slide} seconds', INTERVAL '{size} seconds')")
+            }
+            Windows::Cumulate { step, size } => {
+                format!("CUMULATE(src, ts, INTERVAL '{step} seconds', INTERVAL '{size} seconds')")
+            }
+            Windows::Session { gap } => {
+                let key: String = self.keys.iter().map(|key| format!(", {key}")).collect();
+                format!("SESSION(src, ts, INTERVAL '{gap} seconds'{key})")
+            }
+        };
+        let with = match self.lateness {
+            0 => String::new(),
+            lateness => format!(" WITH (allowed_lateness = '{lateness} seconds')"),
+        };
+        let below = format!("CREATE MATERIALIZED VIEW below{with} AS {}{}", self.select(&from), self.emit.sql());
+        let above = self
+            .above
+            .iter()
+            .map(|above| format!("CREATE MATERIALIZED VIEW above AS {}{}", above.sql, above.emit.sql()));
+        std::iter::once(below).chain(above).collect()
+    }
+
+    /// As stock DataFusion takes it, over `src` with a column `met`: how far the split was when the row came.
+    fn below_for_batch(&self, closed_at: Option<i64>) -> String {
+        let lateness = self.lateness;
+        let in_time = |end: &str| format!("(met IS NULL OR {end} + INTERVAL '{lateness} seconds' > met)");
+        let from = match self.windows {
+            Windows::None => "src".to_owned(),
+            Windows::Bin { size } => format!(
+                "(SELECT * FROM src WHERE {})",
+                in_time(&format!("date_bin(INTERVAL '{size} seconds', ts) + INTERVAL '{size} seconds'"))
+            ),
+            Windows::Tumble { size, offset } => each_window(size, size, &[0], offset, &in_time),
+            Windows::Hop { slide, size } => {
+                let back: Vec<i64> = (0..size.div_euclid(slide) + 1).collect();
+                each_window(slide, size, &back, 0, &in_time)
+            }
+            Windows::Cumulate { step, size } => {
+                let steps: Vec<String> = (1..=size / step).map(|n| format!("({n})")).collect();
+                format!(
+                    "(SELECT *, start AS window_start FROM (SELECT *, start + n * INTERVAL '{step} seconds' AS window_end \
+                     FROM (SELECT *, date_bin(INTERVAL '{size} seconds', ts) AS start FROM src) \
+                     CROSS JOIN (VALUES {}) AS steps(n)) WHERE ts < window_end AND {})",
+                    steps.join(", "),
+                    in_time("window_end")
+                )
+            }
+            Windows::Session { gap } => {
+                let key = self.session_key();
+                let by = |more: &str| match (key.is_empty(), more.is_empty()) {
+                    (true, true) => String::new(),
+                    (true, false) => format!("PARTITION BY {more}"),
+                    (false, true) => format!("PARTITION BY {key}"),
+                    (false, false) => format!("PARTITION BY {key}, {more}"),
+                };
+                let gap_ns = gap * SECOND;
+                format!(
+                    "(SELECT *, min(ts) OVER ({of}) AS window_start, max(ts) OVER ({of}) + INTERVAL '{gap} seconds' AS window_end \
+                     FROM (SELECT *, sum(begins) OVER ({key} ORDER BY ts) AS session FROM \
+                     (SELECT *, CASE WHEN before IS NULL OR CAST(ts AS BIGINT) - CAST(before AS BIGINT) >= {gap_ns} THEN 1 ELSE 0 END AS begins \
+                     FROM (SELECT *, lag(ts) OVER ({key} ORDER BY ts) AS before FROM src \
+                     WHERE met IS NULL OR ts + INTERVAL '{lateness} seconds' >= met))))",
+                    of = by("session"),
+                    key = by(""),
+                )
+            }
+        };
+        let select = self.select(&from);
+        match closed_at {
+            Some(closed_at) => format!(
+                "SELECT * FROM ({select}) WHERE window_end + INTERVAL '{lateness} seconds' <= arrow_cast({closed_at}, 'Timestamp(Nanosecond, None)')"
+            ),
+            None => select,
+        }
+    }
+}
+
+impl Emit {
+    fn sql(self) -> &'static str {
+        match self {
+            Self::Changes => "",
+            Self::OnWindowClose => " EMIT ON WINDOW CLOSE",
+            Self::Every => " EMIT EVERY INTERVAL '1 second'",
+        }
+    }
+}
+
+/// Windows of a size that begin every slide, each so many slides back: a row for each that covers the time.
+fn each_window(slide: i64, size: i64, back: &[i64], offset: i64, in_time: &dyn Fn(&str) -> String) -> String {
+    let back: Vec<String> = back.iter().map(|n| format!("({n})")).collect();
+    let origin = format!("arrow_cast({}, 'Timestamp(Nanosecond, None)')", offset * SECOND);
+    format!(
+        "(SELECT * FROM (SELECT *, window_start + INTERVAL '{size} seconds' AS window_end FROM \
+         (SELECT *, date_bin(INTERVAL '{slide} seconds', ts, {origin}) - n * INTERVAL '{slide} seconds' AS window_start \
+         FROM src CROSS JOIN (VALUES {}) AS back(n))) WHERE ts < window_end AND {})",
+        back.join(", "),
+        in_time("window_end")
+    )
+}
+
+fn aliased(columns: &str) -> String {
+    columns
+        .split(", ")
+        .filter(|column| !column.is_empty())
+        .enumerate()
+        .map(|(index, column)| format!(", {column} AS x{index}"))
+        .collect()
+}
+
+fn some<T: Copy>(random: &mut StdRng, of: &[T], at_most: usize) -> Vec<T> {
+    let count = random.random_range(0..=at_most);
+    of.choose_multiple(random, count).copied().collect()
+}
+
+fn rows() -> impl Strategy<Value = Vec<Vec<Row>>> {
+    let optional = |strategy: BoxedStrategy<i64>| proptest::option::weighted(0.85, strategy);
+    let extremes = prop_oneof![3 => -5i64..5, 1 => Just(i64::MIN), 1 => Just(i64::MAX), 1 => any::<i64>()].boxed();
+    let floats = prop_oneof![
+        6 => (-80i64..80).prop_map(|quarters| quarters as f64 / 4.0),
+        1 => Just(f64::NAN), 1 => Just(-0.0), 1 => Just(f64::INFINITY), 1 => Just(f64::MIN_POSITIVE),
+    ];
+    let row = (
+        // How far event time goes on, in seconds; back is disorder within the watermark's delay and beyond.
+        prop_oneof![4 => 0i64..6, 2 => -4i64..1, 1 => -90i64..-4, 1 => 15i64..70],
+        (
+            optional((0i64..3).boxed()),
+            optional((0i64..3).boxed()),
+            optional((-9i64..10).boxed()),
+            optional(extremes),
+            optional((-99_999i64..99_999).boxed()),
+        ),
+        proptest::option::weighted(0.85, floats),
+        proptest::option::weighted(0.85, any::<bool>()),
+    );
+    let split = proptest::collection::vec(row, 0..30);
+    (1usize..4, -200i64..200).prop_flat_map(move |(splits, start)| {
+        proptest::collection::vec(split.clone(), splits).prop_map(move |splits| {
+            let mut unique = 0;
+            splits
+                .into_iter()
+                .map(|split| {
+                    let mut now = start * SECOND;
+                    split
+                        .into_iter()
+                        .map(|(step, (k, s, i, e, d), f, b)| {
+                            let ts = now + step * SECOND;
+                            now = now.max(ts);
+                            unique += 1;
+                            // Whole seconds are edges of windows: most rows stand a little behind them, some on them.
+                            let ts = ts + if unique % 4 == 0 { 0 } else { unique * 1_000 };
+                            Row {
+                                k: k.map(|k| k as i32),
+                                s: s.map(|s| s as u8),
+                                i,
+                                e,
+                                f,
+                                d: d.map(i128::from),
+                                b,
+                                u: unique,
+                                ts,
+                            }
+                        })
+                        .collect()
+                })
+                .collect()
+        })
+    })
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        5 => (0usize..3, 1usize..12).prop_map(|(split, rows)| Step::Append { split, rows }),
+        4 => proptest::option::weighted(0.7, 1usize..15).prop_map(|rows_max| Step::Epoch { rows_max }),
+        1 => Just(Step::Checkpoint),
+        2 => Just(Step::Crash),
+    ];
+    proptest::collection::vec(step, 0..25)
+}
+
+fn schema() -> SchemaRef {
+    let fields = [
+        ("k", DataType::Int32),
+        ("s", DataType::Utf8View),
+        ("i", DataType::Int64),
+        ("e", DataType::Int64),
+        ("f", DataType::Float64),
+        ("d", DataType::Decimal128(18, 4)),
+        ("b", DataType::Boolean),
+        ("u", DataType::Int64),
+        ("ts", DataType::Timestamp(TimeUnit::Nanosecond, None)),
+    ];
+    Arc::new(Schema::new(
+        fields.map(|(name, data_type)| Field::new(name, data_type, true)).to_vec(),
+    ))
+}
+
+fn columns(rows: &[Row]) -> Vec<ArrayRef> {
+    vec![
+        Arc::new(rows.iter().map(|row| row.k).collect::<Int32Array>()),
+        Arc::new(rows.iter().map(|row| row.s.map(|s| format!("s{s}"))).collect::<StringViewArray>()),
+        Arc::new(rows.iter().map(|row| row.i).collect::<Int64Array>()),
+        Arc::new(rows.iter().map(|row| row.e).collect::<Int64Array>()),
+        Arc::new(rows.iter().map(|row| row.f).collect::<Float64Array>()),
+        Arc::new(
+            rows.iter()
+                .map(|row| row.d)
+                .collect::<Decimal128Array>()
+                .with_precision_and_scale(18, 4)
+                .unwrap(),
+        ),
+        Arc::new(rows.iter().map(|row| row.b).collect::<BooleanArray>()),
+        Arc::new(rows.iter().map(|row| Some(row.u)).collect::<Int64Array>()),
+        Arc::new(TimestampNanosecondArray::from_iter_values(rows.iter().map(|row| row.ts))),
+    ]
+}
+
+fn batch(rows: &[Row]) -> RecordBatch {
+    RecordBatch::try_new(schema(), columns(rows)).unwrap()
+}
+
+/// All rows, each with the watermark of the lower positions of its own split.
+fn with_met(splits: &[Vec<Row>]) -> RecordBatch {
+    let mut met = Vec::new();
+    for split in splits {
+        let mut watermark = None::<i64>;
+        for row in split {
+            met.push(watermark);
+            watermark = watermark.max(Some(row.ts - DISORDER));
+        }
+    }
+    let all: Vec<Row> = splits.iter().flatten().cloned().collect();
+    let time = DataType::Timestamp(TimeUnit::Nanosecond, None);
+    let fields = schema()
+        .fields()
+        .iter()
+        .cloned()
+        .chain([Arc::new(Field::new("met", time, true))])
+        .collect::<Vec<_>>();
+    let met: ArrayRef = Arc::new(met.into_iter().collect::<TimestampNanosecondArray>());
+    let columns = columns(&all).into_iter().chain([met]).collect();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
+}
+
+fn watermark(splits: &[Vec<Row>]) -> Option<i64> {
+    let of = |split: &Vec<Row>| split.iter().map(|row| row.ts - DISORDER).max();
+    splits.iter().map(of).min().flatten()
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
+/// Rows as text in any order, columns by name; floating numbers as far as they must agree.
+fn shown(batches: &[RecordBatch]) -> Vec<String> {
+    let options = FormatOptions::default().with_null("null");
+    let mut rows = Vec::new();
+    for batch in batches {
+        let by_name: BTreeMap<&str, &ArrayRef> = batch
+            .schema_ref()
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .zip(batch.columns())
+            .collect();
+        for row in 0..batch.num_rows() {
+            let cells = by_name.iter().map(|(name, column)| {
+                let text = ArrayFormatter::try_new(column.as_ref(), &options).unwrap().value(row).to_string();
+                match (column.data_type(), text.parse::<f64>()) {
+                    (DataType::Float64, Ok(number)) if number.abs() < 1e-6 => format!("{name}=0"),
+                    (DataType::Float64, Ok(number)) => format!("{name}={number:.7e}"),
+                    _ => format!("{name}={text}"),
+                }
+            });
+            rows.push(cells.collect::<Vec<_>>().join(" "));
+        }
+    }
+    rows.sort();
+    rows
+}
+
+fn engine(topics: &MemoryTopics, state: &Path) -> Engine {
+    let options = EngineOptions {
+        state: Some(state.into()),
+        mode: Mode::Manual,
+        overrides: vec![],
+    };
+    let clock = Arc::new(ManualClock::at(EventTime(1_000_000 * SECOND)));
+    Engine::new(registry(topics.clone(), query_environment()), options, clock)
+}
+
+async fn sql(engine: &Engine, sql: &str) -> Vec<RecordBatch> {
+    let request = SqlRequest {
+        sql: sql.into(),
+        timeout: Duration::from_secs(60),
+        rows_max: None,
+    };
+    let answer = engine.execute(request).await.unwrap_or_else(|problem| panic!("{sql}: {problem:?}"));
+    answer.rows.try_collect().await.unwrap()
+}
+
+/// What stock DataFusion gives for the upper view, or the only one.
+async fn by_batch(query: &Query, splits: &[Vec<Row>], closed_at: Option<i64>) -> Vec<String> {
+    let config = SessionConfig::new().with_target_partitions(1);
+    let context = SessionContext::new_with_config(config);
+    let rows = with_met(splits);
+    let table = MemTable::try_new(rows.schema(), vec![vec![rows]]).unwrap();
+    context.register_table("src", Arc::new(table)).unwrap();
+    let below = query.below_for_batch(closed_at.filter(|_| query.emit == Emit::OnWindowClose));
+    let sql = match &query.above {
+        None => below,
+        Some(above) => {
+            let bounds = "SELECT *, date_bin(INTERVAL '60 seconds', time) AS window_start, \
+                date_bin(INTERVAL '60 seconds', time) + INTERVAL '60 seconds' AS window_end FROM";
+            let upper = above
+                .sql
+                .replace("TUMBLE(", &format!("({bounds} "))
+                .replace(", time, INTERVAL '60 seconds')", ")");
+            format!("WITH below AS ({below}) {upper}")
+        }
+    };
+    let frame = context.sql(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    shown(&frame.collect().await.unwrap_or_else(|error| panic!("{sql}: {error}")))
+}
+
+fn check(query: &Query, splits: &[Vec<Row>], steps: &[Step]) {
+    let state = tempfile::tempdir().unwrap();
+    let topics = MemoryTopics::default();
+    let engine = engine(&topics, state.path());
+    let topic = topics.of("src");
+    for split in 0..splits.len() {
+        topic.append(&SplitId::from(split as i32), batch(&[]));
+    }
+    block_on(async {
+        sql(&engine, SOURCE).await;
+        for view in query.views() {
+            sql(&engine, &view).await;
+        }
+    });
+    let mut written = vec![0; splits.len()];
+    let epoch = |end: StepEnd| engine.step("src", end).unwrap();
+    for step in steps {
+        match step {
+            Step::Append { split, rows } => {
+                let split = split % splits.len();
+                let to = splits[split].len().min(written[split] + rows);
+                topic.append(&SplitId::from(split as i32), batch(&splits[split][written[split]..to]));
+                written[split] = to;
+            }
+            Step::Epoch { rows_max } => epoch(StepEnd {
+                rows_max: *rows_max,
+                ..StepEnd::default()
+            }),
+            Step::Checkpoint => epoch(StepEnd {
+                checkpoint: true,
+                ..StepEnd::default()
+            }),
+            Step::Crash => engine.crash_and_restore().unwrap(),
+        }
+    }
+    for (split, rows) in splits.iter().enumerate() {
+        topic.append(&SplitId::from(split as i32), batch(&rows[written[split]..]));
+    }
+    epoch(StepEnd::default());
+    let name = if query.above.is_some() { "above" } else { "below" };
+    let found = || shown(&block_on(sql(&engine, &format!("SELECT * FROM {name}"))));
+    let is_told_before_the_end = query.emit != Emit::Every
+        && query.above.as_ref().is_none_or(|above| above.emit == Emit::Changes);
+    if is_told_before_the_end {
+        let closed_at = Some(watermark(splits).unwrap_or(i64::MIN / 2));
+        let expected = block_on(by_batch(query, splits, closed_at));
+        assert_eq!(found(), expected, "while rows may come: {:#?}", query.views());
+    }
+    epoch(StepEnd {
+        is_last: true,
+        ..StepEnd::default()
+    });
+    let expected = block_on(by_batch(query, splits, None));
+    assert_eq!(found(), expected, "when all rows are there: {:#?}", query.views());
+}
+
+fn config() -> ProptestConfig {
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    let seed = number("ZETA_SEED").unwrap_or_else(rand::random::<u64>);
+    println!("ZETA_SEED={seed}");
+    ProptestConfig {
+        cases: number("ZETA_CASES").unwrap_or(1_000) as u32,
+        failure_persistence: None,
+        max_shrink_iters: 300,
+        rng_seed: RngSeed::Fixed(seed),
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn a_view_holds_what_its_query_says(seed in any::<u64>().no_shrink(), splits in rows(), steps in steps()) {
+        check(&Query::of(seed), &splits, &steps);
+    }
+}
