@@ -9,7 +9,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
-    array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_empty_array},
+    array::{Array, ArrayRef, RecordBatch, RecordBatchOptions},
     compute::interleave,
 };
 use datafusion::physical_plan::aggregates::group_values::GroupValues;
@@ -40,7 +40,7 @@ pub struct StateTable {
 pub struct Touched {
     /// As they are now.
     pub now: Results,
-    /// Which of these groups were there before, ascending, and their values then.
+    /// Which of these groups were there before, ascending, and their values then; no column where none was.
     pub known: Vec<u32>,
     pub values_before: Vec<ArrayRef>,
 }
@@ -82,7 +82,10 @@ impl StateTable {
                 groups: folded.groups,
                 count: folded.count,
             },
-            values_before: self.aggregation.evaluate_states(&folded.before, folded.known.len())?,
+            values_before: match folded.known.is_empty() {
+                true => Vec::new(),
+                false => self.aggregation.evaluate_states(&folded.before, folded.known.len())?,
+            },
             known: folded.known.into_iter().map(|row| row as u32).collect(),
         }))
     }
@@ -160,10 +163,7 @@ impl StateTable {
         self.states.put(&indices, columns)?;
         Ok(Some(Folded {
             groups,
-            before: match known.is_empty() {
-                true => after.iter().map(|column| new_empty_array(column.data_type())).collect(),
-                false => before,
-            },
+            before,
             known,
             after,
             count,
