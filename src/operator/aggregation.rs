@@ -9,8 +9,8 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array},
-    compute::take,
+    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array},
+    compute::{take, take_arrays},
     datatypes::{DataType, FieldRef, Schema, SchemaRef},
 };
 use datafusion::{
@@ -218,36 +218,64 @@ impl Aggregation {
     }
 
     /// The states of several rows per group as one: each part holds state columns and the group of each of its rows. What comes
-    /// first was there first.
+    /// first was there first. Every group has a row in some part.
     pub fn merge_states(&self, parts: &[(&[ArrayRef], &[usize])], groups: usize) -> Result<Vec<ArrayRef>> {
+        // Accumulators take a group that they have not met for one that has a value by the end of the batch, as it is where
+        // groups are numbered as they come. So they are numbered so, and put back into their order behind it.
+        let mut number_of = vec![usize::MAX; groups];
+        let mut total = 0;
+        let mut accumulators = self.accumulators()?;
+        for (states, groups_of_rows) in parts {
+            let numbers: Vec<usize> = groups_of_rows
+                .iter()
+                .map(|group| {
+                    let number = &mut number_of[*group];
+                    if *number == usize::MAX {
+                        *number = total;
+                        total += 1;
+                    }
+                    *number
+                })
+                .collect();
+            self.merge_into(&mut accumulators, states, &numbers, total)?;
+        }
+        assert_eq!(total, groups, "every group has a row");
         let mut merged = Vec::with_capacity(self.state_schema.fields().len());
-        for accumulator in &mut self.merged(parts, groups)? {
+        for accumulator in &mut accumulators {
             merged.extend(accumulator.state(EmitTo::All).map_err(failed)?);
         }
-        Ok(merged)
+        if number_of.is_sorted() {
+            return Ok(merged);
+        }
+        let order = UInt32Array::from_iter_values(number_of.into_iter().map(|number| number as u32));
+        take_arrays(&merged, &order, None).map_err(|e| Error::bug(e.to_string()))
     }
 
     /// The value of every function over state columns of a row per group.
     pub fn evaluate_states(&self, states: &[ArrayRef], groups: usize) -> Result<Vec<ArrayRef>> {
-        let rows: Vec<usize> = (0..groups).collect();
-        self.merged(&[(states, &rows)], groups)?
+        let mut accumulators = self.accumulators()?;
+        self.merge_into(&mut accumulators, states, &(0..groups).collect::<Vec<_>>(), groups)?;
+        accumulators
             .iter_mut()
             .map(|accumulator| accumulator.evaluate(EmitTo::All).map_err(failed))
             .collect()
     }
 
-    fn merged(&self, parts: &[(&[ArrayRef], &[usize])], groups: usize) -> Result<Vec<Box<dyn GroupsAccumulator>>> {
-        let mut accumulators = self.accumulators()?;
-        for (states, rows) in parts {
-            let mut at = 0;
-            for (accumulator, width) in accumulators.iter_mut().zip(&self.state_widths) {
-                accumulator
-                    .merge_batch(&states[at..at + width], rows, groups)
-                    .map_err(failed)?;
-                at += width;
-            }
+    fn merge_into(
+        &self,
+        accumulators: &mut [Box<dyn GroupsAccumulator>],
+        states: &[ArrayRef],
+        groups: &[usize],
+        total: usize,
+    ) -> Result<()> {
+        let mut at = 0;
+        for (accumulator, width) in accumulators.iter_mut().zip(&self.state_widths) {
+            accumulator
+                .merge_batch(&states[at..at + width], groups, total)
+                .map_err(failed)?;
+            at += width;
         }
-        Ok(accumulators)
+        Ok(())
     }
 
     pub fn accumulators(&self) -> Result<Vec<Box<dyn GroupsAccumulator>>> {
@@ -428,14 +456,8 @@ impl GroupTable {
             }
         }
         let total = self.len();
-        let mut at = 0;
-        for (accumulator, width) in self.accumulators.iter_mut().zip(&self.aggregation.state_widths) {
-            accumulator
-                .merge_batch(&state.states[at..at + width], &self.indices, total)
-                .map_err(failed)?;
-            at += width;
-        }
-        Ok(())
+        let aggregation = Arc::clone(&self.aggregation);
+        aggregation.merge_into(&mut self.accumulators, &state.states, &self.indices, total)
     }
 
     /// In the order of the groups' first rows.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use arrow::{
-    array::{Array, ArrayRef, RecordBatch, new_empty_array},
+    array::{Array, ArrayRef, RecordBatch},
     compute::interleave,
 };
 use datafusion::physical_plan::aggregates::group_values::GroupValues;
@@ -43,7 +43,7 @@ pub struct StateTable {
 pub struct Touched {
     /// As they are now.
     pub now: Results,
-    /// Which of these groups were there before, ascending, and their values then.
+    /// Which of these groups were there before, ascending, and their values then; no column where none was.
     pub known: Vec<u32>,
     pub values_before: Vec<ArrayRef>,
 }
@@ -91,7 +91,10 @@ impl StateTable {
                 groups: folded.groups,
                 count: folded.count,
             },
-            values_before: self.aggregation.evaluate_states(&folded.before, folded.known.len())?,
+            values_before: match folded.known.is_empty() {
+                true => Vec::new(),
+                false => self.aggregation.evaluate_states(&folded.before, folded.known.len())?,
+            },
             known: folded.known.into_iter().map(|row| row as u32).collect(),
         }))
     }
@@ -172,10 +175,7 @@ impl StateTable {
         self.states.put(&indices, columns)?;
         Ok(Some(Folded {
             groups,
-            before: match known.is_empty() {
-                true => after.iter().map(|column| new_empty_array(column.data_type())).collect(),
-                false => before,
-            },
+            before,
             known,
             after,
             count,

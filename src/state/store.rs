@@ -18,8 +18,8 @@ const DEFINITION: &str = "definition";
 pub struct Store {
     journal: Journal,
     writer: CheckpointWriter,
-    /// Held until the process ends: the lock goes with it.
-    _lock: File,
+    /// Held until the state is closed or the process ends.
+    _lock: Lock,
 }
 
 /// What a start finds.
@@ -115,7 +115,18 @@ impl Store {
     }
 }
 
-fn lock(root: &Path) -> Result<File> {
+/// Held as long as the state is open.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing alone would not do: a process that is being started at this moment has a copy of the descriptor, until it
+        // becomes another program. An error leaves the lock to that.
+        drop(self.0.unlock());
+    }
+}
+
+fn lock(root: &Path) -> Result<Lock> {
     let path = root.join("LOCK");
     let file = File::options()
         .create(true)
@@ -124,7 +135,7 @@ fn lock(root: &Path) -> Result<File> {
         .open(&path)
         .map_err(|e| cannot("create", &path, e))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(Error::user(format!(
             "another zeta uses the state in {}; stop it, or choose another folder with --state",
             root.display()

@@ -537,7 +537,7 @@ impl SmallDisk {
     fn wrapper(&self) -> Vec<&str> {
         let folder = text(&self.folder);
         // The ballast leaves some pages: enough to begin with.
-        let tmpfs = r#"mount -t tmpfs -o size=256k tmpfs "$0" && head -c 204800 /dev/zero >"$0/ballast" && exec "$@""#;
+        let tmpfs = r#"mount -t tmpfs -o size=4m tmpfs "$0" && head -c 4136960 /dev/zero >"$0/ballast" && exec "$@""#;
         // dash counts in blocks of 512 bytes; the signal would end the process.
         let limit = r#"trap "" XFSZ; ulimit -S -f 40; exec "$@""#;
         match self.is_tmpfs {

@@ -61,12 +61,25 @@ enum Step {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Windows {
     None,
-    Tumble { size: i64, offset: i64 },
+    Tumble {
+        size: i64,
+        offset: i64,
+    },
     /// `GROUP BY date_bin(…)` in place of a function in FROM.
-    Bin { size: i64 },
-    Hop { slide: i64, size: i64 },
-    Cumulate { step: i64, size: i64 },
-    Session { gap: i64 },
+    Bin {
+        size: i64,
+    },
+    Hop {
+        slide: i64,
+        size: i64,
+    },
+    Cumulate {
+        step: i64,
+        size: i64,
+    },
+    Session {
+        gap: i64,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -95,7 +108,14 @@ struct Above {
     emit: Emit,
 }
 
-const KEYS: [&str; 6] = ["k", "s", "b", "k % 2", "CASE WHEN i > 0 THEN 'up' ELSE 'down' END", "upper(s)"];
+const KEYS: [&str; 6] = [
+    "k",
+    "s",
+    "b",
+    "k % 2",
+    "CASE WHEN i > 0 THEN 'up' ELSE 'down' END",
+    "upper(s)",
+];
 const FILTERS: [&str; 6] = [
     "i > 0",
     "s IS NOT NULL",
@@ -156,7 +176,9 @@ impl Query {
             },
             4 => Windows::Bin { size: 30 },
             5 | 6 => {
-                let (slide, size) = *[(10, 30), (20, 50), (15, 10), (7, 21), (10, 10)].choose(random).unwrap();
+                let (slide, size) = *[(10, 30), (20, 50), (15, 10), (7, 21), (10, 10)]
+                    .choose(random)
+                    .unwrap();
                 Windows::Hop { slide, size }
             }
             7 => Windows::Cumulate { step: 10, size: 40 },
@@ -177,7 +199,9 @@ impl Query {
         };
         let emit = match windows {
             Windows::None | Windows::Bin { .. } => *[Emit::Changes, Emit::Changes, Emit::Every].choose(random).unwrap(),
-            _ => *[Emit::Changes, Emit::OnWindowClose, Emit::OnWindowClose, Emit::Every].choose(random).unwrap(),
+            _ => *[Emit::Changes, Emit::OnWindowClose, Emit::OnWindowClose, Emit::Every]
+                .choose(random)
+                .unwrap(),
         };
         let mut query = Self {
             windows,
@@ -185,9 +209,7 @@ impl Query {
                 Windows::None => 0,
                 _ => *[0, 0, 0, 20].choose(random).unwrap(),
             },
-            having: random
-                .random_bool(0.2)
-                .then(|| *HAVINGS.choose(random).unwrap()),
+            having: random.random_bool(0.2).then(|| *HAVINGS.choose(random).unwrap()),
             filter: random.random_bool(0.3).then(|| *FILTERS.choose(random).unwrap()),
             keys,
             aggregates,
@@ -271,17 +293,33 @@ impl Query {
             Windows::Bin { .. } => bin.clone(),
             _ => name.to_string(),
         };
-        let groups: Vec<String> = self.keys.iter().map(|key| key.to_string()).chain(self.bounds().iter().map(bound)).collect();
-        let keys = self.keys.iter().enumerate().map(|(index, key)| format!("{key} AS g{index}"));
+        let groups: Vec<String> = self
+            .keys
+            .iter()
+            .map(|key| key.to_string())
+            .chain(self.bounds().iter().map(bound))
+            .collect();
+        let keys = self
+            .keys
+            .iter()
+            .enumerate()
+            .map(|(index, key)| format!("{key} AS g{index}"));
         let bounds = self.bounds().iter().map(|name| format!("{} AS {name}", bound(name)));
-        let aggregates = self.aggregates.iter().enumerate().map(|(index, sql)| format!("{sql} AS a{index}"));
+        let aggregates = self
+            .aggregates
+            .iter()
+            .enumerate()
+            .map(|(index, sql)| format!("{sql} AS a{index}"));
         let columns: Vec<String> = keys.chain(bounds).chain(aggregates).collect();
         let filter = self.filter.map(|filter| format!(" WHERE {filter}")).unwrap_or_default();
         let group = match groups.is_empty() {
             true => String::new(),
             false => format!(" GROUP BY {}", groups.join(", ")),
         };
-        let having = self.having.map(|having| format!(" HAVING {having}")).unwrap_or_default();
+        let having = self
+            .having
+            .map(|having| format!(" HAVING {having}"))
+            .unwrap_or_default();
         format!("SELECT {} FROM {from}{filter}{group}{having}", columns.join(", "))
     }
 
@@ -312,7 +350,11 @@ impl Query {
             0 => String::new(),
             lateness => format!(" WITH (allowed_lateness = '{lateness} seconds')"),
         };
-        let below = format!("CREATE MATERIALIZED VIEW below{with} AS {}{}", self.select(&from), self.emit.sql());
+        let below = format!(
+            "CREATE MATERIALIZED VIEW below{with} AS {}{}",
+            self.select(&from),
+            self.emit.sql()
+        );
         let above = self
             .above
             .iter()
@@ -328,7 +370,9 @@ impl Query {
             Windows::None => "src".to_owned(),
             Windows::Bin { size } => format!(
                 "(SELECT * FROM src WHERE {})",
-                in_time(&format!("date_bin(INTERVAL '{size} seconds', ts) + INTERVAL '{size} seconds'"))
+                in_time(&format!(
+                    "date_bin(INTERVAL '{size} seconds', ts) + INTERVAL '{size} seconds'"
+                ))
             ),
             Windows::Tumble { size, offset } => each_window(size, size, &[0], offset, &in_time),
             Windows::Hop { slide, size } => {
@@ -490,14 +534,20 @@ fn schema() -> SchemaRef {
         ("ts", DataType::Timestamp(TimeUnit::Nanosecond, None)),
     ];
     Arc::new(Schema::new(
-        fields.map(|(name, data_type)| Field::new(name, data_type, true)).to_vec(),
+        fields
+            .map(|(name, data_type)| Field::new(name, data_type, true))
+            .to_vec(),
     ))
 }
 
 fn columns(rows: &[Row]) -> Vec<ArrayRef> {
     vec![
         Arc::new(rows.iter().map(|row| row.k).collect::<Int32Array>()),
-        Arc::new(rows.iter().map(|row| row.s.map(|s| format!("s{s}"))).collect::<StringViewArray>()),
+        Arc::new(
+            rows.iter()
+                .map(|row| row.s.map(|s| format!("s{s}")))
+                .collect::<StringViewArray>(),
+        ),
         Arc::new(rows.iter().map(|row| row.i).collect::<Int64Array>()),
         Arc::new(rows.iter().map(|row| row.e).collect::<Int64Array>()),
         Arc::new(rows.iter().map(|row| row.f).collect::<Float64Array>()),
@@ -510,7 +560,9 @@ fn columns(rows: &[Row]) -> Vec<ArrayRef> {
         ),
         Arc::new(rows.iter().map(|row| row.b).collect::<BooleanArray>()),
         Arc::new(rows.iter().map(|row| Some(row.u)).collect::<Int64Array>()),
-        Arc::new(TimestampNanosecondArray::from_iter_values(rows.iter().map(|row| row.ts))),
+        Arc::new(TimestampNanosecondArray::from_iter_values(
+            rows.iter().map(|row| row.ts),
+        )),
     ]
 }
 
@@ -568,7 +620,10 @@ fn shown(batches: &[RecordBatch]) -> Vec<String> {
             .collect();
         for row in 0..batch.num_rows() {
             let cells = by_name.iter().map(|(name, column)| {
-                let text = ArrayFormatter::try_new(column.as_ref(), &options).unwrap().value(row).to_string();
+                let text = ArrayFormatter::try_new(column.as_ref(), &options)
+                    .unwrap()
+                    .value(row)
+                    .to_string();
                 match (column.data_type(), text.parse::<f64>()) {
                     (DataType::Float64, Ok(number)) if number.abs() < 1e-6 => format!("{name}=0"),
                     (DataType::Float64, Ok(number)) => format!("{name}={number:.7e}"),
@@ -598,7 +653,10 @@ async fn sql(engine: &Engine, sql: &str) -> Vec<RecordBatch> {
         timeout: Duration::from_secs(60),
         rows_max: None,
     };
-    let answer = engine.execute(request).await.unwrap_or_else(|problem| panic!("{sql}: {problem:?}"));
+    let answer = engine
+        .execute(request)
+        .await
+        .unwrap_or_else(|problem| panic!("{sql}: {problem:?}"));
     answer.rows.try_collect().await.unwrap()
 }
 
@@ -667,8 +725,8 @@ fn check(query: &Query, splits: &[Vec<Row>], steps: &[Step]) {
     epoch(StepEnd::default());
     let name = if query.above.is_some() { "above" } else { "below" };
     let found = || shown(&block_on(sql(&engine, &format!("SELECT * FROM {name}"))));
-    let is_told_before_the_end = query.emit != Emit::Every
-        && query.above.as_ref().is_none_or(|above| above.emit == Emit::Changes);
+    let is_told_before_the_end =
+        query.emit != Emit::Every && query.above.as_ref().is_none_or(|above| above.emit == Emit::Changes);
     if is_told_before_the_end {
         let closed_at = Some(watermark(splits).unwrap_or(i64::MIN / 2));
         let expected = block_on(by_batch(query, splits, closed_at));

@@ -402,7 +402,7 @@ async fn until_seen(engine: &Engine, rows: usize) {
             assert!(reader.changed().await, "the engine stopped");
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), all)
+    tokio::time::timeout(Duration::from_secs(120), all)
         .await
         .unwrap_or_else(|_| panic!("only {} of {rows} rows came", engine.sources()[0].rows));
 }

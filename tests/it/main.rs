@@ -5,6 +5,7 @@
 mod architecture;
 mod docs;
 mod engine;
+mod equivalence;
 mod slt;
 
 mod oracle;

@@ -32,6 +32,8 @@ const WAIT_MAX: Duration = Duration::from_secs(1);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a look for new partitions may take. Usually it takes a millisecond, and records are fetched meanwhile.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How soon brokers that did not answer about new partitions are asked again.
+const LOOK_AGAIN: Duration = Duration::from_secs(3);
 /// What a record is taken to weigh before any was seen.
 const RECORD_BYTES_GUESS: usize = 4096;
 
@@ -265,6 +267,8 @@ impl Source for KafkaSource {
         self.look().unwrap_or_else(|failure| {
             let topic = &self.settings.topic;
             tracing::debug!(topic, ?failure, "no answer about new partitions");
+            // Leaders of new partitions are being elected, or the broker is busy: it answers soon.
+            self.next_look = Deadline::after(self.look_interval.min(LOOK_AGAIN));
             BTreeMap::new()
         })
     }
