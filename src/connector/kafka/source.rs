@@ -30,8 +30,9 @@ use crate::{
 const WAIT_MAX: Duration = Duration::from_secs(1);
 /// How long a poll asks whether the brokers are back.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a look for new partitions may take. Usually it takes a millisecond, and records are fetched meanwhile.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a look for new partitions may take. It is three questions, and on a quiet topic each waits for the fetch before it, half a
+/// second; records are fetched meanwhile.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How soon brokers that did not answer about new partitions are asked again.
 const LOOK_AGAIN: Duration = Duration::from_secs(3);
 /// What a record is taken to weigh before any was seen.
