@@ -49,6 +49,13 @@ impl SplitWatermarks {
         state.watermark = Watermark(running);
     }
 
+    /// Every split is complete up to here, behind the rows of the epoch at hand.
+    pub fn raise(&mut self, watermark: Watermark) {
+        for state in self.splits.values_mut() {
+            state.watermark = state.watermark.max(watermark);
+        }
+    }
+
     /// The watermark after an epoch: the minimum over splits that are not idle. Where all are idle it stays.
     pub fn end_epoch(&mut self, idle: &BTreeSet<SplitId>, is_last: bool) -> Watermark {
         for (split, state) in &mut self.splits {

@@ -353,6 +353,7 @@ impl Run {
                 epoch_time: now,
                 idle_splits: idle,
                 new_splits: std::mem::take(&mut new_splits),
+                complete_below: None,
                 is_last,
                 checkpoint: is_last && self.timeline.is_durable() || checkpoint_is_due && self.checkpoint_is_free(),
             };
@@ -529,6 +530,7 @@ impl Run {
                 epoch_time: self.clock.now().max(self.timeline.epoch_time()),
                 idle_splits: self.timeline.idle_splits_now(),
                 new_splits: BTreeMap::new(),
+                complete_below: None,
                 is_last: false,
                 checkpoint: true,
             };

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use crate::{
     connector::Source,
     plan::Relation,
-    types::{EpochPlan, Error, PlannedRange, Result, SplitId},
+    types::{EpochPlan, Error, EventTime, PlannedRange, Result, SplitId},
 };
 
 use super::{
@@ -28,6 +28,8 @@ pub struct StepEnd {
     /// Rows that the epoch takes at most; all where absent.
     pub rows_max: Option<usize>,
     pub idle_splits: Vec<SplitId>,
+    /// Input is taken as complete below it.
+    pub complete_below: Option<EventTime>,
     pub is_last: bool,
     pub checkpoint: bool,
 }
@@ -167,6 +169,7 @@ impl Engine {
             ranges,
             epoch_time: self.0.clock.now().max(timeline.epoch_time()),
             new_splits,
+            complete_below: end.complete_below,
             is_last: end.is_last,
             checkpoint: end.checkpoint,
         };

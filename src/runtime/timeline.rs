@@ -18,7 +18,7 @@ use crate::{
     operator::{EpochEnd, SplitWatermarks},
     plan::{Catalog, MaterializedDefinition, SourceDefinition, bad_schema},
     state::{Checkpoint, CheckpointWriter, Part, Store},
-    types::{Epoch, EpochPlan, Error, EventTime, Position, Result, SplitId, limits},
+    types::{Epoch, EpochPlan, Error, EventTime, Position, Result, SplitId, Watermark, limits},
     view::{Change, ChangeLog},
 };
 
@@ -231,6 +231,9 @@ impl Timeline {
             self.watermarks.add_split(split);
         }
         let (slices, new_bad) = self.prepare(plan, input)?;
+        if let Some(time) = plan.complete_below {
+            self.watermarks.raise(Watermark(time.0));
+        }
         let watermark = self.watermarks.end_epoch(&plan.idle_splits, plan.is_last);
         let end = EpochEnd {
             watermark,

@@ -241,6 +241,7 @@ mod tests {
             epoch_time: EventTime(number as i64),
             idle_splits: BTreeSet::new(),
             new_splits: BTreeMap::new(),
+            complete_below: None,
             is_last: false,
             checkpoint: false,
         }

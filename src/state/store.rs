@@ -178,6 +178,7 @@ mod tests {
             epoch_time: EventTime(0),
             idle_splits: Default::default(),
             new_splits: Default::default(),
+            complete_below: None,
             is_last: false,
             checkpoint: false,
         }

@@ -40,6 +40,9 @@ pub struct EpochPlan {
     pub idle_splits: BTreeSet<SplitId>,
     /// Splits known since this epoch, and where reading each of them starts.
     pub new_splits: BTreeMap<SplitId, Position>,
+    /// Input is taken as complete below this event time, in every split, whatever its rows say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub complete_below: Option<EventTime>,
     /// The input has ended: the watermark goes to END.
     pub is_last: bool,
     /// A checkpoint follows this epoch: replay repeats what taking it does to the state.

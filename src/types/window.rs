@@ -83,7 +83,10 @@ impl Grid {
                 }
             }
             Self::Months { months, offset_ns } => {
-                start_of_month(index.saturating_mul(i64::from(months))).saturating_add(offset_ns)
+                match start_of_month(index.saturating_mul(i64::from(months))) {
+                    edge @ (i64::MIN | i64::MAX) => edge,
+                    start => start.saturating_add(offset_ns),
+                }
             }
         }
     }

@@ -132,8 +132,9 @@ const AGGREGATES: [&str; 36] = [
     "sum(CAST(i AS DOUBLE))",
     "min(e)",
     "max(e)",
-    "min(f)",
-    "max(f)",
+    // With NaN they depend on the order of rows, in DataFusion itself.
+    "min(f) FILTER (WHERE NOT isnan(f))",
+    "max(f) FILTER (WHERE NOT isnan(f))",
     "avg(i)",
     "sum(d)",
     "avg(d)",
@@ -380,9 +381,11 @@ impl Query {
                 each_window(slide, size, &back, 0, &in_time)
             }
             Windows::Cumulate { step, size } => {
-                let steps: Vec<String> = (1..=size / step).map(|n| format!("({n})")).collect();
+                let steps: Vec<String> = (1..=size / step)
+                    .map(|n| format!("(INTERVAL '{} seconds')", n * step))
+                    .collect();
                 format!(
-                    "(SELECT *, start AS window_start FROM (SELECT *, start + n * INTERVAL '{step} seconds' AS window_end \
+                    "(SELECT *, start AS window_start FROM (SELECT *, start + n AS window_end \
                      FROM (SELECT *, date_bin(INTERVAL '{size} seconds', ts) AS start FROM src) \
                      CROSS JOIN (VALUES {}) AS steps(n)) WHERE ts < window_end AND {})",
                     steps.join(", "),
@@ -431,11 +434,14 @@ impl Emit {
 
 /// Windows of a size that begin every slide, each so many slides back: a row for each that covers the time.
 fn each_window(slide: i64, size: i64, back: &[i64], offset: i64, in_time: &dyn Fn(&str) -> String) -> String {
-    let back: Vec<String> = back.iter().map(|n| format!("({n})")).collect();
+    let back: Vec<String> = back
+        .iter()
+        .map(|n| format!("(INTERVAL '{} seconds')", n * slide))
+        .collect();
     let origin = format!("arrow_cast({}, 'Timestamp(Nanosecond, None)')", offset * SECOND);
     format!(
         "(SELECT * FROM (SELECT *, window_start + INTERVAL '{size} seconds' AS window_end FROM \
-         (SELECT *, date_bin(INTERVAL '{slide} seconds', ts, {origin}) - n * INTERVAL '{slide} seconds' AS window_start \
+         (SELECT *, date_bin(INTERVAL '{slide} seconds', ts, {origin}) - n AS window_start \
          FROM src CROSS JOIN (VALUES {}) AS back(n))) WHERE ts < window_end AND {})",
         back.join(", "),
         in_time("window_end")

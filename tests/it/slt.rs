@@ -280,6 +280,17 @@ impl Script {
                 self.clock.advance(parse_duration(&duration).map_err(Failure::of)?);
                 self.step_all()
             }
+            ["ADVANCE", "WATERMARK", source, "TO", ..] => {
+                let at = sql.find("TO").expect("matched") + "TO".len();
+                let time = time_of(&sql[at..])?;
+                self.step(
+                    source,
+                    StepEnd {
+                        complete_below: Some(time),
+                        ..StepEnd::default()
+                    },
+                )
+            }
             ["STATUS", source] => self.status(source),
             ["RECORD", source, "SPLIT", split, ..] => {
                 let at = sql.find("SPLIT").expect("matched") + "SPLIT".len();
