@@ -82,12 +82,10 @@ impl Grid {
                     None => i64::MAX,
                 }
             }
-            Self::Months { months, offset_ns } => {
-                match start_of_month(index.saturating_mul(i64::from(months))) {
-                    edge @ (i64::MIN | i64::MAX) => edge,
-                    start => start.saturating_add(offset_ns),
-                }
-            }
+            Self::Months { months, offset_ns } => match start_of_month(index.saturating_mul(i64::from(months))) {
+                edge @ (i64::MIN | i64::MAX) => edge,
+                start => start.saturating_add(offset_ns),
+            },
         }
     }
 }

@@ -124,6 +124,16 @@ impl Builder<'_> {
             LogicalPlan::Filter(filter) => {
                 let mut built = self.build(&filter.input)?;
                 self.note_use(&mut built, &filter.predicate, filter.input.schema())?;
+                if let Some(RowCut {
+                    cut: Cut::Sessions { .. },
+                    ..
+                }) = built.cut
+                {
+                    return Err(self.refuse(
+                        "WHERE over sessions is not supported yet: rows that it leaves out would still hold sessions together".into(),
+                        "filter below: SESSION((SELECT * FROM t WHERE …), time, gap, key), or use FILTER (WHERE …) in an aggregate",
+                    ));
+                }
                 built
                     .steps
                     .push(Step::Filter(self.physical(&filter.predicate, filter.input.schema())?));

@@ -9,6 +9,7 @@
 mod aggregate;
 mod build;
 mod refusal;
+mod sorted;
 
 use std::sync::Arc;
 
@@ -180,6 +181,7 @@ impl StreamPlan {
         let plan = Analyzer::new()
             .execute_and_check(plan.clone(), config, |_, _| {})
             .map_err(mistakes)?;
+        let plan = sorted::nth_values_from_lists(plan).map_err(mistakes)?;
         let prune = Optimizer::with_rules(vec![Arc::new(OptimizeProjections::new())]);
         let plan = prune.optimize(plan, session, |_, _| {}).map_err(mistakes)?;
         let builder = Builder {
