@@ -18,7 +18,7 @@ BUILD_CARGO = $(if $(shell command -v mold),mold -run )cargo
 
 SERVICES := kafka kafka-zookeeper hdfs nginx
 
-.PHONY: help setup build demo test release lint format web clean demo-tools test-tools rust-tools
+.PHONY: help setup build demo test fuzz release lint format web clean demo-tools test-tools rust-tools
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ test: setup rust-tools web/dist/index.html ## run all checks and all tests
 	$(BUILD_CARGO) clippy $(PROFILE) --workspace --all-targets -- -D warnings
 	$(BUILD_CARGO) test $(PROFILE) --workspace --no-run
 	cargo test $(PROFILE) --workspace
+
+fuzz: rust-tools web/dist/index.html ## check N random queries against stock DataFusion (N=100000 takes more than an hour)
+	ZETA_CASES=$(or $(N),10000) $(BUILD_CARGO) test $(PROFILE) --test it equivalence:: -- --nocapture
 
 release: demo-tools web/dist/index.html ## build the optimised binary (half an hour on two cores)
 	$(BUILD_CARGO) build --release

@@ -14,7 +14,7 @@ use arrow::{
     datatypes::{DataType, FieldRef, Schema, SchemaRef},
 };
 use datafusion::{
-    common::DataFusionError,
+    common::{DataFusionError, utils::normalize_float_zero},
     logical_expr::{EmitTo, GroupsAccumulator},
     physical_expr::{GroupsAccumulatorAdapter, PhysicalExpr, aggregate::AggregateFunctionExpr},
     physical_plan::aggregates::{
@@ -187,7 +187,12 @@ impl Aggregation {
                 .map_err(failed)
         };
         Ok(Evaluated {
-            groups: self.groups.iter().map(array).collect::<Result<_>>()?,
+            // −0.0 and 0.0 are one group, wherever groups are told apart.
+            groups: self
+                .groups
+                .iter()
+                .map(|group| Ok(normalize_float_zero(&array(group)?)))
+                .collect::<Result<_>>()?,
             arguments: self
                 .arguments
                 .iter()

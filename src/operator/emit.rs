@@ -93,7 +93,19 @@ impl Operator for EmitEvery {
         let due = head.column(0).as_primitive::<Int64Type>();
         self.due = due.is_valid(0).then(|| EventTime(due.value(0)));
         self.watermark = Watermark(head.column(1).as_primitive::<Int64Type>().value(0));
-        self.pending = state.map(without_weights).collect::<Result<_>>()?;
+        let pending = state.map(without_weights).map(|delta| {
+            let mut delta = delta?;
+            // Append-only deltas stay so: who takes them may know no others.
+            if delta
+                .weights
+                .as_ref()
+                .is_some_and(|weights| weights.values().iter().all(|weight| *weight == 1))
+            {
+                delta.weights = None;
+            }
+            Ok(delta)
+        });
+        self.pending = pending.collect::<Result<_>>()?;
         Ok(())
     }
 
@@ -104,6 +116,9 @@ impl Operator for EmitEvery {
             .sum()
     }
 }
+
+/// After so many changes of a window what cancels out of them is dropped, so that rows are held and not their history.
+const DELTAS_PER_SETTLING: usize = 64;
 
 /// Holds rows back until the window that they belong to is closed.
 pub struct WindowCloseGate {
@@ -180,7 +195,12 @@ impl Operator for WindowCloseGate {
                 ),
                 None => None,
             };
-            self.held.entry(end).or_default().push(Delta { rows, weights });
+            let held = self.held.entry(end).or_default();
+            held.push(Delta { rows, weights });
+            if DELTAS_PER_SETTLING <= held.len() {
+                let settled = self.settle(&self.held[&end])?;
+                self.held.insert(end, vec![Delta::append(settled)]);
+            }
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ pub use aggregation::{Aggregation, FilteredFunction};
 pub use chain::Chain;
 pub use emit::{EmitEvery, WindowCloseGate};
 pub use group_aggregate::GroupAggregate;
-pub use map_watermark::MapWatermark;
+pub use map_watermark::{MapWatermark, Mapping};
 pub use recompute::{ClosedBy, RecomputeAggregate};
 pub use segment::{Segment, Step};
 pub use session_aggregate::SessionAggregate;

@@ -193,6 +193,7 @@ impl RecomputeAggregate {
             .map(|key| key.as_ref())
             .partition(|key| self.is_global() || !self.groups[*key].rows.is_empty());
         let now = self.compute(&full)?;
+        assert_eq!(now.num_rows(), full.len(), "a row for each group with rows");
         let encoded = Self::encode(&self.results, now.columns(), now.num_rows())?;
         let mut retracted: Vec<Box<[u8]>> = Vec::new();
         let mut added = Vec::new();
@@ -261,11 +262,10 @@ impl RecomputeAggregate {
 
 impl ClosedBy {
     fn is_closed(self, time: i64, watermark: Watermark) -> bool {
-        if time == i64::MAX {
-            // No time at all.
-            return false;
-        }
         match self {
+            // At the end of the input everything is closed, also groups without a time.
+            _ if watermark == Watermark::END => true,
+            _ if time == i64::MAX => false,
             Self::End(_) => time <= watermark.0,
             Self::Start(_, windows) => time < windows.starts_complete_below(watermark).0,
         }

@@ -10,9 +10,11 @@ use std::sync::Arc;
 use arrow::{
     array::{
         Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, TimestampNanosecondArray,
-        UInt32Array,
+        UInt32Array, UInt64Array, new_null_array,
     },
-    compute::{filter, filter_record_batch, prep_null_mask_filter, take, take_record_batch},
+    compute::{
+        cast, concat_batches, filter, filter_record_batch, is_not_null, prep_null_mask_filter, take, take_record_batch,
+    },
     datatypes::{SchemaRef, TimestampNanosecondType},
 };
 use datafusion::physical_expr::PhysicalExpr;
@@ -37,6 +39,12 @@ pub enum Step {
     },
     /// Appends the event time twice, in the place of `window_start` and `window_end`: an aggregate behind it finds the windows itself.
     CarryTime { time: usize, schema: SchemaRef },
+    /// Appends columns and a number, a row for each set: the columns are null where the set says so, the number is the set's.
+    EachSet {
+        columns: Vec<Arc<dyn PhysicalExpr>>,
+        sets: Vec<(Vec<bool>, u64)>,
+        schema: SchemaRef,
+    },
     /// Columns by place, without computing anything.
     Select { columns: Vec<usize>, schema: SchemaRef },
 }
@@ -81,12 +89,7 @@ impl Operator for Segment {
                     let count = rows.num_rows();
                     let columns = columns
                         .iter()
-                        .map(|column| {
-                            column
-                                .evaluate(&rows)
-                                .and_then(|value| value.into_array(count))
-                                .map_err(failed)
-                        })
+                        .map(|column| evaluate(column, &rows))
                         .collect::<Result<Vec<_>>>()?;
                     rows = batch(schema, columns, count)?;
                 }
@@ -103,9 +106,35 @@ impl Operator for Segment {
                     rows = batch(schema, columns, rows.num_rows())?;
                 }
                 Step::CarryTime { time, schema } => {
+                    if 0 < rows.column(*time).null_count() {
+                        // A row without a time is in no window.
+                        let has_time = is_not_null(rows.column(*time)).map_err(bug)?;
+                        rows = filter_record_batch(&rows, &has_time).map_err(bug)?;
+                        weights = weights.map(|weights| filter_numbers(&weights, &has_time)).transpose()?;
+                        row_watermarks = row_watermarks
+                            .map(|watermarks| filter_numbers(&watermarks, &has_time))
+                            .transpose()?;
+                    }
                     let carried = Arc::clone(rows.column(*time));
                     let columns = rows.columns().iter().cloned().chain([Arc::clone(&carried), carried]);
                     rows = batch(schema, columns.collect(), rows.num_rows())?;
+                }
+                Step::EachSet { columns, sets, schema } => {
+                    let values = columns
+                        .iter()
+                        .map(|column| evaluate(column, &rows))
+                        .collect::<Result<Vec<_>>>()?;
+                    let parts = sets
+                        .iter()
+                        .map(|set| of_set(&rows, &values, set, schema))
+                        .collect::<Result<Vec<_>>>()?;
+                    let repeat = |numbers: Int64Array| -> Int64Array {
+                        let all = std::iter::repeat_n(numbers.values(), sets.len());
+                        all.flat_map(|numbers| numbers.iter().copied()).collect()
+                    };
+                    rows = concat_batches(schema, &parts).map_err(bug)?;
+                    weights = weights.map(repeat);
+                    row_watermarks = row_watermarks.map(repeat);
                 }
                 Step::Select { columns, schema } => {
                     let picked = columns.iter().map(|column| Arc::clone(rows.column(*column))).collect();
@@ -135,6 +164,34 @@ impl Operator for Segment {
     fn memory_bytes(&self) -> usize {
         0
     }
+}
+
+fn evaluate(column: &Arc<dyn PhysicalExpr>, rows: &RecordBatch) -> Result<ArrayRef> {
+    column
+        .evaluate(rows)
+        .and_then(|value| value.into_array(rows.num_rows()))
+        .map_err(failed)
+}
+
+/// The rows as they stand for one set.
+fn of_set(
+    rows: &RecordBatch,
+    values: &[ArrayRef],
+    (is_null, id): &(Vec<bool>, u64),
+    schema: &SchemaRef,
+) -> Result<RecordBatch> {
+    let count = rows.num_rows();
+    let own = values.iter().zip(is_null).map(|(value, is_null)| match is_null {
+        true => new_null_array(value.data_type(), count),
+        false => Arc::clone(value),
+    });
+    let id_type = schema.field(schema.fields().len() - 1).data_type();
+    let id = cast(&UInt64Array::from_value(*id, count), id_type).map_err(bug)?;
+    batch(
+        schema,
+        rows.columns().iter().cloned().chain(own).chain([id]).collect(),
+        count,
+    )
 }
 
 fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {

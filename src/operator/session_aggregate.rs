@@ -366,7 +366,12 @@ impl Runs {
         let groups = (0..width)
             .map(|column| {
                 let parts: Vec<&dyn Array> = self.groups.iter().map(|part| part[column].as_ref()).collect();
-                arrow::compute::concat(&parts).map_err(bug)
+                let all = arrow::compute::concat(&parts).map_err(bug)?;
+                // A view of text holds the text of all rows that came with it.
+                Ok(match all.as_string_view_opt() {
+                    Some(texts) => Arc::new(texts.gc()),
+                    None => all,
+                })
             })
             .collect::<Result<_>>()?;
         let mut states = Vec::new();
@@ -383,11 +388,6 @@ impl Operator for SessionAggregate {
             return Err(Error::bug("sessions over rows that change were planned"));
         }
         let mut rows = flow.delta.rows;
-        if 0 < rows.column(self.time).null_count() {
-            // A row without a time is in no session.
-            let has_time = arrow::compute::is_not_null(rows.column(self.time)).map_err(bug)?;
-            rows = filter_record_batch(&rows, &has_time).map_err(bug)?;
-        }
         if let Some(watermarks) = &flow.row_watermarks {
             rows = self.set_late_aside(rows, watermarks, out)?;
         }

@@ -376,3 +376,89 @@ impl StateRows {
         self.runs.values().map(of).sum::<usize>() + self.places.len() * size_of::<Place>()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::{
+        array::{AsArray, Int64Array},
+        datatypes::{DataType, Field, Int64Type, Schema},
+    };
+    use datafusion::{
+        functions_aggregate::sum::sum_udaf,
+        physical_expr::{PhysicalExpr, aggregate::AggregateExprBuilder, expressions::Column},
+    };
+
+    use super::*;
+
+    fn rows(keys: &[i64], values: &[i64]) -> RecordBatch {
+        let schema = Schema::new(vec![
+            Field::new("key", DataType::Int64, true),
+            Field::new("value", DataType::Int64, true),
+        ]);
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from(keys.to_vec())),
+            Arc::new(Int64Array::from(values.to_vec())),
+        ];
+        RecordBatch::try_new(Arc::new(schema), columns).unwrap()
+    }
+
+    /// `SELECT key, sum(value) … GROUP BY key`
+    fn sums() -> Arc<Aggregation> {
+        let schema = rows(&[], &[]).schema();
+        let column = |index: usize| Arc::new(Column::new(schema.field(index).name(), index)) as Arc<dyn PhysicalExpr>;
+        let sum = AggregateExprBuilder::new(sum_udaf(), vec![column(1)])
+            .schema(Arc::clone(&schema))
+            .alias("sum")
+            .build()
+            .unwrap();
+        let key = (column(0), Arc::new(schema.field(0).clone()));
+        Arc::new(Aggregation::new(schema, vec![key], vec![(Arc::new(sum), None)]).unwrap())
+    }
+
+    fn add(table: &mut StateTable, keys: &[i64], values: &[i64]) {
+        let rows = table.aggregation().evaluate(&rows(keys, values)).unwrap();
+        table.update(&rows).unwrap();
+    }
+
+    fn numbers(column: &ArrayRef) -> Vec<i64> {
+        column.as_primitive::<Int64Type>().values().to_vec()
+    }
+
+    #[test]
+    fn an_epoch_tells_what_it_touched_and_what_that_was() {
+        let mut table = StateTable::new(sums()).unwrap();
+        add(&mut table, &[1, 2, 1], &[10, 20, 1]);
+        let touched = table.take_touched().unwrap().unwrap();
+        assert_eq!(numbers(&touched.now.groups[0]), [1, 2]);
+        assert_eq!(numbers(&touched.now.values[0]), [11, 20]);
+        assert!(touched.known.is_empty());
+
+        add(&mut table, &[3, 2], &[5, 5]);
+        let touched = table.take_touched().unwrap().unwrap();
+        assert_eq!(numbers(&touched.now.groups[0]), [3, 2]);
+        assert_eq!(numbers(&touched.now.values[0]), [5, 25]);
+        assert_eq!((touched.known, numbers(&touched.values_before[0])), (vec![1], vec![20]));
+        assert!(table.take_touched().unwrap().is_none(), "nothing came since");
+    }
+
+    #[test]
+    fn many_epochs_leave_few_runs_and_the_right_states_also_through_a_checkpoint() {
+        let mut table = StateTable::new(sums()).unwrap();
+        let mut expected = BTreeMap::new();
+        for epoch in 0..5_000i64 {
+            let key = (epoch * 7_919) % 613;
+            add(&mut table, &[key], &[epoch]);
+            table.take_touched().unwrap();
+            *expected.entry(key).or_insert(0) += epoch;
+            if epoch == 2_500 {
+                let state = table.state().unwrap();
+                table = StateTable::new(sums()).unwrap();
+                table.restore(&state).unwrap();
+            }
+        }
+        assert!(table.states.runs.len() < 60, "{} runs", table.states.runs.len());
+        let Results { groups, values, .. } = table.into_results().unwrap();
+        let found: BTreeMap<i64, i64> = std::iter::zip(numbers(&groups[0]), numbers(&values[0])).collect();
+        assert_eq!(found, expected);
+    }
+}

@@ -100,6 +100,7 @@ fn view_text(catalog: &Catalog, view: &MaterializedDefinition, is_verbose: bool)
                     )
                 }
                 Step::Windows { windows, .. } => format!("  a row for each window: {}", Cut::Aligned(*windows)),
+                Step::EachSet { sets, .. } => format!("  a row for each of {} grouping sets", sets.len()),
                 Step::CarryTime { .. } => "  windows, told by the event time".into(),
             })),
             Stage::WindowAggregate { windows, result, .. } => {

@@ -317,7 +317,7 @@ fn aligned(
     };
     let windows_per_row = match shape {
         Shape::Tumble => 1,
-        Shape::Hop { slide, size } => size / slide,
+        Shape::Hop { slide, size } => (size - 1) / slide + 1,
         Shape::Cumulate { size } => size,
     };
     if limits::WINDOWS_PER_ROW_MAX < windows_per_row {
@@ -329,6 +329,26 @@ fn aligned(
             message,
             Some(span),
             "make the windows shorter, or let them start less often",
+        ));
+    }
+    let panes = match shape {
+        Shape::Tumble => 1,
+        Shape::Hop { slide, size } => size.max(slide),
+        Shape::Cumulate { size } => size,
+    };
+    if limits::PANES_PER_WINDOW_MAX < panes {
+        let message = format!(
+            "a window would be made of {panes} parts of {} each, at most {} are possible",
+            match lengths[0] {
+                Length::Nanos(_) => format!("{} s", pane as f64 / 1e9),
+                Length::Months(_) => format!("{pane} months"),
+            },
+            limits::PANES_PER_WINDOW_MAX
+        );
+        return Err(mistake(
+            message,
+            Some(span),
+            "choose lengths with a longer common part, e.g. a size that is a multiple of the slide",
         ));
     }
     let grid = match lengths[0] {

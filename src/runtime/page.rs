@@ -23,7 +23,7 @@ use futures::TryStreamExt;
 use crate::{
     plan::{ExternalDefinition, MaterializedDefinition, Relation, SourceDefinition, replace_scan, session_over},
     sql::suggest,
-    types::{Epoch, Watermark, Windows, limits},
+    types::{Epoch, Watermark, limits},
     view::{RowsSnapshot, SnapshotTable},
 };
 
@@ -81,7 +81,7 @@ impl Engine {
         if let (Some(time), Some(view)) = (&info.time, catalog.materialized(&info.name))
             && rows.num_rows() <= limit
             // Windows that overlap, or begin anywhere else than at multiples of their size, would need rows from beyond the seam.
-            && view.stream.windows.is_none_or(|windows| windows.tumbling_ns().is_some())
+            && view.stream.history_step_ns().is_some()
             && let (Some(history), Some(source)) = (catalog.history_of(view), catalog.source(&view.source))
         {
             let seam = self.oldest(base, &equals, time).await?;
@@ -183,7 +183,7 @@ impl Engine {
         time: &str,
         wanted: usize,
     ) -> Result<RecordBatch, ProblemKind> {
-        let window = past.view.stream.windows.and_then(Windows::tumbling_ns).unwrap_or(1);
+        let window = past.view.stream.history_step_ns().unwrap_or(1);
         let floor = |time: i64| time.saturating_sub(time.rem_euclid(window));
         let ceiling = |time: i64| {
             if time.rem_euclid(window) == 0 {
@@ -197,11 +197,7 @@ impl Engine {
         let mut filters = equals.to_vec();
         filters.extend(request.before.map(|before| ident(time).lt(nanos(before))));
         filters.extend(request.after.map(|after| ident(time).gt_eq(nanos(after))));
-        let reach_unit = if past.view.stream.windows.is_some() {
-            window
-        } else {
-            60_000_000_000
-        };
+        let reach_unit = if 1 < window { window } else { 60_000_000_000 };
         let mut reach = reach_unit.saturating_mul(wanted as i64).saturating_mul(2);
         loop {
             // Without an upper end there is nowhere to reach back from: look at everything.

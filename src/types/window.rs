@@ -168,6 +168,9 @@ impl Windows {
 
     /// The first window that covers a pane and ends after `watermark`: the first that still takes rows of it.
     pub fn first_open(self, pane: i64, watermark: Watermark) -> Option<PaneRange> {
+        if watermark == Watermark::END {
+            return None;
+        }
         if watermark == Watermark::START {
             return self.next_covering(pane, i64::MIN);
         }

@@ -83,6 +83,15 @@ enum Windows {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
+enum Sets {
+    One,
+    Cube,
+    Rollup,
+    /// The keys, and all together.
+    Both,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Emit {
     Changes,
     OnWindowClose,
@@ -98,6 +107,8 @@ struct Query {
     aggregates: Vec<&'static str>,
     filter: Option<&'static str>,
     having: Option<&'static str>,
+    /// How the keys are grouped by, beside the bounds of the window.
+    sets: Sets,
     emit: Emit,
     above: Option<Above>,
 }
@@ -212,6 +223,12 @@ impl Query {
             },
             having: random.random_bool(0.2).then(|| *HAVINGS.choose(random).unwrap()),
             filter: random.random_bool(0.3).then(|| *FILTERS.choose(random).unwrap()),
+            sets: match (windows, keys.is_empty()) {
+                (Windows::Session { .. }, _) | (_, true) => Sets::One,
+                _ => *[Sets::One, Sets::One, Sets::One, Sets::Cube, Sets::Rollup, Sets::Both]
+                    .choose(random)
+                    .unwrap(),
+            },
             keys,
             aggregates,
             emit,
@@ -294,12 +311,7 @@ impl Query {
             Windows::Bin { .. } => bin.clone(),
             _ => name.to_string(),
         };
-        let groups: Vec<String> = self
-            .keys
-            .iter()
-            .map(|key| key.to_string())
-            .chain(self.bounds().iter().map(bound))
-            .collect();
+        let groups: Vec<String> = self.bounds().iter().map(bound).collect();
         let keys = self
             .keys
             .iter()
@@ -317,9 +329,39 @@ impl Query {
             (Windows::Session { .. }, _) | (_, None) => String::new(),
             (_, Some(filter)) => format!(" WHERE {filter}"),
         };
-        let group = match groups.is_empty() {
-            true => String::new(),
-            false => format!(" GROUP BY {}", groups.join(", ")),
+        let keys_of = |all: &str, none: &[String]| match (self.sets, self.keys.is_empty()) {
+            (_, true) => none.join(", "),
+            (Sets::One, _) => [all.to_owned()]
+                .iter()
+                .chain(none)
+                .cloned()
+                .collect::<Vec<_>>()
+                .join(", "),
+            (Sets::Cube, _) => [format!("CUBE ({all})")]
+                .iter()
+                .chain(none)
+                .cloned()
+                .collect::<Vec<_>>()
+                .join(", "),
+            (Sets::Rollup, _) => [format!("ROLLUP ({all})")]
+                .iter()
+                .chain(none)
+                .cloned()
+                .collect::<Vec<_>>()
+                .join(", "),
+            (Sets::Both, _) => {
+                let with = [all.to_owned()]
+                    .iter()
+                    .chain(none)
+                    .cloned()
+                    .collect::<Vec<_>>()
+                    .join(", ");
+                format!("GROUPING SETS (({with}), ({}))", none.join(", "))
+            }
+        };
+        let group = match keys_of(&self.keys.join(", "), &groups) {
+            none if none.is_empty() => String::new(),
+            groups => format!(" GROUP BY {groups}"),
         };
         let having = self
             .having
@@ -641,7 +683,8 @@ fn shown(batches: &[RecordBatch]) -> Vec<String> {
                     .to_string();
                 match (column.data_type(), text.parse::<f64>()) {
                     (DataType::Float64, Ok(number)) if number.abs() < 1e-6 => format!("{name}=0"),
-                    (DataType::Float64, Ok(number)) => format!("{name}={number:.7e}"),
+                    // Away from where rounding may go either way.
+                    (DataType::Float64, Ok(number)) => format!("{name}={:.7e}", number * (1.0 + 3e-10)),
                     _ => format!("{name}={text}"),
                 }
             });

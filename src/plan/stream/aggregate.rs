@@ -30,16 +30,6 @@ impl Builder<'_> {
     pub(super) fn aggregate(&self, aggregate: &Aggregate) -> Result<Built, Refusal> {
         let mut built = self.build(&aggregate.input)?;
         let input = aggregate.input.schema();
-        if aggregate
-            .group_expr
-            .iter()
-            .any(|expr| matches!(expr, Expr::GroupingSet(_)))
-        {
-            return Err(self.refuse(
-                "GROUPING SETS, CUBE and ROLLUP in a materialized view are not supported yet".into(),
-                "make a view for each grouping",
-            ));
-        }
         self.bin_event_time(&mut built, aggregate, input)?;
         let groups: Vec<GroupColumn> = aggregate
             .group_expr
@@ -62,7 +52,7 @@ impl Builder<'_> {
             _ => None,
         });
         for expr in arguments.chain(keys) {
-            self.note_use_in(&mut built, expr, input)?;
+            self.note_use_of(&mut built, expr, input)?;
         }
         match (built.cut.clone(), is_windowed && built.is_append_only) {
             (Some(cut), true) => self.per_window(built, cut, aggregate, &groups),
@@ -85,7 +75,9 @@ impl Builder<'_> {
                 session_key: Vec::new(),
                 is_assigned: false,
                 is_complete: true,
+                is_binned: true,
             });
+            built.forget_row_windows();
         }
         Ok(())
     }
@@ -106,15 +98,17 @@ impl Builder<'_> {
             Cut::Aligned(windows) => Some(*windows),
             Cut::Sessions { .. } => None,
         };
+        // A window that nothing closes is never final.
+        let final_or_plain = |role| if cut.is_complete { role } else { Role::Plain };
         for (index, group) in groups.iter().enumerate() {
             match group {
                 GroupColumn::Start => {
                     columns.push(OutputColumn::WindowStart);
-                    roles.push(Role::WindowStart(windows));
+                    roles.push(final_or_plain(Role::WindowStart(windows)));
                 }
                 GroupColumn::End => {
                     columns.push(OutputColumn::WindowEnd);
-                    roles.push(Role::WindowEnd);
+                    roles.push(final_or_plain(Role::WindowEnd));
                 }
                 GroupColumn::Key(expr) => {
                     columns.push(OutputColumn::Group(keys.len()));
@@ -149,7 +143,11 @@ impl Builder<'_> {
             .map_err(|error| self.refuse(error.to_string(), "use another aggregate"))?;
         let result = WindowResult {
             emission: self.emission,
-            lateness_ns: self.lateness_ns,
+            lateness_ns: match &built.late_rows {
+                None => self.lateness_ns,
+                // The aggregate below waited already.
+                Some(_) => 0,
+            },
             columns,
             schema,
         };
@@ -199,7 +197,10 @@ impl Builder<'_> {
         built.cut = None;
         built.is_append_only = self.emission == Emission::OnWindowClose;
         built.is_on_close = self.emission == Emission::OnWindowClose;
-        built.late_rows = cut.is_complete.then_some(input_schema);
+        // Behind an aggregate nothing is late any more: what an inner one set aside has its columns.
+        if cut.is_complete && built.late_rows.is_none() {
+            built.late_rows = Some(input_schema);
+        }
         built.roles = roles;
         built.key = Some(key);
         Ok(built)
@@ -228,10 +229,10 @@ impl Builder<'_> {
                 GroupColumn::Start | GroupColumn::End => None,
             })
             .collect();
-        let is_same = session_key.len() == grouped.len()
-            && session_key
-                .iter()
-                .all(|column| column.is_some() && grouped.contains(column));
+        let is_same = session_key
+            .iter()
+            .all(|column| column.is_some() && grouped.contains(column))
+            && grouped.iter().all(|column| session_key.contains(column));
         if is_same {
             return Ok(());
         }
@@ -263,8 +264,10 @@ impl Builder<'_> {
             _ => None,
         };
         // Rows of windows over rows that change are final as their windows are.
+        let is_complete = built.cut.as_ref().is_none_or(|cut| cut.is_complete);
         for role in &mut roles {
             *role = match *role {
+                Role::RowWindowStart | Role::RowWindowEnd if !is_complete => Role::Plain,
                 Role::RowWindowStart => Role::WindowStart(aligned),
                 Role::RowWindowEnd => Role::WindowEnd,
                 Role::EventTime => Role::Plain,
@@ -332,24 +335,13 @@ impl Builder<'_> {
             })
             .collect()
     }
-
-    fn note_use_in(&self, built: &mut Built, expr: &Expr, input: &DFSchemaRef) -> Result<(), Refusal> {
-        if built.cut.as_ref().is_none_or(|cut| cut.is_assigned) {
-            return Ok(());
-        }
-        let uses_bounds = expr.column_refs().into_iter().any(|column| {
-            let role = input.index_of_column(column).map(|index| built.roles[index]);
-            matches!(role, Ok(Role::RowWindowStart | Role::RowWindowEnd))
-        });
-        if uses_bounds { self.assign(built) } else { Ok(()) }
-    }
 }
 
 /// Whether an expression bins the event time into the windows at hand.
 fn binned(expr: &Expr, input: &DFSchemaRef, built: &Built) -> Option<usize> {
     let (column, windows) = bin(expr, input, &built.roles)?;
     let cut = built.cut.as_ref()?;
-    (cut.cut == Cut::Aligned(windows) && !cut.is_assigned).then_some(column)
+    (cut.cut == Cut::Aligned(windows) && cut.is_binned).then_some(column)
 }
 
 /// The event-time column that `date_bin` or `date_trunc` takes, and the windows that it makes.

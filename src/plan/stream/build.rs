@@ -16,17 +16,17 @@ use datafusion::{
 };
 
 use crate::{
-    operator::{Emission, MapWatermark, Step},
+    operator::{Emission, Mapping, Step},
     plan::{
         catalog::{Catalog, Relation},
         session::StreamRelation,
-        window::{Cut, Windowed},
+        window::{Cut, TIME, Windowed},
     },
     sql::{Diagnostic, Emit, Span, SqlState},
     types::Windows,
 };
 
-use super::{Stage, StreamPlan, refusal::unsupported};
+use super::{Stage, StreamPlan, grouping_sets::EachSet, refusal::unsupported};
 
 /// What a column stands for, beyond its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +72,8 @@ pub(super) struct RowCut {
     pub session_key: Vec<Option<usize>>,
     /// The bounds stand in their columns, a row for each window; else the event time stands there.
     pub is_assigned: bool,
+    /// The event time is binned by an expression of GROUP BY: no column carries the windows.
+    pub is_binned: bool,
     /// Rows of a closed window do not come any more, but for late ones, which are told by what their split had met.
     pub is_complete: bool,
 }
@@ -139,9 +141,13 @@ impl Builder<'_> {
                     .push(Step::Filter(self.physical(&filter.predicate, filter.input.schema())?));
                 Ok(built)
             }
-            LogicalPlan::Extension(Extension { node }) => match node.as_any().downcast_ref::<Windowed>() {
-                Some(windowed) => self.windowed(windowed),
-                None => Err(self.refuse(
+            LogicalPlan::Extension(Extension { node }) => match (
+                node.as_any().downcast_ref::<Windowed>(),
+                node.as_any().downcast_ref::<EachSet>(),
+            ) {
+                (Some(windowed), _) => self.windowed(windowed),
+                (_, Some(sets)) => self.each_set(sets),
+                (None, None) => Err(self.refuse(
                     format!("{} is not supported over a stream", node.name()),
                     "use SELECT … FROM a source or view",
                 )),
@@ -217,6 +223,7 @@ impl Builder<'_> {
                     session_key: Vec::new(),
                     is_assigned: true,
                     is_complete: true,
+                    is_binned: false,
                 }),
                 windows: view.stream.windows,
                 is_append_only: view.stream.is_append_only,
@@ -246,6 +253,16 @@ impl Builder<'_> {
         let mut built = self.build(&windowed.input)?;
         built.assign_windows();
         let time = windowed.input.schema().index_of_column(&windowed.time)?;
+        let data_type = windowed.input.schema().field(time).data_type();
+        if *data_type != TIME {
+            let name = &windowed.time.name;
+            return Err(self.refuse(
+                format!(
+                    "`{name}` is {data_type}, and windows of a stream are over TIMESTAMP in nanoseconds, without a zone"
+                ),
+                format!("cast it in a sub-query: (SELECT CAST({name} AS TIMESTAMP) AS {name}, … FROM …)"),
+            ));
+        }
         let is_complete = self.follow_time(&mut built, time, &windowed.time.name)?;
         let session_key = match &windowed.cut {
             Cut::Aligned(_) => Vec::new(),
@@ -258,19 +275,17 @@ impl Builder<'_> {
             time,
             schema: arrow_schema(windowed.schema()),
         });
-        for role in &mut built.roles {
-            // Windows over windows: only the outer ones are told by their columns from here on.
-            if matches!(role, Role::RowWindowStart | Role::RowWindowEnd) {
-                *role = Role::Plain;
-            }
-        }
+        // Windows over windows: only the outer ones are told by their columns from here on.
+        built.forget_row_windows();
         built.roles.extend([Role::RowWindowStart, Role::RowWindowEnd]);
         built.cut = Some(RowCut {
             cut: windowed.cut.clone(),
             session_key,
             is_assigned: false,
             is_complete,
+            is_binned: false,
         });
+        built.windows = None;
         if !built.is_append_only {
             if let Cut::Sessions { .. } = windowed.cut {
                 return Err(self.refuse(
@@ -291,20 +306,43 @@ impl Builder<'_> {
         Ok(built)
     }
 
+    fn each_set(&self, sets: &EachSet) -> Result<Built, Refusal> {
+        use datafusion::logical_expr::UserDefinedLogicalNodeCore;
+        let mut built = self.build(&sets.input)?;
+        let input = sets.input.schema();
+        for column in &sets.columns {
+            self.note_use_of(&mut built, column, input)?;
+        }
+        let columns = sets
+            .columns
+            .iter()
+            .map(|column| self.physical(column, input))
+            .collect::<Result<_, _>>()?;
+        built.steps.push(Step::EachSet {
+            columns,
+            sets: sets.sets.clone(),
+            schema: arrow_schema(sets.schema()),
+        });
+        built.roles.resize(sets.schema().fields().len(), Role::Plain);
+        built.key = None;
+        Ok(built)
+    }
+
     /// Makes the watermark speak of a column. Whether it says anything: without, no window over it ever closes.
     fn follow_time(&self, built: &mut Built, time: usize, name: &str) -> Result<bool, Refusal> {
         match built.roles[time] {
             Role::EventTime | Role::WindowEnd => return Ok(true),
             Role::WindowStart(Some(windows)) => {
                 built.close_segment();
-                built.stages.push(Stage::MapWatermark(MapWatermark::StartsOf(windows)));
+                built.stages.push(Stage::MapWatermark(Mapping::StartsOf(windows)));
                 return Ok(true);
             }
             Role::Plain | Role::RowWindowStart | Role::RowWindowEnd | Role::WindowStart(None) => {}
         }
         if self.allows_unbounded_state && self.emission == Emission::Changes {
             built.close_segment();
-            built.stages.push(Stage::MapWatermark(MapWatermark::Unknown));
+            built.stages.push(Stage::MapWatermark(Mapping::Unknown));
+            built.roles.fill(Role::Plain);
             return Ok(false);
         }
         let upstream = &built.upstream;
@@ -327,17 +365,22 @@ impl Builder<'_> {
 
     /// An expression that computes with the bounds of a window needs them in their columns.
     fn note_use(&self, built: &mut Built, expr: &Expr, input: &DFSchemaRef) -> Result<(), Refusal> {
-        if origin(expr, input).is_some() || built.cut.as_ref().is_none_or(|cut| cut.is_assigned) {
+        match origin(expr, input) {
+            Some(_) => Ok(()),
+            None => self.note_use_of(built, expr, input),
+        }
+    }
+
+    /// As [`note_use`](Self::note_use), also where the expression is nothing but the bound.
+    pub fn note_use_of(&self, built: &mut Built, expr: &Expr, input: &DFSchemaRef) -> Result<(), Refusal> {
+        if built.cut.as_ref().is_none_or(|cut| cut.is_assigned) {
             return Ok(());
         }
         let uses_bounds = expr.column_refs().into_iter().any(|column| {
             let role = input.index_of_column(column).map(|index| built.roles[index]);
             matches!(role, Ok(Role::RowWindowStart | Role::RowWindowEnd))
         });
-        if uses_bounds {
-            self.assign(built)?;
-        }
-        Ok(())
+        if uses_bounds { self.assign(built) } else { Ok(()) }
     }
 
     /// Puts the bounds of windows into their columns.
@@ -387,6 +430,14 @@ impl Built {
             .and_then(|key| key.iter().map(|column| now(*column)).collect::<Option<Vec<_>>>());
         if let Some(cut) = &mut self.cut {
             cut.session_key = cut.session_key.iter().map(|column| column.and_then(now)).collect();
+        }
+    }
+
+    pub fn forget_row_windows(&mut self) {
+        for role in &mut self.roles {
+            if matches!(role, Role::RowWindowStart | Role::RowWindowEnd) {
+                *role = Role::Plain;
+            }
         }
     }
 

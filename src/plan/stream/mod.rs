@@ -8,6 +8,7 @@
 
 mod aggregate;
 mod build;
+mod grouping_sets;
 mod refusal;
 mod sorted;
 
@@ -26,10 +27,10 @@ use datafusion::{
 
 use crate::{
     operator::{
-        Aggregation, Assignment, Chain, ClosedBy, Emission, EmitEvery, GroupAggregate, MapWatermark, Operator,
+        Aggregation, Assignment, Chain, ClosedBy, Emission, EmitEvery, GroupAggregate, MapWatermark, Mapping, Operator,
         RecomputeAggregate, Segment, SessionAggregate, Step, WindowAggregate, WindowCloseGate, WindowResult,
     },
-    sql::{Diagnostic, Emit, Span},
+    sql::{Diagnostic, Emit, Span, SqlState},
     types::{Result, Windows},
 };
 
@@ -115,7 +116,7 @@ pub enum Stage {
         emission: Emission,
         schema: SchemaRef,
     },
-    MapWatermark(MapWatermark),
+    MapWatermark(Mapping),
     EmitEvery(std::time::Duration),
     WindowCloseGate {
         schema: SchemaRef,
@@ -153,7 +154,7 @@ impl StreamPlan {
                         emission,
                         schema,
                     } => Box::new(RecomputeAggregate::new(aggregation, closed_by, emission, schema)?),
-                    Stage::MapWatermark(map) => Box::new(map),
+                    Stage::MapWatermark(mapping) => Box::new(MapWatermark::new(mapping)),
                     Stage::EmitEvery(interval) => Box::new(EmitEvery::new(interval)),
                     Stage::WindowCloseGate { schema, window_end } => {
                         Box::new(WindowCloseGate::new(schema, window_end)?)
@@ -162,6 +163,17 @@ impl StreamPlan {
             })
             .collect::<Result<Vec<_>>>()?;
         Ok(Chain::new(operators))
+    }
+
+    /// Where rows stand for times that begin at multiples of so many nanoseconds, and rows of other times do not touch them: what
+    /// history can be joined at.
+    pub fn history_step_ns(&self) -> Option<i64> {
+        match self.roles[self.time?] {
+            Role::EventTime => Some(1),
+            Role::WindowStart(windows) => windows?.tumbling_ns(),
+            Role::RowWindowStart => self.row_windows?.tumbling_ns(),
+            Role::Plain | Role::RowWindowEnd | Role::WindowEnd => None,
+        }
     }
 
     /// Turns the query of a materialized view into a dataflow.
@@ -182,6 +194,7 @@ impl StreamPlan {
             .execute_and_check(plan.clone(), config, |_, _| {})
             .map_err(mistakes)?;
         let plan = sorted::nth_values_from_lists(plan).map_err(mistakes)?;
+        let plan = grouping_sets::unfold(plan).map_err(mistakes)?;
         let prune = Optimizer::with_rules(vec![Arc::new(OptimizeProjections::new())]);
         let plan = prune.optimize(plan, session, |_, _| {}).map_err(mistakes)?;
         let builder = Builder {
@@ -196,7 +209,19 @@ impl StreamPlan {
             Refusal::Mistake(diagnostic) => vec![*diagnostic],
             Refusal::Planner(error) => mistakes(error),
         })?;
-        built.finish(&builder, &plan, emit, emit_span)
+        let stream = built.finish(&builder, &plan, emit, emit_span)?;
+        let takes_lateness = |stage: &Stage| match stage {
+            Stage::WindowAggregate { result, .. } | Stage::SessionAggregate { result, .. } => 0 < result.lateness_ns,
+            _ => false,
+        };
+        if 0 < settings.lateness_ns && !stream.stages.iter().any(takes_lateness) {
+            let message = "`allowed_lateness` is for views that aggregate windows of rows that do not change";
+            return Err(vec![
+                Diagnostic::error(SqlState::InvalidOption, message, statement)
+                    .help("set it on the view whose windows take rows of the source"),
+            ]);
+        }
+        Ok(stream)
     }
 }
 
