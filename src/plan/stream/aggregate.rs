@@ -197,8 +197,9 @@ impl Builder<'_> {
         built.cut = None;
         built.is_append_only = self.emission == Emission::OnWindowClose;
         built.is_on_close = self.emission == Emission::OnWindowClose;
-        // Behind an aggregate nothing is late any more: what an inner one set aside has its columns.
-        if cut.is_complete && built.late_rows.is_none() {
+        // Behind an aggregate nothing is late any more: what an inner one set aside has its columns. Windows that nothing closes have
+        // late rows too, once the input has ended.
+        if built.late_rows.is_none() {
             built.late_rows = Some(input_schema);
         }
         built.roles = roles;
