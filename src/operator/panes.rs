@@ -98,7 +98,7 @@ impl Panes {
                 break;
             }
             if (range.first..range.end).contains(&pane) {
-                let state = self.take_straggler(first_end, pane)?;
+                let state = self.straggler_state(first_end, pane)?;
                 merged.update_states(&state)?;
             }
         }
@@ -192,12 +192,11 @@ impl Panes {
     /// The open window with rows that ends first.
     fn next_window(&self) -> Option<PaneRange> {
         let from = self.closed.saturating_add(1);
-        // Of two panes, the earlier one is in the earlier window, as long as a window is left for it.
+        // Of two panes, the earlier one is in the earlier window, as long as a window is left for it: the first such pane tells.
         let sealed = self
             .sealed
             .panes()
-            .filter_map(|pane| self.windows.next_covering(pane, from))
-            .min();
+            .find_map(|pane| self.windows.next_covering(pane, from));
         let open = self
             .open
             .keys()
@@ -212,7 +211,7 @@ impl Panes {
     }
 
     /// A straggler's rows for one window; they stay for the later ones that cover its pane.
-    fn take_straggler(&mut self, first_end: i64, pane: i64) -> Result<GroupState> {
+    fn straggler_state(&mut self, first_end: i64, pane: i64) -> Result<GroupState> {
         let table = self
             .stragglers
             .get_mut(&(first_end, pane))

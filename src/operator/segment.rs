@@ -220,6 +220,12 @@ fn assign(times: &ArrayRef, windows: Windows) -> Result<(Option<UInt32Array>, [A
     let times = times
         .as_primitive_opt::<TimestampNanosecondType>()
         .ok_or_else(|| Error::bug("a window column is a timestamp in nanoseconds"))?;
+    if windows.is_tumbling() && times.null_count() == 0 {
+        let bound = |panes: i64| -> TimestampNanosecondArray {
+            times.unary(|time| windows.grid.start(windows.grid.index(time).saturating_add(panes)))
+        };
+        return Ok((None, [Arc::new(bound(0)), Arc::new(bound(1))]));
+    }
     let (mut indices, mut starts, mut ends) = (Vec::new(), Vec::new(), Vec::new());
     for (row, time) in times.iter().enumerate() {
         let Some(time) = time else { continue };
@@ -230,9 +236,8 @@ fn assign(times: &ArrayRef, windows: Windows) -> Result<(Option<UInt32Array>, [A
             ends.push(window.end);
         }
     }
-    let is_one_each = indices.len() == times.len() && windows.is_tumbling();
     let bounds = [starts, ends].map(|times| Arc::new(TimestampNanosecondArray::from(times)) as ArrayRef);
-    Ok(((!is_one_each).then(|| UInt32Array::from(indices)), bounds))
+    Ok((Some(UInt32Array::from(indices)), bounds))
 }
 
 fn bug(error: arrow::error::ArrowError) -> Error {

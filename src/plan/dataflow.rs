@@ -89,15 +89,7 @@ fn view_text(catalog: &Catalog, view: &MaterializedDefinition, is_verbose: bool)
                     format!("  project {}", columns.collect::<Vec<_>>().join(", "))
                 }
                 Step::Project { schema, .. } | Step::Select { schema, .. } => {
-                    format!(
-                        "  project {}",
-                        schema
-                            .fields()
-                            .iter()
-                            .map(|field| field.name().as_str())
-                            .collect::<Vec<_>>()
-                            .join(", ")
-                    )
+                    format!("  project {}", field_names(schema))
                 }
                 Step::Windows { windows, .. } => format!("  a row for each window: {}", Cut::Aligned(*windows)),
                 Step::EachSet { sets, .. } => format!("  a row for each of {} grouping sets", sets.len()),

@@ -53,7 +53,7 @@ struct Trade {
 }
 
 #[derive(Clone, Debug)]
-enum Step {
+pub enum Step {
     /// So many of the split's next rows are written.
     Append {
         split: usize,
@@ -101,7 +101,7 @@ fn trades() -> impl Strategy<Value = Vec<Vec<Trade>>> {
     })
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+pub fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         5 => (0usize..3, 1usize..12).prop_map(|(split, rows)| Step::Append { split, rows }),
         4 => proptest::option::weighted(0.7, 1usize..15).prop_map(|rows_max| Step::Epoch { rows_max }),
@@ -214,7 +214,7 @@ fn batch(trades: &[Trade]) -> RecordBatch {
     RecordBatch::try_new(Arc::new(schema), columns).unwrap()
 }
 
-fn engine(topics: &MemoryTopics, state: &Path, mode: Mode, clock: Arc<dyn Clock>) -> Engine {
+pub fn engine(topics: &MemoryTopics, state: &Path, mode: Mode, clock: Arc<dyn Clock>) -> Engine {
     let options = EngineOptions {
         state: Some(state.into()),
         mode,
@@ -223,7 +223,7 @@ fn engine(topics: &MemoryTopics, state: &Path, mode: Mode, clock: Arc<dyn Clock>
     Engine::new(registry(topics.clone(), query_environment()), options, clock)
 }
 
-async fn sql(engine: &Engine, sql: &str) -> Vec<RecordBatch> {
+pub async fn sql(engine: &Engine, sql: &str) -> Vec<RecordBatch> {
     let request = SqlRequest {
         sql: sql.into(),
         timeout: Duration::from_secs(60),
@@ -236,7 +236,7 @@ async fn sql(engine: &Engine, sql: &str) -> Vec<RecordBatch> {
     answer.rows.try_collect().await.unwrap()
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

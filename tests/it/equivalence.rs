@@ -6,7 +6,7 @@
 //! ```
 //! `ZETA_CASES=…` runs so many other cases (`make fuzz`), `ZETA_SEED=…` repeats them.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
     array::{
@@ -20,14 +20,15 @@ use datafusion::{
     datasource::MemTable,
     prelude::{SessionConfig, SessionContext},
 };
-use futures::TryStreamExt;
 use proptest::{prelude::*, test_runner::RngSeed};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use zeta::{
-    cli::{MemoryTopics, registry},
-    runtime::{Engine, EngineOptions, Mode, SqlRequest, StepEnd, clock::ManualClock, query_environment},
+    cli::MemoryTopics,
+    runtime::{Mode, StepEnd, clock::ManualClock},
     types::{EventTime, SplitId},
 };
+
+use super::engine::{Step, block_on, engine, sql, steps};
 
 const SECOND: i64 = 1_000_000_000;
 const DISORDER: i64 = 5 * SECOND;
@@ -47,14 +48,6 @@ struct Row {
     /// Unique, in the order of time: what a function orders by.
     u: i64,
     ts: i64,
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Append { split: usize, rows: usize },
-    Epoch { rows_max: Option<usize> },
-    Checkpoint,
-    Crash,
 }
 
 /// What windows a query is over, in seconds.
@@ -569,16 +562,6 @@ fn rows() -> impl Strategy<Value = Vec<Vec<Row>>> {
     })
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = prop_oneof![
-        5 => (0usize..3, 1usize..12).prop_map(|(split, rows)| Step::Append { split, rows }),
-        4 => proptest::option::weighted(0.7, 1usize..15).prop_map(|rows_max| Step::Epoch { rows_max }),
-        1 => Just(Step::Checkpoint),
-        2 => Just(Step::Crash),
-    ];
-    proptest::collection::vec(step, 0..25)
-}
-
 fn schema() -> SchemaRef {
     let fields = [
         ("k", DataType::Int32),
@@ -656,14 +639,6 @@ fn watermark(splits: &[Vec<Row>]) -> Option<i64> {
     splits.iter().map(of).min().flatten()
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(future)
-}
-
 /// Rows as text in any order, columns by name; floating numbers as far as they must agree.
 fn shown(batches: &[RecordBatch]) -> Vec<String> {
     let options = FormatOptions::default().with_null("null");
@@ -696,29 +671,6 @@ fn shown(batches: &[RecordBatch]) -> Vec<String> {
     rows
 }
 
-fn engine(topics: &MemoryTopics, state: &Path) -> Engine {
-    let options = EngineOptions {
-        state: Some(state.into()),
-        mode: Mode::Manual,
-        overrides: vec![],
-    };
-    let clock = Arc::new(ManualClock::at(EventTime(1_000_000 * SECOND)));
-    Engine::new(registry(topics.clone(), query_environment()), options, clock)
-}
-
-async fn sql(engine: &Engine, sql: &str) -> Vec<RecordBatch> {
-    let request = SqlRequest {
-        sql: sql.into(),
-        timeout: Duration::from_secs(60),
-        rows_max: None,
-    };
-    let answer = engine
-        .execute(request)
-        .await
-        .unwrap_or_else(|problem| panic!("{sql}: {problem:?}"));
-    answer.rows.try_collect().await.unwrap()
-}
-
 /// What stock DataFusion gives for the upper view, or the only one.
 async fn by_batch(query: &Query, splits: &[Vec<Row>], closed_at: Option<i64>) -> Vec<String> {
     let config = SessionConfig::new().with_target_partitions(1);
@@ -746,7 +698,8 @@ async fn by_batch(query: &Query, splits: &[Vec<Row>], closed_at: Option<i64>) ->
 fn check(query: &Query, splits: &[Vec<Row>], steps: &[Step]) {
     let state = tempfile::tempdir().unwrap();
     let topics = MemoryTopics::default();
-    let engine = engine(&topics, state.path());
+    let clock = Arc::new(ManualClock::at(EventTime(1_000_000 * SECOND)));
+    let engine = engine(&topics, state.path(), Mode::Manual, clock);
     let topic = topics.of("src");
     for split in 0..splits.len() {
         topic.append(&SplitId::from(split as i32), batch(&[]));
