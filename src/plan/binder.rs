@@ -105,10 +105,11 @@ impl Binder<'_> {
             },
             StatementKind::Insert(insert) => {
                 let table = self.known(&insert.table, catalog)?.to_owned();
-                let is_memory = catalog
+                let takes_rows = catalog
                     .source(&table)
-                    .is_some_and(|source| source.connector == "memory");
-                if !is_memory {
+                    .and_then(|source| self.registry.connector(&source.connector))
+                    .is_some_and(|connector| connector.takes_rows);
+                if !takes_rows {
                     return Err(vec![
                         Diagnostic::error(
                             SqlState::Unsupported,

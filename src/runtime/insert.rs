@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, RecordBatch},
+    array::{Array, ArrayRef, RecordBatch, TimestampNanosecondArray},
     compute::{CastOptions, cast_with_options, kernels::cmp::distinct},
     datatypes::{Field, Schema},
     util::display::array_value_to_string,
@@ -40,12 +40,18 @@ impl Engine {
                     names.join(", ")
                 )));
             }
-            let declared = &fields[..source.declared];
+            // Where a row stands is not for it to say: `partition` and `offset` follow from where it is appended.
+            let includes = source.includes.iter().map(|name| Some(name.as_str()));
+            let settable: Vec<(&Arc<Field>, Option<&str>)> = fields
+                .iter()
+                .zip(std::iter::repeat_n(None, source.declared).chain(includes))
+                .filter(|(_, include)| !matches!(include, Some("partition" | "offset")))
+                .collect();
             if let Some(unknown) = names
                 .iter()
-                .find(|name| !declared.iter().any(|field| field.name() == *name))
+                .find(|name| !settable.iter().any(|(field, _)| field.name() == *name))
             {
-                let known: Vec<&str> = declared.iter().map(|field| field.name().as_str()).collect();
+                let known: Vec<&str> = settable.iter().map(|(field, _)| field.name().as_str()).collect();
                 return Err(Error::user(format!(
                     "no column named `{unknown}` to insert into; columns: {}",
                     known.join(", ")
@@ -58,17 +64,21 @@ impl Engine {
             {
                 return Err(Error::user(format!("column `{twice}` is named twice")));
             }
-            let columns = declared
+            let columns = settable
                 .iter()
-                .map(|field| match names.iter().position(|name| name == field.name()) {
-                    Some(column) => fitting(batch.column(column), field),
-                    // Columns that were left out are null.
-                    None => Ok(arrow::array::new_null_array(field.data_type(), batch.num_rows())),
-                })
+                .map(
+                    |(field, include)| match names.iter().position(|name| name == field.name()) {
+                        Some(column) => fitting(batch.column(column), field),
+                        // As a broker does it.
+                        None if *include == Some("timestamp") => Ok(self.stamps(batch.num_rows())),
+                        // Columns that were left out are null.
+                        None => Ok(arrow::array::new_null_array(field.data_type(), batch.num_rows())),
+                    },
+                )
                 .collect::<Result<Vec<_>>>()?;
-            let fields: Vec<Field> = declared
+            let fields: Vec<Field> = settable
                 .iter()
-                .map(|field| field.as_ref().clone().with_nullable(true))
+                .map(|(field, _)| field.as_ref().clone().with_nullable(true))
                 .collect();
             inserted += batch.num_rows();
             taken.push(
@@ -82,6 +92,12 @@ impl Engine {
             self.step(table, StepEnd::default())?;
         }
         Ok(inserted)
+    }
+
+    /// The time of append, in the milliseconds of a broker.
+    fn stamps(&self, count: usize) -> ArrayRef {
+        let millis = self.0.clock.now().0.div_euclid(1_000_000);
+        Arc::new(TimestampNanosecondArray::from_value(millis * 1_000_000, count))
     }
 }
 
