@@ -7,7 +7,7 @@
 //! Synchronous and deterministic: no I/O, no clock, no threads. Run twice, they give the same bytes.
 
 mod aggregation;
-mod chain;
+mod dataflow;
 mod emit;
 mod group_aggregate;
 mod map_watermark;
@@ -24,7 +24,7 @@ use arrow::array::{Int64Array, RecordBatch};
 use crate::types::{Delta, EventTime, Result, Watermark};
 
 pub use aggregation::{Aggregation, FilteredFunction};
-pub use chain::Chain;
+pub use dataflow::{Dataflow, Feed};
 pub use emit::{EmitEvery, WindowCloseGate};
 pub use group_aggregate::GroupAggregate;
 pub use map_watermark::{MapWatermark, Mapping};

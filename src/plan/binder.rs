@@ -325,10 +325,8 @@ impl Binder<'_> {
         };
         let has_time = stream.time.is_some();
         check_panel(&create.options, &stream.schema, has_time, &mut mistakes);
-        let source = match catalog.get(&stream.upstream).expect("bound above") {
-            Relation::Materialized(view) => view.source.clone(),
-            other => other.name().to_owned(),
-        };
+        let input = stream.inputs.first().expect("a dataflow has an input");
+        let source = catalog.source_below(&input.relation).expect("bound above").to_owned();
         let definition = MaterializedDefinition {
             name: create.name.value.clone(),
             reads: scanned(&plan),

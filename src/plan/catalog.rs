@@ -196,6 +196,15 @@ impl Catalog {
         }
     }
 
+    /// The source whose rows a source or materialized view is made of.
+    pub fn source_below(&self, relation: &str) -> Option<&str> {
+        match self.get(relation)? {
+            Relation::Source(source) => Some(&source.name),
+            Relation::Materialized(view) => Some(&view.source),
+            Relation::External(_) | Relation::View(_) => None,
+        }
+    }
+
     /// The materialized views of a source, in the order of creation.
     pub fn views_of(&self, source: &str) -> Vec<Arc<MaterializedDefinition>> {
         self.relations
@@ -215,13 +224,18 @@ impl Catalog {
                 return None;
             };
             let schema = table.table.schema();
-            let fits = view.stream.source_columns.iter().all(|column| {
-                let wanted = source.schema.field(*column);
-                schema
-                    .field_with_name(wanted.name())
-                    .is_ok_and(|found| arrow::compute::can_cast_types(found.data_type(), wanted.data_type()))
-            });
-            (fits && view.stream.reads_source_directly).then_some(table)
+            let fits = view
+                .stream
+                .inputs
+                .iter()
+                .flat_map(|input| &input.columns)
+                .all(|column| {
+                    let wanted = source.schema.field(*column);
+                    schema
+                        .field_with_name(wanted.name())
+                        .is_ok_and(|found| arrow::compute::can_cast_types(found.data_type(), wanted.data_type()))
+                });
+            (fits && view.stream.reads_sources_only()).then_some(table)
         })
     }
 }

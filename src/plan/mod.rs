@@ -31,6 +31,6 @@ pub use mistakes::diagnostics_of;
 pub use options::{SOURCE_OPTIONS, VIEW_OPTIONS};
 pub use registry::{ConnectorSpec, ExternalFuture, FieldSpec, FormatSpec, MakeSource, OpenExternal, Registry};
 pub use session::{StreamRelation, base_session, session_over};
-pub use stream::{StreamPlan, replace_scan};
+pub use stream::{Input, StreamPlan, replace_scan};
 pub use tables::Tables;
 pub use window::LowerWindows;

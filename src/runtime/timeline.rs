@@ -482,8 +482,9 @@ pub struct Ran {
 /// The columns of a source that its views and its watermark read, ascending.
 fn needed_columns(source: &SourceDefinition, views: &[Arc<MaterializedDefinition>]) -> Vec<usize> {
     let mut needed = WatermarkRule::columns(source);
-    for view in views.iter().filter(|view| view.stream.reads_source_directly) {
-        needed.extend(&view.stream.source_columns);
+    let inputs = views.iter().flat_map(|view| &view.stream.inputs);
+    for input in inputs.filter(|input| input.is_source) {
+        needed.extend(&input.columns);
     }
     needed.into_iter().collect()
 }
