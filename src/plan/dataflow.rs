@@ -6,7 +6,7 @@ use crate::{
 };
 
 use super::{
-    catalog::{Catalog, MaterializedDefinition, Relation, Trigger},
+    catalog::{Catalog, MaterializedDefinition, Relation, TableDefinition, Trigger},
     stream::{Stage, StreamPlan},
     window::Cut,
 };
@@ -15,6 +15,7 @@ use super::{
 pub fn explain(catalog: &Catalog, relation: &Relation, is_verbose: bool) -> String {
     match relation {
         Relation::Materialized(view) => view_text(catalog, view, is_verbose),
+        Relation::Table(table) => table_text(table),
         Relation::View(view) => format!(
             "view {}: computed when it is read\n{}",
             view.name,
@@ -41,6 +42,32 @@ pub fn explain(catalog: &Catalog, relation: &Relation, is_verbose: bool) -> Stri
             )
         }
     }
+}
+
+fn table_text(table: &TableDefinition) -> String {
+    let mut lines = vec![format!("table {}: rows are kept in the state folder", table.name)];
+    let stream = &table.view.stream;
+    let key: Vec<&str> = stream
+        .key
+        .iter()
+        .map(|column| stream.schema.field(*column).name().as_str())
+        .collect();
+    lines.push(match (key.is_empty(), table.is_append_only) {
+        (false, _) => format!(
+            "key: {}; a row that is inserted replaces the one of its key",
+            key.join(", ")
+        ),
+        (true, true) => "key: none, rows are only inserted".into(),
+        (true, false) => "key: none, equal rows may stand side by side".into(),
+    });
+    lines.extend(
+        table
+            .source
+            .watermark
+            .as_ref()
+            .map(|watermark| format!("watermark: {}", watermark.text)),
+    );
+    lines.join("\n")
 }
 
 fn view_text(catalog: &Catalog, view: &MaterializedDefinition, is_verbose: bool) -> String {
@@ -131,6 +158,7 @@ fn stage_lines(stage: &Stage, is_verbose: bool) -> Vec<String> {
             Step::Project { schema, .. } | Step::Select { schema, .. } => {
                 format!("project {}", field_names(schema))
             }
+            Step::Weigh { .. } => "rows that are added and retracted".into(),
             Step::Windows { windows, .. } => format!("a row for each window: {}", Cut::Aligned(*windows)),
             Step::EachSet { sets, .. } => format!("a row for each of {} grouping sets", sets.len()),
             Step::CarryTime { .. } => "windows, told by the event time".into(),
@@ -140,10 +168,7 @@ fn stage_lines(stage: &Stage, is_verbose: bool) -> Vec<String> {
                 Emission::OnWindowClose if !windows.is_tumbling() => "pane of an open window",
                 _ => "open window",
             };
-            lines.push(format!(
-                "aggregate per window and key: {}",
-                field_names(&result.schema)
-            ));
+            lines.push(format!("aggregate per window and key: {}", field_names(&result.schema)));
             lines.push(format!(
                 "  state: a group per key of every {shared} ({}); gone when the watermark reaches its end{}",
                 Cut::Aligned(*windows),
@@ -183,6 +208,10 @@ fn stage_lines(stage: &Stage, is_verbose: bool) -> Vec<String> {
                 0 => "  state: one group".into(),
                 _ => "  state: a group per key, for ever".into(),
             });
+        }
+        Stage::Upsert { schema, .. } => {
+            lines.push(format!("a row replaces the one of its key: {}", field_names(schema)));
+            lines.push("  state: every row, until it is deleted".into());
         }
         Stage::EmitEvery(interval) => lines.push(format!("hold back until the next {interval:?} of epoch time")),
         Stage::WindowCloseGate { .. } => lines.push("hold back until the window is closed".into()),

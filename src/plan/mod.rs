@@ -16,15 +16,16 @@ mod options;
 mod registry;
 mod session;
 mod stream;
+mod table;
 mod tables;
 mod watermark;
 mod window;
 mod window_call;
 
-pub use binder::{Binder, Bound};
+pub use binder::{Binder, Bound, Write};
 pub use catalog::{
-    Catalog, ExternalDefinition, MaterializedDefinition, Relation, SourceDefinition, Trigger, ViewDefinition,
-    WatermarkDefinition, bad_schema, late_schema,
+    Catalog, ExternalDefinition, MaterializedDefinition, Relation, SourceDefinition, TableDefinition, Trigger,
+    ViewDefinition, WatermarkDefinition, bad_schema, late_schema,
 };
 pub use dataflow::explain;
 pub use mistakes::diagnostics_of;

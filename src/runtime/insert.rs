@@ -1,15 +1,18 @@
-//! INSERT: rows of a query go to a source that takes rows.
+//! INSERT: rows of a query go to a table, or to a source that takes rows.
 
 use std::sync::Arc;
 
 use arrow::{
     array::{Array, ArrayRef, RecordBatch},
     compute::{CastOptions, cast_with_options, kernels::cmp::distinct},
-    datatypes::{Field, Schema},
+    datatypes::{Field, FieldRef, Schema},
     util::display::array_value_to_string,
 };
 
-use crate::types::{Error, Result};
+use crate::{
+    plan::Relation,
+    types::{Error, Result},
+};
 
 use super::{
     engine::{Engine, Mode},
@@ -18,18 +21,37 @@ use super::{
 
 impl Engine {
     /// Appends rows to a source that takes them: all of them, or none where a value does not fit its column.
-    pub(super) fn insert(&self, table: &str, columns: &[String], rows: Vec<RecordBatch>) -> Result<usize> {
-        let mut inserted = 0;
+    pub(super) async fn insert(&self, name: &str, columns: &[String], rows: Vec<RecordBatch>) -> Result<usize> {
+        match self.catalog().get(name).expect("checked when it was bound") {
+            Relation::Table(table) => {
+                let taken = taken(table.schema().fields(), columns, rows)?;
+                self.add(table, taken).await
+            }
+            _ => self.insert_into_source(name, columns, rows),
+        }
+    }
+
+    fn insert_into_source(&self, name: &str, columns: &[String], rows: Vec<RecordBatch>) -> Result<usize> {
         let catalog = self.catalog();
-        let source = Arc::clone(catalog.source(table).expect("checked when it was bound"));
-        let mut taken = Vec::new();
-        for batch in rows {
-            let fields = source.schema.fields();
+        let source = catalog.source(name).expect("checked when it was bound");
+        let taken = taken(&source.schema.fields()[..source.declared], columns, rows)?;
+        let inserted = taken.iter().map(RecordBatch::num_rows).sum();
+        for batch in taken {
+            (self.0.registry.insert)(name, batch)?;
+        }
+        if self.0.options.mode == Mode::Manual {
+            self.step(name, StepEnd::default())?;
+        }
+        Ok(inserted)
+    }
+}
+
+/// The rows with all declared columns, in their types. Every column may hold a null.
+fn taken(declared: &[FieldRef], columns: &[String], rows: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+    rows.into_iter()
+        .map(|batch| {
             let names: Vec<String> = match columns.is_empty() {
-                true => fields[..source.declared]
-                    .iter()
-                    .map(|field| field.name().clone())
-                    .collect(),
+                true => declared.iter().map(|field| field.name().clone()).collect(),
                 false => columns.to_vec(),
             };
             if names.len() != batch.num_columns() {
@@ -40,7 +62,6 @@ impl Engine {
                     names.join(", ")
                 )));
             }
-            let declared = &fields[..source.declared];
             if let Some(unknown) = names
                 .iter()
                 .find(|name| !declared.iter().any(|field| field.name() == *name))
@@ -70,23 +91,13 @@ impl Engine {
                 .iter()
                 .map(|field| field.as_ref().clone().with_nullable(true))
                 .collect();
-            inserted += batch.num_rows();
-            taken.push(
-                RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|e| Error::user(e.to_string()))?,
-            );
-        }
-        for batch in taken {
-            (self.0.registry.insert)(table, batch)?;
-        }
-        if self.0.options.mode == Mode::Manual {
-            self.step(table, StepEnd::default())?;
-        }
-        Ok(inserted)
-    }
+            RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|e| Error::user(e.to_string()))
+        })
+        .collect()
 }
 
 /// The values in the type of their column. A value never becomes another one, nor null.
-fn fitting(values: &ArrayRef, field: &Field) -> Result<ArrayRef> {
+pub(super) fn fitting(values: &ArrayRef, field: &Field) -> Result<ArrayRef> {
     let name = field.name();
     let options = CastOptions {
         safe: false,

@@ -334,6 +334,7 @@ impl Timeline {
         self.shared.publish(Snapshot {
             epoch: self.epoch,
             watermark: self.watermarks.combined(),
+            positions: self.positions.clone(),
             views,
         });
     }

@@ -18,4 +18,5 @@ mod e2e;
 mod hdfs;
 mod http;
 mod kafka;
+mod table;
 mod ws;

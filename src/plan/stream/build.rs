@@ -62,6 +62,8 @@ pub(super) struct Built {
     /// Rows are handed on only when their window is closed.
     pub is_on_close: bool,
     pub late_rows: Option<SchemaRef>,
+    /// All rows come from tables: their users delete what is not needed any more.
+    pub is_of_tables: bool,
 }
 
 /// Windows of rows that no aggregate took yet.
@@ -188,6 +190,15 @@ impl Builder<'_> {
         };
         let width = upstream.schema().fields().len();
         let source_columns = scan.projection.clone().unwrap_or_else(|| (0..width).collect());
+        let is_of_tables = matches!(upstream, Relation::Table(_));
+        let of_table;
+        let upstream = match upstream {
+            Relation::Table(table) => {
+                of_table = Relation::Materialized(Arc::clone(&table.view));
+                &of_table
+            }
+            other => other,
+        };
         let mut built = match upstream {
             Relation::Source(source) => {
                 let event_time = source.watermark.as_ref().map(|watermark| watermark.column);
@@ -208,6 +219,7 @@ impl Builder<'_> {
                     has_watermark: event_time.is_some(),
                     is_on_close: false,
                     late_rows: None,
+                    is_of_tables,
                 }
             }
             Relation::Materialized(view) => Built {
@@ -229,9 +241,10 @@ impl Builder<'_> {
                 has_watermark: view.stream.roles.iter().any(|role| *role != Role::Plain),
                 is_on_close: view.emit == Emit::OnWindowClose,
                 late_rows: None,
+                is_of_tables,
             },
             other => unreachable!(
-                "a stream relation is a source or a materialized view, not a {}",
+                "a stream relation is a source, a table or a materialized view, not a {}",
                 other.kind()
             ),
         };
@@ -341,12 +354,19 @@ impl Builder<'_> {
             }
             Role::Plain | Role::RowWindowStart | Role::RowWindowEnd | Role::WindowStart(None) => {}
         }
-        if self.allows_unbounded_state && self.emission == Emission::Changes {
+        let is_bounded_by_rows = built.is_of_tables && !built.is_append_only;
+        if (self.allows_unbounded_state || is_bounded_by_rows) && self.emission == Emission::Changes {
             built.push(Stage::MapWatermark(Mapping::Unknown));
             built.roles.fill(Role::Plain);
             return Ok(false);
         }
         let upstream = built.names_of_inputs();
+        if is_bounded_by_rows {
+            return Err(self.refuse(
+                format!("rows of `{upstream}` change at any time, so no window over it is ever final"),
+                "leave EMIT ON WINDOW CLOSE out, or create the table APPEND ONLY with a WATERMARK",
+            ));
+        }
         let allow = "or accept that with EMIT CHANGES and WITH (unbounded_state = 'allow')";
         Err(match (built.inputs.iter().all(|input| input.is_source), built.has_watermark) {
             (true, false) => self.refuse(

@@ -29,7 +29,8 @@ use datafusion::{
 use crate::{
     operator::{
         Aggregation, Assignment, ClosedBy, Dataflow, Emission, EmitEvery, Feed, GroupAggregate, MapWatermark, Mapping,
-        Operator, RecomputeAggregate, Segment, SessionAggregate, Step, WindowAggregate, WindowCloseGate, WindowResult,
+        Operator, RecomputeAggregate, Segment, SessionAggregate, Step, Upsert, WindowAggregate, WindowCloseGate,
+        WindowResult,
     },
     sql::{Diagnostic, Emit, Span, SqlState},
     types::{Result, Windows},
@@ -132,6 +133,10 @@ pub enum Stage {
         schema: SchemaRef,
     },
     MapWatermark(Mapping),
+    Upsert {
+        schema: SchemaRef,
+        key: Vec<usize>,
+    },
     EmitEvery(std::time::Duration),
     WindowCloseGate {
         schema: SchemaRef,
@@ -169,6 +174,7 @@ impl StreamPlan {
                         emission,
                         schema,
                     } => Box::new(RecomputeAggregate::new(aggregation, closed_by, emission, schema)?),
+                    Stage::Upsert { schema, key } => Box::new(Upsert::new(schema, key)?),
                     Stage::MapWatermark(mapping) => Box::new(MapWatermark::new(mapping)),
                     Stage::EmitEvery(interval) => Box::new(EmitEvery::new(interval)),
                     Stage::WindowCloseGate { schema, window_end } => {
@@ -184,6 +190,55 @@ impl StreamPlan {
     /// Whether it reads nothing but sources.
     pub fn reads_sources_only(&self) -> bool {
         self.inputs.iter().all(|input| input.is_source)
+    }
+
+    /// The rows of a table, from its log of changes on: `schema` without the column of weights.
+    pub(super) fn of_table(
+        name: &str,
+        schema: SchemaRef,
+        key: Vec<usize>,
+        event_time: Option<usize>,
+        is_append_only: bool,
+    ) -> Self {
+        let width = schema.fields().len();
+        let weigh = Step::Weigh {
+            is_append_only,
+            schema: Arc::clone(&schema),
+        };
+        let mut nodes = vec![Node {
+            stage: Stage::Segment(vec![weigh]),
+            feeds: vec![Feed::Input(0)],
+        }];
+        if !key.is_empty() {
+            nodes.push(Node {
+                stage: Stage::Upsert {
+                    schema: Arc::clone(&schema),
+                    key: key.clone(),
+                },
+                feeds: vec![Feed::Operator(0)],
+            });
+        }
+        let role = |column| match Some(column) == event_time {
+            true => Role::EventTime,
+            false => Role::Plain,
+        };
+        Self {
+            inputs: vec![Input {
+                relation: name.to_owned(),
+                is_source: true,
+                columns: (0..=width).collect(),
+            }],
+            nodes,
+            roles: (0..width).map(role).collect(),
+            schema,
+            key,
+            time: event_time,
+            window_end: None,
+            windows: None,
+            row_windows: None,
+            is_append_only,
+            late_rows: None,
+        }
     }
 
     /// Where rows stand for times that begin at multiples of so many nanoseconds, and rows of other times do not touch them: what

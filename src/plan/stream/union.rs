@@ -79,6 +79,7 @@ impl Builder<'_> {
         if all.windows != branch.windows {
             all.windows = None;
         }
+        all.is_of_tables &= branch.is_of_tables;
         all.is_append_only &= branch.is_append_only;
         all.has_watermark &= branch.has_watermark;
         all.is_on_close &= branch.is_on_close;
