@@ -120,7 +120,7 @@ pub fn told(outcome: &Outcome) -> String {
             counted(outcome.statements, "statement"),
             counted(outcome.runs, "run")
         ),
-        End::Unusable(mistake) => format!("error   {script}\n\n{}\n\n", indented(mistake)),
+        End::Unusable(mistake) => format!("error   {script}\n\n{}\n", indented(mistake)),
         End::Failed(broken) => format!("failed  {script}\n\n{}\n", indented(&paragraph(script, broken))),
     }
 }

@@ -10,6 +10,8 @@ pub mod memory;
 pub mod parquet;
 pub mod replay;
 mod source;
+mod table_log;
 
 pub use crate::types::{OptionKind, OptionSpec, Options};
 pub use source::{Source, SourceError, SplitBounds};
+pub use table_log::TableLog;

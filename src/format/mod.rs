@@ -5,6 +5,7 @@
 //! ```
 //! One bad record costs one record. No network, no clock.
 
+pub mod changes;
 pub mod json;
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};

@@ -7,7 +7,7 @@
 //! Synchronous and deterministic: no I/O, no clock, no threads. Run twice, they give the same bytes.
 
 mod aggregation;
-mod chain;
+mod dataflow;
 mod emit;
 mod group_aggregate;
 mod map_watermark;
@@ -16,6 +16,7 @@ mod recompute;
 mod segment;
 mod session_aggregate;
 mod state_table;
+mod upsert;
 mod watermark;
 mod window_aggregate;
 
@@ -24,13 +25,14 @@ use arrow::array::{Int64Array, RecordBatch};
 use crate::types::{Delta, EventTime, Result, Watermark};
 
 pub use aggregation::{Aggregation, FilteredFunction};
-pub use chain::Chain;
+pub use dataflow::{Dataflow, Feed};
 pub use emit::{EmitEvery, WindowCloseGate};
 pub use group_aggregate::GroupAggregate;
 pub use map_watermark::{MapWatermark, Mapping};
 pub use recompute::{ClosedBy, RecomputeAggregate};
 pub use segment::{Segment, Step};
 pub use session_aggregate::SessionAggregate;
+pub use upsert::Upsert;
 pub use watermark::SplitWatermarks;
 pub use window_aggregate::{Assignment, Emission, OutputColumn, WindowAggregate, WindowResult};
 

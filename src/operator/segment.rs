@@ -45,6 +45,8 @@ pub enum Step {
         sets: Vec<(Vec<bool>, u64)>,
         schema: SchemaRef,
     },
+    /// Takes the last column off: each row's weight. `is_append_only`: all of them are 1.
+    Weigh { is_append_only: bool, schema: SchemaRef },
     /// Columns by place, without computing anything.
     Select { columns: Vec<usize>, schema: SchemaRef },
 }
@@ -135,6 +137,11 @@ impl Operator for Segment {
                     rows = concat_batches(schema, &parts).map_err(bug)?;
                     weights = weights.map(repeat);
                     row_watermarks = row_watermarks.map(repeat);
+                }
+                Step::Weigh { is_append_only, schema } => {
+                    let (columns, last) = (rows.columns(), rows.num_columns() - 1);
+                    weights = (!is_append_only).then(|| columns[last].as_primitive().clone());
+                    rows = batch(schema, columns[..last].to_vec(), rows.num_rows())?;
                 }
                 Step::Select { columns, schema } => {
                     let picked = columns.iter().map(|column| Arc::clone(rows.column(*column))).collect();

@@ -21,7 +21,8 @@ use crate::{
 
 use super::{
     catalog::{
-        Catalog, ExternalDefinition, MaterializedDefinition, Relation, SourceDefinition, Trigger, ViewDefinition,
+        Catalog, ExternalDefinition, MaterializedDefinition, Relation, SourceDefinition, TableDefinition, Trigger,
+        ViewDefinition,
     },
     columns,
     mistakes::{Mistakes, Places, diagnostics_of},
@@ -55,6 +56,18 @@ pub enum Bound {
         columns: Vec<String>,
         query: LogicalPlan,
     },
+    Write(Write),
+    /// Waits until what was written to tables is in every view.
+    Flush,
+}
+
+/// What a statement changes of a table.
+pub struct Write {
+    pub table: Arc<TableDefinition>,
+    /// Rows to retract with all their columns, then the new values of `columns`.
+    pub rows: LogicalPlan,
+    /// Columns of the table that get new values; empty: rows go.
+    pub columns: Vec<usize>,
 }
 
 pub struct Binder<'a> {
@@ -73,6 +86,7 @@ impl Binder<'_> {
     pub async fn bind(&self, statement: &Statement, catalog: &mut Catalog) -> Result<Bound, Mistakes> {
         match &statement.kind {
             StatementKind::CreateSource(create) => self.create_source(create, statement, catalog),
+            StatementKind::CreateTable(create) => self.create_table(create, statement, catalog),
             StatementKind::CreateExternalTable(create) => self.create_external_table(create, statement, catalog).await,
             StatementKind::CreateView(create) => self.create_view(create, statement, catalog).await,
             StatementKind::CreateMaterializedView(create) => {
@@ -105,20 +119,7 @@ impl Binder<'_> {
             },
             StatementKind::Insert(insert) => {
                 let table = self.known(&insert.table, catalog)?.to_owned();
-                let takes_rows = catalog
-                    .source(&table)
-                    .and_then(|source| self.registry.connector(&source.connector))
-                    .is_some_and(|connector| connector.takes_rows);
-                if !takes_rows {
-                    return Err(vec![
-                        Diagnostic::error(
-                            SqlState::Unsupported,
-                            format!("`{table}` does not take INSERT"),
-                            insert.table.span,
-                        )
-                        .help("only sources with connector = 'memory' do; write to the topic with `zeta replay`"),
-                    ]);
-                }
+                self.takes_rows(&insert.table, catalog)?;
                 let query = self.query(&insert.source, statement.span, catalog).await?;
                 Ok(Bound::Insert {
                     table,
@@ -126,7 +127,28 @@ impl Binder<'_> {
                     query,
                 })
             }
+            StatementKind::Update(update) => self.update(update, statement, catalog).await,
+            StatementKind::Delete(delete) => self.delete(delete, statement, catalog).await,
+            StatementKind::Flush => Ok(Bound::Flush),
         }
+    }
+
+    fn takes_rows(&self, name: &Spanned<String>, catalog: &Catalog) -> Result<(), Mistakes> {
+        let takes = match catalog.get(&name.value) {
+            Some(Relation::Table(_)) => true,
+            Some(Relation::Source(source)) => {
+                let connector = self.registry.connector(&source.connector);
+                connector.is_some_and(|connector| connector.takes_rows)
+            }
+            _ => false,
+        };
+        if takes {
+            return Ok(());
+        }
+        let message = format!("`{}` does not take INSERT", name.value);
+        Err(vec![Diagnostic::error(SqlState::Unsupported, message, name.span).help(
+            "tables of CREATE TABLE do; rows of a topic are written with `zeta replay`",
+        )])
     }
 
     fn create_source(
@@ -326,10 +348,8 @@ impl Binder<'_> {
         };
         let has_time = stream.time.is_some();
         check_panel(&create.options, &stream.schema, has_time, &mut mistakes);
-        let source = match catalog.get(&stream.upstream).expect("bound above") {
-            Relation::Materialized(view) => view.source.clone(),
-            other => other.name().to_owned(),
-        };
+        let input = stream.inputs.first().expect("a dataflow has an input");
+        let source = catalog.source_below(&input.relation).expect("bound above").to_owned();
         let definition = MaterializedDefinition {
             name: create.name.value.clone(),
             reads: scanned(&plan),
@@ -354,7 +374,7 @@ impl Binder<'_> {
         let fits = matches!(
             (drop.kind, relation),
             (DropKind::Source, Relation::Source(_))
-                | (DropKind::Table, Relation::External(_))
+                | (DropKind::Table, Relation::External(_) | Relation::Table(_))
                 | (DropKind::View, Relation::View(_))
                 | (DropKind::MaterializedView, Relation::Materialized(_))
         );
@@ -362,7 +382,7 @@ impl Binder<'_> {
             let message = format!("`{}` is a {}", drop.name.value, relation.kind());
             let words = match relation {
                 Relation::Source(_) => "SOURCE",
-                Relation::External(_) => "TABLE",
+                Relation::External(_) | Relation::Table(_) => "TABLE",
                 Relation::View(_) => "VIEW",
                 Relation::Materialized(_) => "MATERIALIZED VIEW",
             };
@@ -382,7 +402,12 @@ impl Binder<'_> {
         Ok(Bound::Drop(drop.name.value.clone()))
     }
 
-    async fn query(&self, query: &ast::Query, span: Span, catalog: &Catalog) -> Result<LogicalPlan, Mistakes> {
+    pub(super) async fn query(
+        &self,
+        query: &ast::Query,
+        span: Span,
+        catalog: &Catalog,
+    ) -> Result<LogicalPlan, Mistakes> {
         let session = session_over(self.base, tables::rows_of_now(catalog, &self.snapshots));
         self.plan(&session, query, span, catalog).await
     }
@@ -407,7 +432,12 @@ impl Binder<'_> {
         Ok(plan)
     }
 
-    fn created(&self, relation: Relation, mistakes: Mistakes, catalog: &mut Catalog) -> Result<Bound, Mistakes> {
+    pub(super) fn created(
+        &self,
+        relation: Relation,
+        mistakes: Mistakes,
+        catalog: &mut Catalog,
+    ) -> Result<Bound, Mistakes> {
         if catalog.get(relation.name()).is_none() {
             catalog.add(relation.clone());
         }
@@ -419,7 +449,7 @@ impl Binder<'_> {
     }
 
     /// Whether the name can be used: `Some` ends the statement.
-    fn taken(
+    pub(super) fn taken(
         &self,
         name: &Spanned<String>,
         if_not_exists: bool,
@@ -441,7 +471,7 @@ impl Binder<'_> {
         ]))
     }
 
-    fn known<'b>(&self, name: &'b Spanned<String>, catalog: &Catalog) -> Result<&'b str, Mistakes> {
+    pub(super) fn known<'b>(&self, name: &'b Spanned<String>, catalog: &Catalog) -> Result<&'b str, Mistakes> {
         if catalog.get(&name.value).is_some() || self.snapshots.contains_key(&name.value) {
             return Ok(&name.value);
         }

@@ -7,7 +7,7 @@ use datafusion::{catalog::TableProvider, logical_expr::LogicalPlan, physical_exp
 
 use crate::{connector::Options, sql::Emit};
 
-use super::stream::StreamPlan;
+use super::{stream::StreamPlan, table::TABLE_CONNECTOR};
 
 /// In the order of creation: what a statement names stands before it.
 #[derive(Clone, Default)]
@@ -18,6 +18,7 @@ pub struct Catalog {
 #[derive(Clone)]
 pub enum Relation {
     Source(Arc<SourceDefinition>),
+    Table(Arc<TableDefinition>),
     External(Arc<ExternalDefinition>),
     View(Arc<ViewDefinition>),
     Materialized(Arc<MaterializedDefinition>),
@@ -74,6 +75,35 @@ impl Trigger {
     }
 }
 
+/// A table that takes rows: a source of what was written to it, and a view of what that comes to. All have its name.
+pub struct TableDefinition {
+    pub name: String,
+    /// Rows are only inserted.
+    pub is_append_only: bool,
+    /// Its declared columns are those of the table and the weights of changes.
+    pub source: Arc<SourceDefinition>,
+    pub view: Arc<MaterializedDefinition>,
+    pub sql: String,
+}
+
+impl SourceDefinition {
+    /// Whether its rows are what was written to a table.
+    pub fn is_table(&self) -> bool {
+        self.connector == TABLE_CONNECTOR
+    }
+}
+
+impl TableDefinition {
+    pub fn schema(&self) -> &SchemaRef {
+        &self.view.stream.schema
+    }
+
+    /// The columns that name a row; empty where nothing does.
+    pub fn key(&self) -> &[usize] {
+        &self.view.stream.key
+    }
+}
+
 pub struct ExternalDefinition {
     pub name: String,
     pub location: String,
@@ -107,6 +137,7 @@ impl Relation {
     pub fn name(&self) -> &str {
         match self {
             Self::Source(source) => &source.name,
+            Self::Table(table) => &table.name,
             Self::External(table) => &table.name,
             Self::View(view) => &view.name,
             Self::Materialized(view) => &view.name,
@@ -116,6 +147,7 @@ impl Relation {
     pub fn sql(&self) -> &str {
         match self {
             Self::Source(source) => &source.sql,
+            Self::Table(table) => &table.sql,
             Self::External(table) => &table.sql,
             Self::View(view) => &view.sql,
             Self::Materialized(view) => &view.sql,
@@ -125,6 +157,7 @@ impl Relation {
     pub fn schema(&self) -> SchemaRef {
         match self {
             Self::Source(source) => Arc::clone(&source.schema),
+            Self::Table(table) => Arc::clone(table.schema()),
             Self::External(table) => table.table.schema(),
             Self::View(view) => Arc::clone(view.plan.schema().inner()),
             Self::Materialized(view) => Arc::clone(&view.stream.schema),
@@ -135,6 +168,7 @@ impl Relation {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Source(_) => "source",
+            Self::Table(_) => "table",
             Self::External(_) => "external table",
             Self::View(_) => "view",
             Self::Materialized(_) => "materialized view",
@@ -143,7 +177,7 @@ impl Relation {
 
     fn reads(&self) -> &[String] {
         match self {
-            Self::Source(_) | Self::External(_) => &[],
+            Self::Source(_) | Self::Table(_) | Self::External(_) => &[],
             Self::View(view) => &view.reads,
             Self::Materialized(view) => &view.reads,
         }
@@ -185,6 +219,7 @@ impl Catalog {
     pub fn source(&self, name: &str) -> Option<&Arc<SourceDefinition>> {
         match self.get(name)? {
             Relation::Source(source) => Some(source),
+            Relation::Table(table) => Some(&table.source),
             _ => None,
         }
     }
@@ -192,7 +227,18 @@ impl Catalog {
     pub fn materialized(&self, name: &str) -> Option<&Arc<MaterializedDefinition>> {
         match self.get(name)? {
             Relation::Materialized(view) => Some(view),
+            Relation::Table(table) => Some(&table.view),
             _ => None,
+        }
+    }
+
+    /// The source whose rows a source or materialized view is made of.
+    pub fn source_below(&self, relation: &str) -> Option<&str> {
+        match self.get(relation)? {
+            Relation::Source(source) => Some(&source.name),
+            Relation::Table(table) => Some(&table.name),
+            Relation::Materialized(view) => Some(&view.source),
+            Relation::External(_) | Relation::View(_) => None,
         }
     }
 
@@ -202,6 +248,7 @@ impl Catalog {
             .iter()
             .filter_map(|relation| match relation {
                 Relation::Materialized(view) if view.source == source => Some(Arc::clone(view)),
+                Relation::Table(table) if table.name == source => Some(Arc::clone(&table.view)),
                 _ => None,
             })
             .collect()
@@ -215,13 +262,18 @@ impl Catalog {
                 return None;
             };
             let schema = table.table.schema();
-            let fits = view.stream.source_columns.iter().all(|column| {
-                let wanted = source.schema.field(*column);
-                schema
-                    .field_with_name(wanted.name())
-                    .is_ok_and(|found| arrow::compute::can_cast_types(found.data_type(), wanted.data_type()))
-            });
-            (fits && view.stream.reads_source_directly).then_some(table)
+            let fits = view
+                .stream
+                .inputs
+                .iter()
+                .flat_map(|input| &input.columns)
+                .all(|column| {
+                    let wanted = source.schema.field(*column);
+                    schema
+                        .field_with_name(wanted.name())
+                        .is_ok_and(|found| arrow::compute::can_cast_types(found.data_type(), wanted.data_type()))
+                });
+            (fits && view.stream.reads_sources_only()).then_some(table)
         })
     }
 }

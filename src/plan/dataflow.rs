@@ -1,13 +1,13 @@
 //! A dataflow as people read it: EXPLAIN.
 
 use crate::{
-    operator::{Emission, Step},
+    operator::{Emission, Feed, Step},
     sql::Emit,
 };
 
 use super::{
-    catalog::{Catalog, MaterializedDefinition, Relation, Trigger},
-    stream::Stage,
+    catalog::{Catalog, MaterializedDefinition, Relation, TableDefinition, Trigger},
+    stream::{Stage, StreamPlan},
     window::Cut,
 };
 
@@ -15,6 +15,7 @@ use super::{
 pub fn explain(catalog: &Catalog, relation: &Relation, is_verbose: bool) -> String {
     match relation {
         Relation::Materialized(view) => view_text(catalog, view, is_verbose),
+        Relation::Table(table) => table_text(table),
         Relation::View(view) => format!(
             "view {}: computed when it is read\n{}",
             view.name,
@@ -43,6 +44,32 @@ pub fn explain(catalog: &Catalog, relation: &Relation, is_verbose: bool) -> Stri
     }
 }
 
+fn table_text(table: &TableDefinition) -> String {
+    let mut lines = vec![format!("table {}: rows are kept in the state folder", table.name)];
+    let stream = &table.view.stream;
+    let key: Vec<&str> = stream
+        .key
+        .iter()
+        .map(|column| stream.schema.field(*column).name().as_str())
+        .collect();
+    lines.push(match (key.is_empty(), table.is_append_only) {
+        (false, _) => format!(
+            "key: {}; a row that is inserted replaces the one of its key",
+            key.join(", ")
+        ),
+        (true, true) => "key: none, rows are only inserted".into(),
+        (true, false) => "key: none, equal rows may stand side by side".into(),
+    });
+    lines.extend(
+        table
+            .source
+            .watermark
+            .as_ref()
+            .map(|watermark| format!("watermark: {}", watermark.text)),
+    );
+    lines.join("\n")
+}
+
 fn view_text(catalog: &Catalog, view: &MaterializedDefinition, is_verbose: bool) -> String {
     let stream = &view.stream;
     let mut lines = vec![format!("materialized view {}", view.name)];
@@ -67,94 +94,135 @@ fn view_text(catalog: &Catalog, view: &MaterializedDefinition, is_verbose: bool)
         lines.push(format!("history: {}", history.name));
     }
     lines.push("dataflow:".into());
-    let upstream = catalog.get(&stream.upstream).expect("what a view reads is there");
-    let upstream_schema = upstream.schema();
-    let columns = stream
-        .source_columns
-        .iter()
-        .map(|column| upstream_schema.field(*column).name().as_str())
-        .collect::<Vec<_>>()
-        .join(", ");
-    lines.push(format!("  read {} {}: {columns}", upstream.kind(), stream.upstream));
-    for stage in &stream.stages {
-        match stage {
-            Stage::Segment(steps) => lines.extend(steps.iter().map(|step| match step {
-                Step::Filter(predicate) => format!("  filter {predicate}"),
-                Step::Project { schema, columns } if is_verbose => {
-                    let columns = schema
-                        .fields()
-                        .iter()
-                        .zip(columns)
-                        .map(|(field, column)| format!("{} = {column}", field.name()));
-                    format!("  project {}", columns.collect::<Vec<_>>().join(", "))
+    let last = match stream.nodes.len() {
+        0 => Feed::Input(0),
+        nodes => Feed::Operator(nodes - 1),
+    };
+    lines.extend(branch(catalog, stream, last, is_verbose).into_iter().map(indented));
+    lines.join("\n")
+}
+
+/// What feeds an operator, from its inputs on.
+fn branch(catalog: &Catalog, stream: &StreamPlan, feed: Feed, is_verbose: bool) -> Vec<String> {
+    match feed {
+        Feed::Input(input) => {
+            let input = &stream.inputs[input];
+            let relation = catalog.get(&input.relation).expect("what a view reads is there");
+            let schema = relation.schema();
+            let columns = input.columns.iter().map(|column| schema.field(*column).name().as_str());
+            vec![format!(
+                "read {} {}: {}",
+                relation.kind(),
+                input.relation,
+                columns.collect::<Vec<_>>().join(", ")
+            )]
+        }
+        Feed::Operator(index) => {
+            let node = &stream.nodes[index];
+            let mut lines = Vec::new();
+            match node.feeds.as_slice() {
+                [feed] => lines.extend(branch(catalog, stream, *feed, is_verbose)),
+                feeds => {
+                    for feed in feeds {
+                        lines.push("branch".to_owned());
+                        lines.extend(branch(catalog, stream, *feed, is_verbose).into_iter().map(indented));
+                    }
+                    lines.push("union of the branches".to_owned());
                 }
-                Step::Project { schema, .. } | Step::Select { schema, .. } => {
-                    format!("  project {}", field_names(schema))
-                }
-                Step::Windows { windows, .. } => format!("  a row for each window: {}", Cut::Aligned(*windows)),
-                Step::EachSet { sets, .. } => format!("  a row for each of {} grouping sets", sets.len()),
-                Step::CarryTime { .. } => "  windows, told by the event time".into(),
-            })),
-            Stage::WindowAggregate { windows, result, .. } => {
-                let shared = match result.emission {
-                    Emission::OnWindowClose if !windows.is_tumbling() => "pane of an open window",
-                    _ => "open window",
-                };
-                lines.push(format!(
-                    "  aggregate per window and key: {}",
-                    field_names(&result.schema)
-                ));
-                lines.push(format!(
-                    "    state: a group per key of every {shared} ({}); gone when the watermark reaches its end{}",
-                    Cut::Aligned(*windows),
-                    lateness(result.lateness_ns)
-                ));
-                lines.push(handed_on(result.emission));
             }
-            Stage::SessionAggregate { gap_ns, result, .. } => {
-                let cut = Cut::Sessions {
-                    gap_ns: *gap_ns,
-                    key: Vec::new(),
-                };
-                lines.push(format!("  aggregate per session: {}", field_names(&result.schema)));
-                lines.push(format!(
-                    "    state: a group per open session ({cut}); gone when the watermark reaches its end{}",
-                    lateness(result.lateness_ns)
-                ));
-                lines.push(handed_on(result.emission));
-            }
-            Stage::RecomputeAggregate {
-                closed_by,
-                emission,
-                schema,
-                ..
-            } => {
-                lines.push(format!("  aggregate rows that change: {}", field_names(schema)));
-                lines.push(match closed_by {
-                    Some(_) => "    state: all rows of every open window; gone when it is closed".into(),
-                    None => "    state: all rows, as long as they are in the view below".into(),
-                });
-                lines.push(handed_on(*emission));
-            }
-            Stage::MapWatermark(_) => lines.push("  the watermark of the column that windows are over".into()),
-            Stage::GroupAggregate { aggregation, schema } => {
-                lines.push(format!("  aggregate per key: {}", field_names(schema)));
-                lines.push(match aggregation.group_count() {
-                    0 => "    state: one group".into(),
-                    _ => "    state: a group per key, for ever".into(),
-                });
-            }
-            Stage::EmitEvery(interval) => lines.push(format!("  hold back until the next {interval:?} of epoch time")),
-            Stage::WindowCloseGate { .. } => lines.push("  hold back until the window is closed".into()),
+            lines.extend(stage_lines(&node.stage, is_verbose));
+            // Columns that are only renamed to what they are called already.
+            lines.dedup();
+            lines
         }
     }
-    lines.join("\n")
+}
+
+fn indented(line: String) -> String {
+    format!("  {line}")
+}
+
+fn stage_lines(stage: &Stage, is_verbose: bool) -> Vec<String> {
+    let mut lines = Vec::new();
+    match stage {
+        Stage::Segment(steps) => lines.extend(steps.iter().map(|step| match step {
+            Step::Filter(predicate) => format!("filter {predicate}"),
+            Step::Project { schema, columns } if is_verbose => {
+                let columns = schema
+                    .fields()
+                    .iter()
+                    .zip(columns)
+                    .map(|(field, column)| format!("{} = {column}", field.name()));
+                format!("project {}", columns.collect::<Vec<_>>().join(", "))
+            }
+            Step::Project { schema, .. } | Step::Select { schema, .. } => {
+                format!("project {}", field_names(schema))
+            }
+            Step::Weigh { .. } => "rows that are added and retracted".into(),
+            Step::Windows { windows, .. } => format!("a row for each window: {}", Cut::Aligned(*windows)),
+            Step::EachSet { sets, .. } => format!("a row for each of {} grouping sets", sets.len()),
+            Step::CarryTime { .. } => "windows, told by the event time".into(),
+        })),
+        Stage::WindowAggregate { windows, result, .. } => {
+            let shared = match result.emission {
+                Emission::OnWindowClose if !windows.is_tumbling() => "pane of an open window",
+                _ => "open window",
+            };
+            lines.push(format!("aggregate per window and key: {}", field_names(&result.schema)));
+            lines.push(format!(
+                "  state: a group per key of every {shared} ({}); gone when the watermark reaches its end{}",
+                Cut::Aligned(*windows),
+                lateness(result.lateness_ns)
+            ));
+            lines.push(handed_on(result.emission));
+        }
+        Stage::SessionAggregate { gap_ns, result, .. } => {
+            let cut = Cut::Sessions {
+                gap_ns: *gap_ns,
+                key: Vec::new(),
+            };
+            lines.push(format!("aggregate per session: {}", field_names(&result.schema)));
+            lines.push(format!(
+                "  state: a group per open session ({cut}); gone when the watermark reaches its end{}",
+                lateness(result.lateness_ns)
+            ));
+            lines.push(handed_on(result.emission));
+        }
+        Stage::RecomputeAggregate {
+            closed_by,
+            emission,
+            schema,
+            ..
+        } => {
+            lines.push(format!("aggregate rows that change: {}", field_names(schema)));
+            lines.push(match closed_by {
+                Some(_) => "  state: all rows of every open window; gone when it is closed".into(),
+                None => "  state: all rows, as long as they are in the view below".into(),
+            });
+            lines.push(handed_on(*emission));
+        }
+        Stage::MapWatermark(_) => lines.push("the watermark of the column that windows are over".into()),
+        Stage::GroupAggregate { aggregation, schema } => {
+            lines.push(format!("aggregate per key: {}", field_names(schema)));
+            lines.push(match aggregation.group_count() {
+                0 => "  state: one group".into(),
+                _ => "  state: a group per key, for ever".into(),
+            });
+        }
+        Stage::Upsert { schema, .. } => {
+            lines.push(format!("a row replaces the one of its key: {}", field_names(schema)));
+            lines.push("  state: every row, until it is deleted".into());
+        }
+        Stage::EmitEvery(interval) => lines.push(format!("hold back until the next {interval:?} of epoch time")),
+        Stage::WindowCloseGate { .. } => lines.push("hold back until the window is closed".into()),
+    }
+    lines
 }
 
 fn handed_on(emission: Emission) -> String {
     match emission {
-        Emission::Changes => "    hands on: what an epoch changed, and the final rows".into(),
-        Emission::OnWindowClose => "    hands on: final rows only".into(),
+        Emission::Changes => "  hands on: what an epoch changed, and the final rows".into(),
+        Emission::OnWindowClose => "  hands on: final rows only".into(),
     }
 }
 

@@ -16,21 +16,22 @@ mod options;
 mod registry;
 mod session;
 mod stream;
+mod table;
 mod tables;
 mod watermark;
 mod window;
 mod window_call;
 
-pub use binder::{Binder, Bound};
+pub use binder::{Binder, Bound, Write};
 pub use catalog::{
-    Catalog, ExternalDefinition, MaterializedDefinition, Relation, SourceDefinition, Trigger, ViewDefinition,
-    WatermarkDefinition, bad_schema, late_schema,
+    Catalog, ExternalDefinition, MaterializedDefinition, Relation, SourceDefinition, TableDefinition, Trigger,
+    ViewDefinition, WatermarkDefinition, bad_schema, late_schema,
 };
 pub use dataflow::explain;
 pub use mistakes::diagnostics_of;
 pub use options::{SOURCE_OPTIONS, VIEW_OPTIONS};
 pub use registry::{ConnectorSpec, ExternalFuture, FieldSpec, FormatSpec, MakeSource, OpenExternal, Registry};
 pub use session::{StreamRelation, base_session, session_over};
-pub use stream::{StreamPlan, replace_scan};
+pub use stream::{Input, StreamPlan, replace_scan};
 pub use tables::Tables;
 pub use window::LowerWindows;

@@ -66,13 +66,9 @@ fn tables(catalog: &Catalog, snapshots: &Tables) -> Tables {
                     };
                     Arc::new(StreamRelation::new(&source.name, Arc::clone(&source.schema), refusal))
                 }
-                Relation::Materialized(view) => {
-                    let refusal = format!("`{}` has not started yet", view.name);
-                    Arc::new(StreamRelation::new(
-                        &view.name,
-                        Arc::clone(&view.stream.schema),
-                        refusal,
-                    ))
+                Relation::Materialized(_) | Relation::Table(_) => {
+                    let refusal = format!("`{}` has not started yet", relation.name());
+                    Arc::new(StreamRelation::new(relation.name(), relation.schema(), refusal))
                 }
                 Relation::External(table) => Arc::clone(&table.table),
                 Relation::View(view) => {
@@ -116,7 +112,7 @@ fn side_outputs(catalog: &Catalog) -> Tables {
             let rows = view.stream.late_rows.as_ref()?;
             Some(table(format!("{}$late", view.name), late_schema(rows)))
         }
-        Relation::External(_) | Relation::View(_) => None,
+        Relation::External(_) | Relation::View(_) | Relation::Table(_) => None,
     };
     catalog.iter().filter_map(of).collect()
 }

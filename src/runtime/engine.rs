@@ -15,7 +15,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    plan::{Catalog, Registry, Relation, SourceDefinition, base_session, late_schema},
+    connector::TableLog,
+    plan::{Catalog, MakeSource, Registry, Relation, SourceDefinition, base_session, late_schema},
     sql::Emit,
     state::Store,
     types::{Epoch, Error, Options, Result, Watermark, Windows},
@@ -74,6 +75,10 @@ pub(super) struct Inner {
     pub timelines: RwLock<BTreeMap<String, Arc<Shared>>>,
     pub drivers: Mutex<Vec<Driver>>,
     pub manual: Mutex<BTreeMap<String, super::manual::ManualSource>>,
+    /// What was written to tables, by their names.
+    pub table_logs: Mutex<BTreeMap<String, TableLog>>,
+    /// One statement at a time decides what it changes.
+    pub writing: tokio::sync::Mutex<()>,
     pub stopping: CancellationToken,
     next_query: AtomicU64,
 }
@@ -107,6 +112,8 @@ impl Engine {
             timelines: RwLock::default(),
             drivers: Mutex::default(),
             manual: Mutex::default(),
+            table_logs: Mutex::default(),
+            writing: tokio::sync::Mutex::default(),
             stopping: CancellationToken::new(),
             next_query: AtomicU64::new(1),
         }))
@@ -115,9 +122,10 @@ impl Engine {
     /// Forgets what was committed for the sources of the catalog. Before `start`.
     pub fn reset(&self) -> Result<()> {
         for relation in self.catalog().iter() {
-            if let (Relation::Source(source), Some(folder)) = (relation, self.folder(relation.name())) {
-                tracing::info!(source = source.name, folder = %folder.display(), "state removed");
+            if let (Relation::Source(_) | Relation::Table(_), Some(folder)) = (relation, self.folder(relation.name())) {
+                tracing::info!(source = relation.name(), folder = %folder.display(), "state removed");
                 Store::reset(&folder)?;
+                TableLog::remove(&folder)?;
             }
         }
         Ok(())
@@ -127,7 +135,11 @@ impl Engine {
     pub fn start(&self) -> Result<()> {
         let catalog = self.catalog();
         for relation in catalog.iter() {
-            let Relation::Source(source) = relation else { continue };
+            let source = match relation {
+                Relation::Source(source) => source,
+                Relation::Table(table) => &table.source,
+                _ => continue,
+            };
             let is_running = self
                 .0
                 .timelines
@@ -150,14 +162,7 @@ impl Engine {
             Arc::clone(&self.0.metrics),
             &self.0.bounds,
         )?;
-        let make = Arc::clone(
-            &self
-                .0
-                .registry
-                .connector(&source.connector)
-                .ok_or_else(|| Error::bug("a connector was bound that is not registered"))?
-                .make,
-        );
+        let make = self.connector_of(source)?;
         self.adopt(timeline.shared());
         let driver = Driver::start(timeline, make, self.0.registry.clone(), Arc::clone(&self.0.clock));
         self.0
@@ -166,6 +171,17 @@ impl Engine {
             .expect("nobody panics while holding it")
             .push(driver);
         Ok(())
+    }
+
+    /// Behind the opening of its timeline, which holds the lock of the state.
+    pub(super) fn connector_of(&self, source: &SourceDefinition) -> Result<MakeSource> {
+        if source.is_table() {
+            let log = self.open_log(&source.name)?;
+            return Ok(Arc::new(move |_, _| Ok(log.source())));
+        }
+        let connector = self.0.registry.connector(&source.connector);
+        let connector = connector.ok_or_else(|| Error::bug("a connector was bound that is not registered"))?;
+        Ok(Arc::clone(&connector.make))
     }
 
     /// Makes a timeline's views readable.
@@ -227,7 +243,7 @@ impl Engine {
         Pinned { sources, tables }
     }
 
-    fn shared_of(&self, source: &str) -> Option<Arc<Shared>> {
+    pub(super) fn shared_of(&self, source: &str) -> Option<Arc<Shared>> {
         self.0
             .timelines
             .read()
@@ -260,6 +276,16 @@ impl Engine {
             };
             match relation {
                 Relation::External(_) => info.kind = RelationKind::ExternalTable,
+                Relation::Table(table) => {
+                    let stream = &table.view.stream;
+                    let name = |column: usize| stream.schema.field(column).name().clone();
+                    info.kind = RelationKind::Table;
+                    info.key = stream.key.iter().copied().map(name).collect();
+                    info.is_append_only = stream.is_append_only;
+                    info.time = stream.time.map(name);
+                    info.emit = Some(Emit::Changes);
+                    self.live(&mut info, &table.name);
+                }
                 Relation::View(_) => {}
                 Relation::Source(source) => {
                     info.kind = RelationKind::Source;

@@ -44,6 +44,7 @@ pub struct RelationInfo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RelationKind {
     Source,
+    Table,
     ExternalTable,
     View,
     MaterializedView,
@@ -54,6 +55,7 @@ impl std::fmt::Display for RelationKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Source => "source",
+            Self::Table => "table",
             Self::ExternalTable => "external table",
             Self::View => "view",
             Self::MaterializedView => "materialized view",

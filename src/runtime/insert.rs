@@ -1,15 +1,18 @@
-//! INSERT: rows of a query go to a source that takes rows.
+//! INSERT: rows of a query go to a table, or to a source that takes rows.
 
 use std::sync::Arc;
 
 use arrow::{
     array::{Array, ArrayRef, RecordBatch, TimestampNanosecondArray},
     compute::{CastOptions, cast_with_options, kernels::cmp::distinct},
-    datatypes::{Field, Schema},
+    datatypes::{Field, FieldRef, Schema},
     util::display::array_value_to_string,
 };
 
-use crate::types::{Error, Result};
+use crate::{
+    plan::Relation,
+    types::{Error, Result},
+};
 
 use super::{
     engine::{Engine, Mode},
@@ -18,18 +21,58 @@ use super::{
 
 impl Engine {
     /// Appends rows to a source that takes them: all of them, or none where a value does not fit its column.
-    pub(super) fn insert(&self, table: &str, columns: &[String], rows: Vec<RecordBatch>) -> Result<usize> {
-        let mut inserted = 0;
+    pub(super) async fn insert(&self, name: &str, columns: &[String], rows: Vec<RecordBatch>) -> Result<usize> {
+        match self.catalog().get(name).expect("checked when it was bound") {
+            Relation::Table(table) => {
+                let fields = table.schema().fields();
+                let taken = taken(fields, fields.len(), columns, rows)?;
+                self.add(table, taken).await
+            }
+            _ => self.insert_into_source(name, columns, rows),
+        }
+    }
+
+    fn insert_into_source(&self, name: &str, columns: &[String], rows: Vec<RecordBatch>) -> Result<usize> {
         let catalog = self.catalog();
-        let source = Arc::clone(catalog.source(table).expect("checked when it was bound"));
-        let mut taken = Vec::new();
-        for batch in rows {
-            let fields = source.schema.fields();
+        let source = catalog.source(name).expect("checked when it was bound");
+        // Where a row stands is not for it to say: `partition` and `offset` follow from where it is appended.
+        let includes = source.includes.iter().map(String::as_str);
+        let (settable, includes): (Vec<FieldRef>, Vec<&str>) = (source.schema.fields().iter().cloned())
+            .zip(std::iter::repeat_n("", source.declared).chain(includes))
+            .filter(|(_, include)| !matches!(*include, "partition" | "offset"))
+            .unzip();
+        let taken = taken(&settable, source.declared, columns, rows)?;
+        let inserted = taken.iter().map(RecordBatch::num_rows).sum();
+        let stamped = includes.iter().position(|include| *include == "timestamp");
+        let stamped = stamped.filter(|column| !columns.contains(settable[*column].name()));
+        for mut batch in taken {
+            if let Some(column) = stamped {
+                batch = self.stamp(&batch, column)?;
+            }
+            (self.0.registry.insert)(name, batch)?;
+        }
+        if self.0.options.mode == Mode::Manual {
+            self.step(name, StepEnd::default())?;
+        }
+        Ok(inserted)
+    }
+
+    /// The rows with the time of their append in `column`, in milliseconds, as a broker would do it.
+    fn stamp(&self, rows: &RecordBatch, column: usize) -> Result<RecordBatch> {
+        let nanos = self.0.clock.now().0.div_euclid(1_000_000) * 1_000_000;
+        let mut columns = rows.columns().to_vec();
+        columns[column] = Arc::new(TimestampNanosecondArray::from_value(nanos, rows.num_rows()));
+        RecordBatch::try_new(rows.schema(), columns).map_err(|e| Error::bug(e.to_string()))
+    }
+}
+
+/// The rows with all fields, in their types. Every column may hold a null. Without `columns`, the rows hold the declared ones, which
+/// are the first.
+fn taken(fields: &[FieldRef], declared: usize, columns: &[String], rows: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+    rows.into_iter()
+        .map(|batch| {
             let names: Vec<String> = match columns.is_empty() {
-                true => fields[..source.declared]
-                    .iter()
-                    .map(|field| field.name().clone())
-                    .collect(),
+                true => fields[..declared].iter().map(|field| field.name().clone()).collect(),
                 false => columns.to_vec(),
             };
             if names.len() != batch.num_columns() {
@@ -40,18 +83,11 @@ impl Engine {
                     names.join(", ")
                 )));
             }
-            // Where a row stands is not for it to say: `partition` and `offset` follow from where it is appended.
-            let includes = source.includes.iter().map(|name| Some(name.as_str()));
-            let settable: Vec<(&Arc<Field>, Option<&str>)> = fields
-                .iter()
-                .zip(std::iter::repeat_n(None, source.declared).chain(includes))
-                .filter(|(_, include)| !matches!(include, Some("partition" | "offset")))
-                .collect();
             if let Some(unknown) = names
                 .iter()
-                .find(|name| !settable.iter().any(|(field, _)| field.name() == *name))
+                .find(|name| !fields.iter().any(|field| field.name() == *name))
             {
-                let known: Vec<&str> = settable.iter().map(|(field, _)| field.name().as_str()).collect();
+                let known: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
                 return Err(Error::user(format!(
                     "no column named `{unknown}` to insert into; columns: {}",
                     known.join(", ")
@@ -64,45 +100,25 @@ impl Engine {
             {
                 return Err(Error::user(format!("column `{twice}` is named twice")));
             }
-            let columns = settable
+            let columns = fields
                 .iter()
-                .map(
-                    |(field, include)| match names.iter().position(|name| name == field.name()) {
-                        Some(column) => fitting(batch.column(column), field),
-                        // As a broker does it.
-                        None if *include == Some("timestamp") => Ok(self.stamps(batch.num_rows())),
-                        // Columns that were left out are null.
-                        None => Ok(arrow::array::new_null_array(field.data_type(), batch.num_rows())),
-                    },
-                )
+                .map(|field| match names.iter().position(|name| name == field.name()) {
+                    Some(column) => fitting(batch.column(column), field),
+                    // Columns that were left out are null.
+                    None => Ok(arrow::array::new_null_array(field.data_type(), batch.num_rows())),
+                })
                 .collect::<Result<Vec<_>>>()?;
-            let fields: Vec<Field> = settable
+            let fields: Vec<Field> = fields
                 .iter()
-                .map(|(field, _)| field.as_ref().clone().with_nullable(true))
+                .map(|field| field.as_ref().clone().with_nullable(true))
                 .collect();
-            inserted += batch.num_rows();
-            taken.push(
-                RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|e| Error::user(e.to_string()))?,
-            );
-        }
-        for batch in taken {
-            (self.0.registry.insert)(table, batch)?;
-        }
-        if self.0.options.mode == Mode::Manual {
-            self.step(table, StepEnd::default())?;
-        }
-        Ok(inserted)
-    }
-
-    /// The time of append, in the milliseconds of a broker.
-    fn stamps(&self, count: usize) -> ArrayRef {
-        let millis = self.0.clock.now().0.div_euclid(1_000_000);
-        Arc::new(TimestampNanosecondArray::from_value(millis * 1_000_000, count))
-    }
+            RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|e| Error::user(e.to_string()))
+        })
+        .collect()
 }
 
 /// The values in the type of their column. A value never becomes another one, nor null.
-fn fitting(values: &ArrayRef, field: &Field) -> Result<ArrayRef> {
+pub(super) fn fitting(values: &ArrayRef, field: &Field) -> Result<ArrayRef> {
     let name = field.name();
     let options = CastOptions {
         safe: false,

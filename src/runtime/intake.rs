@@ -18,7 +18,7 @@ use arrow::{
 };
 
 use crate::{
-    format::{Decoded, Decoder},
+    format::{Decoded, Decoder, changes::ChangesDecoder},
     plan::{Registry, SourceDefinition},
     types::{BadRecord, Chunk, Error, Payload, Position, Records, Result, SplitId, limits},
 };
@@ -64,9 +64,15 @@ impl Intake {
                 .project(&declared)
                 .map_err(|e| Error::bug(e.to_string()))?,
         );
-        let format = registry
-            .format(&source.format)
-            .ok_or_else(|| Error::bug("a format was bound that is not registered"))?;
+        let decoder: Box<dyn Decoder> = match source.is_table() {
+            true => Box::new(ChangesDecoder::new(decoded)),
+            false => {
+                let format = registry
+                    .format(&source.format)
+                    .ok_or_else(|| Error::bug("a format was bound that is not registered"))?;
+                (format.make)(decoded, source.declared, &source.format_options)?
+            }
+        };
         let columns = needed
             .iter()
             .map(|column| match column.checked_sub(source.declared) {
@@ -76,7 +82,7 @@ impl Intake {
             .collect();
         Ok(Self {
             schema,
-            decoder: (format.make)(decoded, source.declared, &source.format_options)?,
+            decoder,
             columns,
         })
     }

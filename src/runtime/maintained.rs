@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use arrow::array::{Int64Array, RecordBatch};
 
 use crate::{
-    operator::{Chain, EpochEnd, Flow, LateRows, Output},
-    plan::{MaterializedDefinition, late_schema},
+    operator::{Dataflow, EpochEnd, Flow, LateRows, Output},
+    plan::{Input, MaterializedDefinition, late_schema},
     state::Part,
     types::{Delta, Epoch, Error, EventTime, Result, Watermark},
     view::{Change, ChangeLog, Rows, RowsSnapshot, consolidate},
@@ -28,14 +28,14 @@ pub type Slice = (RecordBatch, Option<Int64Array>);
 
 pub struct MaintainedView {
     definition: Arc<MaterializedDefinition>,
-    chain: Chain,
-    upstream: Upstream,
+    dataflow: Dataflow,
+    inputs: Vec<Upstream>,
     rows: Rows,
     rows_max: usize,
     late: Option<SideOutput>,
 }
 
-/// Where a view's rows come from: columns of the decoded rows, or the output of another view of the source.
+/// Where rows come from: columns of the decoded rows, or the output of another view of the source.
 enum Upstream {
     Source(Vec<usize>),
     View { index: usize, columns: Vec<usize> },
@@ -59,10 +59,10 @@ impl MaintainedView {
         bounds: &Bounds,
     ) -> Result<Self> {
         let stream = &definition.stream;
-        let upstream = match stream.reads_source_directly {
+        let upstream = |input: &Input| match input.is_source {
             true => Upstream::Source(
-                stream
-                    .source_columns
+                input
+                    .columns
                     .iter()
                     .map(|column| needed.binary_search(column).expect("what a view reads is needed"))
                     .collect(),
@@ -70,9 +70,9 @@ impl MaintainedView {
             false => Upstream::View {
                 index: before
                     .iter()
-                    .position(|view| view.definition.name == stream.upstream)
+                    .position(|view| view.definition.name == input.relation)
                     .expect("created before"),
-                columns: stream.source_columns.clone(),
+                columns: input.columns.clone(),
             },
         };
         let late = stream
@@ -80,11 +80,11 @@ impl MaintainedView {
             .as_ref()
             .map(|rows| SideOutput::new(format!("{}$late", definition.name), late_schema(rows)));
         Ok(Self {
-            chain: stream.operators()?,
+            dataflow: stream.operators()?,
+            inputs: stream.inputs.iter().map(upstream).collect(),
             rows: Rows::new(Arc::clone(&stream.schema), stream.key.clone(), stream.is_append_only)?,
             rows_max: bounds.view_rows_max,
             late,
-            upstream,
             definition,
         })
     }
@@ -106,11 +106,11 @@ impl MaintainedView {
     }
 
     pub fn wakes_at(&self) -> Option<EventTime> {
-        self.chain.wakes_at()
+        self.dataflow.wakes_at()
     }
 
     pub fn memory_bytes(&self) -> usize {
-        self.chain.memory_bytes() + self.rows.memory_bytes()
+        self.dataflow.memory_bytes() + self.rows.memory_bytes()
     }
 
     pub fn face(&self) -> ViewFace {
@@ -136,13 +136,17 @@ impl MaintainedView {
         metrics: &Metrics,
     ) -> Result<Step> {
         // A view that holds changes back holds the watermark of those who read it back too.
-        let watermark = match &self.upstream {
-            Upstream::Source(_) => end.watermark,
-            Upstream::View { index, .. } => before[*index].handed_on,
-        };
+        let watermarks: Vec<Watermark> = self
+            .inputs
+            .iter()
+            .map(|input| match input {
+                Upstream::Source(_) => end.watermark,
+                Upstream::View { index, .. } => before[*index].handed_on,
+            })
+            .collect();
         let mut out = Output::default();
         self.feed(slices, before, &mut out)?;
-        let handed_on = self.chain.on_epoch_end(EpochEnd { watermark, ..end }, &mut out)?;
+        let handed_on = self.dataflow.on_epoch_end(&watermarks, end.epoch_time, &mut out)?;
         let mut changes = Vec::new();
         // What is handed on is final up to there, and not always up to where the source is.
         changes.extend(self.apply(&out.flows, epoch, handed_on)?);
@@ -156,24 +160,26 @@ impl MaintainedView {
 
     /// Hands its input to the operators.
     fn feed(&mut self, slices: &[Slice], before: &[Step], out: &mut Output) -> Result<()> {
-        match &self.upstream {
-            Upstream::Source(columns) => {
-                for (rows, row_watermarks) in slices {
-                    let flow = Flow {
-                        delta: Delta::append(rows.project(columns).map_err(bug)?),
-                        row_watermarks: row_watermarks.clone(),
-                    };
-                    self.chain.on_delta(flow, out)?;
+        for (input, upstream) in self.inputs.iter().enumerate() {
+            match upstream {
+                Upstream::Source(columns) => {
+                    for (rows, row_watermarks) in slices {
+                        let flow = Flow {
+                            delta: Delta::append(rows.project(columns).map_err(bug)?),
+                            row_watermarks: row_watermarks.clone(),
+                        };
+                        self.dataflow.on_delta(input, flow, out)?;
+                    }
                 }
-            }
-            Upstream::View { index, columns } => {
-                for flow in &before[*index].flows {
-                    let delta = Delta {
-                        rows: flow.delta.rows.project(columns).map_err(bug)?,
-                        weights: flow.delta.weights.clone(),
-                    };
-                    let row_watermarks = flow.row_watermarks.clone();
-                    self.chain.on_delta(Flow { delta, row_watermarks }, out)?;
+                Upstream::View { index, columns } => {
+                    for flow in &before[*index].flows {
+                        let delta = Delta {
+                            rows: flow.delta.rows.project(columns).map_err(bug)?,
+                            weights: flow.delta.weights.clone(),
+                        };
+                        let row_watermarks = flow.row_watermarks.clone();
+                        self.dataflow.on_delta(input, Flow { delta, row_watermarks }, out)?;
+                    }
                 }
             }
         }
@@ -242,7 +248,7 @@ impl MaintainedView {
     pub fn save(&mut self) -> Result<Vec<Part>> {
         let name = &self.definition.name;
         let mut parts = Vec::new();
-        for (index, batches) in self.chain.snapshot()?.into_iter().enumerate() {
+        for (index, batches) in self.dataflow.snapshot()?.into_iter().enumerate() {
             parts.push(Part {
                 name: format!("{name}/operator/{index}"),
                 batches,
@@ -262,11 +268,11 @@ impl MaintainedView {
     /// Takes up what [`save`](Self::save) gave: `part` hands out its parts by name.
     pub fn restore(&mut self, mut part: impl FnMut(String) -> Result<Vec<RecordBatch>>, late_total: u64) -> Result<()> {
         let name = &self.definition.name;
-        for index in 0..self.chain.len() {
+        for index in 0..self.dataflow.len() {
             let state = part(format!("{name}/operator/{index}"))?;
             // A stateless operator has no rows to take up.
             if !state.is_empty() {
-                self.chain.restore(index, state)?;
+                self.dataflow.restore(index, state)?;
             }
         }
         self.rows.restore(&part(format!("{name}/rows"))?)?;

@@ -43,6 +43,7 @@ impl Engine {
         let catalog = self.catalog();
         let source = match relation {
             Relation::Source(source) => Arc::clone(source),
+            Relation::Table(table) => Arc::clone(&table.source),
             Relation::Materialized(view) => Arc::clone(catalog.source(&view.source).expect("a view's source is there")),
             _ => return Ok(()),
         };
@@ -57,12 +58,7 @@ impl Engine {
             Arc::clone(&self.0.metrics),
             &self.0.bounds,
         )?;
-        let connector = self
-            .0
-            .registry
-            .connector(&source.connector)
-            .ok_or_else(|| Error::bug("a connector is not registered"))?;
-        let mut input = (connector.make)(&source.name, &source.connector_options)?;
+        let mut input = (self.connector_of(&source)?)(&source.name, &source.connector_options)?;
         let mut intake = Intake::new(&source, timeline.needed(), &self.0.registry)?;
         input.discover().map_err(|e| Error::user(e.to_string()))?;
         input
@@ -94,7 +90,7 @@ impl Engine {
     /// Opens the sources of pipeline files, which `apply` only defined: what `start` is to live ones.
     pub fn open(&self) -> Result<()> {
         for relation in self.catalog().iter() {
-            if matches!(relation, Relation::Source(_)) {
+            if matches!(relation, Relation::Source(_) | Relation::Table(_)) {
                 self.open_manual(relation)?;
             }
         }
@@ -107,17 +103,23 @@ impl Engine {
             return Ok(());
         }
         match dropped {
-            Relation::Source(source) => {
+            Relation::Source(_) | Relation::Table(_) => {
+                let name = dropped.name();
+                self.0
+                    .table_logs
+                    .lock()
+                    .expect("nobody panics while holding it")
+                    .remove(name);
                 self.0
                     .manual
                     .lock()
                     .expect("nobody panics while holding it")
-                    .remove(&source.name);
+                    .remove(name);
                 self.0
                     .timelines
                     .write()
                     .expect("nobody panics while holding it")
-                    .remove(&source.name);
+                    .remove(name);
                 Ok(())
             }
             Relation::Materialized(view) => {

@@ -25,6 +25,7 @@ mod reader;
 mod shared;
 mod side_output;
 mod statement;
+mod table;
 mod timeline;
 mod watermark_rule;
 

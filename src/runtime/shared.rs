@@ -41,6 +41,8 @@ pub struct ViewFace {
 pub struct Snapshot {
     pub epoch: Epoch,
     pub watermark: Watermark,
+    /// First unread row of each split.
+    pub positions: BTreeMap<SplitId, Position>,
     pub views: BTreeMap<String, RowsSnapshot>,
 }
 
@@ -67,6 +69,7 @@ impl Shared {
             snapshot: RwLock::new(Arc::new(Snapshot {
                 epoch: Epoch(0),
                 watermark: Watermark::START,
+                positions: BTreeMap::new(),
                 views: empty,
             })),
             status: Mutex::new(Status {

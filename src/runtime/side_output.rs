@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use arrow::{
-    array::{ArrayRef, Int64Array, RecordBatch, StringViewArray, UInt64Array},
+    array::{ArrayRef, Int64Array, RecordBatch, StringViewArray, UInt64Array, new_null_array},
     compute::concat_batches,
     datatypes::{SchemaRef, TimestampNanosecondType},
 };
@@ -125,11 +125,11 @@ pub fn late_rows(late: LateRows, schema: &SchemaRef) -> Result<RecordBatch> {
             "window_start" => time(&late.window_starts),
             "window_end" => time(&late.window_ends),
             "late_by_ms" => Arc::new(late_by_ms.clone()),
-            name => Arc::clone(
-                late.rows
-                    .column_by_name(name)
-                    .expect("the schema was made of the rows'"),
-            ),
+            // Rows of another branch of a union have columns that these have not.
+            name => late
+                .rows
+                .column_by_name(name)
+                .map_or_else(|| new_null_array(field.data_type(), late.rows.num_rows()), Arc::clone),
         })
         .collect();
     RecordBatch::try_new(Arc::clone(schema), columns).map_err(bug)

@@ -106,11 +106,21 @@ impl Engine {
         let is_definition = matches!(
             statement.kind,
             StatementKind::CreateSource(_)
+                | StatementKind::CreateTable(_)
                 | StatementKind::CreateExternalTable(_)
                 | StatementKind::CreateView(_)
                 | StatementKind::CreateMaterializedView(_)
                 | StatementKind::Drop(_)
         );
+        // Who changes rows sees all that was written before, and nobody writes in between.
+        let writing = match statement.kind {
+            StatementKind::Update(_) | StatementKind::Delete(_) => {
+                let writing = self.0.writing.lock().await;
+                self.flush().await.map_err(|error| Problem::from(error).kind)?;
+                Some(writing)
+            }
+            _ => None,
+        };
         // Definitions follow each other; queries run beside them on the catalog as it is.
         let _defining = if is_definition {
             Some(self.0.defining.lock().await)
@@ -223,8 +233,31 @@ impl Engine {
                     .map_err(problem_of)?;
                 let count = self
                     .insert(&table, &columns, rows)
+                    .await
                     .map_err(|error| Problem::from(error).kind)?;
                 Ok(told("result", vec![format!("inserted {count}")]))
+            }
+            Bound::Write(write) => {
+                let session = session_over(&self.0.session, BTreeMap::new());
+                let rows: Vec<RecordBatch> = self
+                    .0
+                    .queries
+                    .run(session, write.rows, request.timeout)
+                    .await?
+                    .try_collect()
+                    .await
+                    .map_err(problem_of)?;
+                let writing = writing.expect("taken before the rows were read");
+                let count = self
+                    .change(&write.table, &write.columns, &rows, writing)
+                    .await
+                    .map_err(|error| Problem::from(error).kind)?;
+                let did = if write.columns.is_empty() { "deleted" } else { "updated" };
+                Ok(told("result", vec![format!("{did} {count}")]))
+            }
+            Bound::Flush => {
+                self.flush().await.map_err(|error| Problem::from(error).kind)?;
+                Ok(told("result", vec!["flushed".into()]))
             }
         }
     }
@@ -255,6 +288,8 @@ impl Engine {
                 .get(source)
                 .is_some_and(|shared| self.0.options.mode == Mode::Live || 0 < shared.snapshot().epoch.0)
         };
+        let catalog = self.catalog();
+        let kind_of = |source: &str| catalog.get(source).map_or("source", Relation::kind);
         let refuse = |message: String| {
             Some(Diagnostic::error(SqlState::Unsupported, message, statement.span).help(
                 "change the pipeline file and start it again with --reset; queries and plain views need no restart",
@@ -262,16 +297,18 @@ impl Engine {
         };
         match bound {
             Bound::Create(Relation::Materialized(view)) if started(&view.source) => refuse(format!(
-                "source `{}` is running: a view that is added now would miss the rows before",
+                "{} `{}` is running: a view that is added now would miss the rows before",
+                kind_of(&view.source),
                 view.source
             )),
-            Bound::Drop(name) => match self.catalog().get(name) {
+            Bound::Drop(name) => match catalog.get(name) {
                 Some(Relation::Materialized(view)) if started(&view.source) => refuse(format!(
-                    "source `{}` is running and keeps `{name}` up to date",
+                    "{} `{}` is running and keeps `{name}` up to date",
+                    kind_of(&view.source),
                     view.source
                 )),
-                Some(Relation::Source(source)) if started(&source.name) => {
-                    refuse(format!("source `{name}` is running"))
+                Some(relation @ (Relation::Source(_) | Relation::Table(_))) if started(name) => {
+                    refuse(format!("{} `{name}` is running", relation.kind()))
                 }
                 _ => None,
             },
@@ -323,7 +360,7 @@ impl Engine {
     fn show(&self, what: &str) -> Result<(SchemaRef, RecordBatch)> {
         let wanted = |kind: RelationKind| match what {
             "SOURCES" => kind == RelationKind::Source,
-            "TABLES" => kind == RelationKind::ExternalTable,
+            "TABLES" => matches!(kind, RelationKind::Table | RelationKind::ExternalTable),
             "VIEWS" => matches!(kind, RelationKind::View | RelationKind::MaterializedView),
             "MATERIALIZED VIEWS" => kind == RelationKind::MaterializedView,
             _ => true,

@@ -334,6 +334,7 @@ impl Timeline {
         self.shared.publish(Snapshot {
             epoch: self.epoch,
             watermark: self.watermarks.combined(),
+            positions: self.positions.clone(),
             views,
         });
     }
@@ -482,8 +483,9 @@ pub struct Ran {
 /// The columns of a source that its views and its watermark read, ascending.
 fn needed_columns(source: &SourceDefinition, views: &[Arc<MaterializedDefinition>]) -> Vec<usize> {
     let mut needed = WatermarkRule::columns(source);
-    for view in views.iter().filter(|view| view.stream.reads_source_directly) {
-        needed.extend(&view.stream.source_columns);
+    let inputs = views.iter().flat_map(|view| &view.stream.inputs);
+    for input in inputs.filter(|input| input.is_source) {
+        needed.extend(&input.columns);
     }
     needed.into_iter().collect()
 }

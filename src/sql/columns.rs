@@ -1,4 +1,4 @@
-//! `(column TYPE [NOT NULL], …, WATERMARK FOR column [AS expression])`: a column with a mistake costs only itself.
+//! `(column TYPE [NOT NULL], …, WATERMARK FOR column [AS expression], PRIMARY KEY (column, …))`: a column with a mistake costs only itself.
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 
@@ -8,11 +8,26 @@ use super::{
 };
 use crate::types::limits::DIAGNOSTICS_MAX;
 
+/// What stands in the brackets behind the name of a source or table.
+#[derive(Default)]
+pub(super) struct ColumnList {
+    pub columns: Vec<Column>,
+    pub watermark: Option<WatermarkClause>,
+    pub key: Vec<Spanned<String>>,
+}
+
+/// What a list may hold beside columns.
+#[derive(Clone, Copy)]
+pub(super) struct MayHold {
+    pub watermark: bool,
+    pub key: bool,
+}
+
 impl StatementParser<'_> {
-    /// `(column TYPE [NOT NULL], …, WATERMARK FOR …)`; a watermark only where there is a place for it.
-    pub(super) fn columns(&mut self, mut watermark: Option<&mut Option<WatermarkClause>>) -> Parsed<Vec<Column>> {
+    /// `(column TYPE [NOT NULL], …, WATERMARK FOR …, PRIMARY KEY (…))`; the last two only where there is a place for them.
+    pub(super) fn columns(&mut self, may_hold: MayHold) -> Parsed<ColumnList> {
         let open = self.at;
-        let mut columns = Vec::new();
+        let mut list = ColumnList::default();
         for (start, end) in self.elements() {
             self.at = start;
             if start == end {
@@ -26,15 +41,15 @@ impl StatementParser<'_> {
                 self.diagnostics.push(found.help(help));
                 continue;
             }
-            if let Err(mistake) = self.element(end, &mut columns, &mut watermark) {
+            if let Err(mistake) = self.element(end, may_hold, &mut list) {
                 self.diagnostics.push(mistake);
             }
         }
         self.at = self.closing(open) + 1;
-        Ok(columns)
+        Ok(list)
     }
 
-    fn watermark(&mut self, end: usize, target: &mut Option<&mut Option<WatermarkClause>>) -> Parsed<()> {
+    fn watermark(&mut self, end: usize, may_hold: MayHold, list: &mut ColumnList) -> Parsed<()> {
         let start = self.at;
         self.at += 2;
         let column = self.name("the column of the watermark")?;
@@ -59,34 +74,65 @@ impl StatementParser<'_> {
             ));
         }
         let span = self.span_from(start);
-        match target {
-            None => Err(
-                Diagnostic::error(SqlState::Unsupported, "a table has no watermark", span)
-                    .help("only a SOURCE has; leave it out"),
-            ),
-            Some(Some(_)) => {
-                Err(Diagnostic::error(SqlState::Duplicate, "a second watermark", span)
-                    .help("a source has one event time"))
-            }
-            Some(target) => {
-                **target = Some(WatermarkClause { column, expression });
-                Ok(())
+        if !may_hold.watermark {
+            return Err(
+                Diagnostic::error(SqlState::Unsupported, "an external table has no watermark", span)
+                    .help("only a SOURCE or a TABLE has; leave it out"),
+            );
+        }
+        if list.watermark.is_some() {
+            return Err(
+                Diagnostic::error(SqlState::Duplicate, "a second watermark", span).help("there is one event time")
+            );
+        }
+        list.watermark = Some(WatermarkClause { column, expression });
+        Ok(())
+    }
+
+    /// `PRIMARY KEY (column, …)`
+    fn primary_key(&mut self, end: usize, list: &mut ColumnList) -> Parsed<()> {
+        let start = self.at;
+        self.at += 2;
+        if !self.peek_is(&Token::LParen) {
+            return Err(self.written().expected(self.at, "`(` and the columns of the key"));
+        }
+        let open = self.at;
+        let mut key = Vec::new();
+        for (first, last) in self.elements() {
+            self.at = first;
+            key.push(self.name("a column of the key")?);
+            if self.at != last {
+                return Err(self.written().expected(self.at, "`,` or `)`"));
             }
         }
+        self.at = self.closing(open) + 1;
+        if self.at < end {
+            return Err(self.written().expected(self.at, "`,` or `)`"));
+        }
+        self.key(key, start, list)
+    }
+
+    fn key(&mut self, key: Vec<Spanned<String>>, start: usize, list: &mut ColumnList) -> Parsed<()> {
+        if list.key.is_empty() {
+            list.key = key;
+            return Ok(());
+        }
+        Err(
+            Diagnostic::error(SqlState::Duplicate, "a second primary key", self.span_from(start))
+                .help("name all its columns in one: PRIMARY KEY (a, b)"),
+        )
     }
 
     /// A column or a watermark; more than one where a comma is missing.
-    fn element(
-        &mut self,
-        end: usize,
-        columns: &mut Vec<Column>,
-        watermark: &mut Option<&mut Option<WatermarkClause>>,
-    ) -> Parsed<()> {
+    fn element(&mut self, end: usize, may_hold: MayHold, list: &mut ColumnList) -> Parsed<()> {
         loop {
             let start = self.at;
             // Every element is followed by a comma or a bracket, so there is a next token.
             if self.tokens[start].is_word("WATERMARK") && self.tokens[start + 1].is_word("FOR") {
-                return self.watermark(end, watermark);
+                return self.watermark(end, may_hold, list);
+            }
+            if may_hold.key && self.tokens[start].is_word("PRIMARY") && self.tokens[start + 1].is_word("KEY") {
+                return self.primary_key(end, list);
             }
             if let Some(constraint @ ("PRIMARY" | "CONSTRAINT" | "UNIQUE" | "CHECK" | "FOREIGN")) =
                 self.peek_word().as_deref()
@@ -119,7 +165,11 @@ impl StatementParser<'_> {
                 self.eat_word("NULL");
             }
             let column = name.value.clone();
-            columns.push(Column {
+            if may_hold.key && self.at < end && self.eat_words(&["PRIMARY", "KEY"]) {
+                is_nullable = false;
+                self.key(vec![name.clone()], start, list)?;
+            }
+            list.columns.push(Column {
                 name,
                 data_type,
                 is_nullable,

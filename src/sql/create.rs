@@ -7,6 +7,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use super::{
     CreateExternalTable, CreateMaterializedView, CreateSource, CreateView, Diagnostic, Emit, Spanned, SqlState,
     StatementKind,
+    columns::MayHold,
     cursor::{Parsed, StatementParser},
     suggest::nearest,
 };
@@ -40,21 +41,27 @@ impl StatementParser<'_> {
             self.expect_word("VIEW")?;
             return self.create_materialized_view();
         }
-        const KINDS: &[&str] = &["SOURCE", "EXTERNAL", "VIEW", "MATERIALIZED"];
-        let usable = "CREATE SOURCE, EXTERNAL TABLE, VIEW and MATERIALIZED VIEW are";
+        if self.eat_word("TABLE") {
+            return self.create_table();
+        }
+        const KINDS: &[&str] = &["SOURCE", "TABLE", "EXTERNAL", "VIEW", "MATERIALIZED"];
+        let usable = "CREATE SOURCE, TABLE, EXTERNAL TABLE, VIEW and MATERIALIZED VIEW are";
         Err(match self.peek_word().as_deref() {
-            Some("TABLE") => self
-                .unsupported(at, "CREATE TABLE")
-                .help("write CREATE SOURCE for rows that arrive, or CREATE EXTERNAL TABLE … STORED AS PARQUET LOCATION '…' for files"),
-            Some("SINK") => self.unsupported(at, "CREATE SINK").help("write CREATE MATERIALIZED VIEW, and read it over HTTP or WebSocket"),
+            Some("SINK") => self
+                .unsupported(at, "CREATE SINK")
+                .help("write CREATE MATERIALIZED VIEW, and read it over HTTP or WebSocket"),
             Some(
-                kind @ ("FUNCTION" | "INDEX" | "SCHEMA" | "DATABASE" | "TYPE" | "USER" | "ROLE" | "SECRET" | "CONNECTION" | "TRIGGER" | "SEQUENCE"),
+                kind @ ("FUNCTION" | "INDEX" | "SCHEMA" | "DATABASE" | "TYPE" | "USER" | "ROLE" | "SECRET"
+                | "CONNECTION" | "TRIGGER" | "SEQUENCE"),
             ) => self.unsupported(at, &format!("CREATE {kind}")).help(usable),
             word => {
-                let meant = word.and_then(|word| nearest(word, KINDS.iter().copied().chain(["SINK", "TABLE", "FUNCTION"])));
+                let meant = word.and_then(|word| nearest(word, KINDS.iter().copied().chain(["SINK", "FUNCTION"])));
                 let mistake = Diagnostic::error(
                     SqlState::Syntax,
-                    format!("expected SOURCE, EXTERNAL TABLE, VIEW or MATERIALIZED VIEW, found {}", self.written().found(at)),
+                    format!(
+                        "expected SOURCE, TABLE, EXTERNAL TABLE, VIEW or MATERIALIZED VIEW, found {}",
+                        self.written().found(at)
+                    ),
                     self.written().span(at),
                 );
                 match meant {
@@ -80,8 +87,10 @@ impl StatementParser<'_> {
             let mistake = self.written().expected(self.at, "`(` and the columns");
             return Err(mistake.help(format!("write CREATE SOURCE {} (column TYPE, …) WITH (…)", name.value)));
         }
-        let mut watermark = None;
-        let columns = self.columns(Some(&mut watermark))?;
+        let list = self.columns(MayHold {
+            watermark: true,
+            key: false,
+        })?;
         let (mut includes, mut options) = (Vec::new(), Vec::new());
         while self.at < self.tokens.len() {
             if self.include(&mut includes)?
@@ -101,8 +110,8 @@ impl StatementParser<'_> {
         Ok(StatementKind::CreateSource(CreateSource {
             name,
             if_not_exists,
-            columns,
-            watermark,
+            columns: list.columns,
+            watermark: list.watermark,
             includes,
             options,
         }))
@@ -112,7 +121,11 @@ impl StatementParser<'_> {
         let if_not_exists = self.if_not_exists()?;
         let name = self.name("the name of the table")?;
         let columns = if self.peek_is(&Token::LParen) {
-            self.columns(None)?
+            let may_hold = MayHold {
+                watermark: false,
+                key: false,
+            };
+            self.columns(may_hold)?.columns
         } else {
             Vec::new()
         };

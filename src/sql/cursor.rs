@@ -14,7 +14,8 @@ pub(super) type Parsed<T> = Result<T, Diagnostic>;
 
 pub(super) const QUERY_WORDS: &[&str] = &["SELECT", "WITH", "VALUES"];
 pub(super) const STATEMENT_WORDS: &[&str] = &[
-    "CREATE", "DROP", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "INSERT", "SELECT", "WITH", "VALUES",
+    "CREATE", "DROP", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "FLUSH",
+    "SELECT", "WITH", "VALUES",
 ];
 /// What cannot be a name without quotes.
 #[rustfmt::skip] // one line each would fill the page

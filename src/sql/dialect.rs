@@ -54,6 +54,7 @@ fn at_stop_word(parser: &Parser) -> bool {
             "SOURCE" | "EXTERNAL" | "VIEW" | "MATERIALIZED" | "SINK" | "TABLE"
         ),
         "INSERT" => next == "INTO",
+        "DELETE" => next == "FROM",
         _ => false,
     }
 }

@@ -17,6 +17,7 @@ mod clauses;
 mod columns;
 mod create;
 mod cursor;
+mod table;
 
 mod dialect;
 mod flink;

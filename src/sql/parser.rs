@@ -128,12 +128,13 @@ fn parse_substituted(original: &SourceText, mut substituted: Substituted) -> Par
 #[rustfmt::skip] // one line each would fill the page
 const FOREIGN_WORDS: &[&str] = &[
     "ALTER", "ANALYZE", "ATTACH", "BEGIN", "CACHE", "CALL", "CLOSE", "COMMENT", "COMMIT", "COPY", "DEALLOCATE",
-    "DECLARE", "DELETE", "DENY", "DETACH", "DISCARD", "EXECUTE", "EXPORT", "FETCH", "FLUSH", "FROM", "GRANT",
+    "DECLARE", "DENY", "DETACH", "DISCARD", "EXECUTE", "EXPORT", "FETCH", "FROM", "GRANT",
     "INSTALL", "KILL", "LISTEN", "LOAD", "LOCK", "MERGE", "MSCK", "NOTIFY", "OPEN", "OPTIMIZE", "PRAGMA", "PREPARE",
     "RELEASE", "RENAME", "REPLACE", "RESET", "REVOKE", "ROLLBACK", "SAVEPOINT", "SET", "START", "SUBSCRIBE", "TABLE",
-    "TRUNCATE", "UNCACHE", "UNLISTEN", "UNLOAD", "UPDATE", "USE", "VACUUM",
+    "UNCACHE", "UNLISTEN", "UNLOAD", "USE", "VACUUM",
 ];
-const USABLE: &str = "statements are CREATE, DROP, SHOW, DESCRIBE, EXPLAIN, INSERT and SELECT";
+const USABLE: &str =
+    "statements are CREATE, DROP, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, TRUNCATE, FLUSH and SELECT";
 
 impl StatementParser<'_> {
     fn statement(&mut self) -> Parsed<Statement> {
@@ -160,6 +161,13 @@ impl StatementParser<'_> {
             }
             "EXPLAIN" if may_explain => self.explain()?,
             "INSERT" => self.insert()?,
+            "UPDATE" => self.update()?,
+            "DELETE" => self.delete()?,
+            "TRUNCATE" => self.truncate()?,
+            "FLUSH" => {
+                self.at += 1;
+                StatementKind::Flush
+            }
             word if QUERY_WORDS.contains(&word) => StatementKind::Query(self.query()?.0),
             _ if self.tokens[start].is(&Token::LParen) => StatementKind::Query(self.query()?.0),
             _ => return Err(self.unknown_statement(start, &first)),
@@ -179,9 +187,7 @@ impl StatementParser<'_> {
             let mistake = Diagnostic::error(SqlState::Unsupported, format!("unsupported statement {found}"), span);
             return match word {
                 "ALTER" | "REPLACE" => mistake.help("DROP it and CREATE it again"),
-                "DELETE" | "UPDATE" | "MERGE" | "TRUNCATE" => {
-                    mistake.help("rows come from sources; write INSERT INTO … VALUES … to add some")
-                }
+                "MERGE" => mistake.help("INSERT INTO a table with a PRIMARY KEY replaces the rows of the same key"),
                 "FROM" | "TABLE" => mistake.help("write SELECT … FROM …"),
                 "SUBSCRIBE" => mistake.help("subscribe over WebSocket: /api/v1/ws"),
                 _ => mistake.help(USABLE),
@@ -327,6 +333,7 @@ impl StatementParser<'_> {
                 | StatementKind::CreateView(_)
                 | StatementKind::CreateMaterializedView(_)
                 | StatementKind::CreateSource(_)
+                | StatementKind::CreateTable(_)
                 | StatementKind::CreateExternalTable(_) => {}
                 _ => {
                     let mistake = Diagnostic::error(

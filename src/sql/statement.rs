@@ -25,6 +25,7 @@ pub struct Statement {
 #[allow(clippy::large_enum_variant)]
 pub enum StatementKind {
     CreateSource(CreateSource),
+    CreateTable(CreateTable),
     CreateExternalTable(CreateExternalTable),
     CreateView(CreateView),
     CreateMaterializedView(CreateMaterializedView),
@@ -35,6 +36,12 @@ pub enum StatementKind {
     Explain(Explain),
     /// `INSERT INTO table VALUES …`
     Insert(Insert),
+    /// `UPDATE table SET column = expression, … [WHERE …]`
+    Update(Update),
+    /// `DELETE FROM table [WHERE …]`, and `TRUNCATE [TABLE] table`.
+    Delete(Delete),
+    /// Waits until what was written to tables is in every view.
+    Flush,
     /// A bare SELECT, or anything else that reads.
     Query(Box<ast::Query>),
 }
@@ -76,6 +83,20 @@ pub struct Include {
 pub struct SqlOption {
     pub key: Spanned<String>,
     pub value: Spanned<String>,
+}
+
+/// `CREATE TABLE name (columns, PRIMARY KEY (…), WATERMARK FOR column AS expression) [APPEND ONLY]`
+#[derive(Clone, Debug)]
+pub struct CreateTable {
+    pub name: Spanned<String>,
+    pub if_not_exists: bool,
+    pub columns: Vec<Column>,
+    /// Empty: rows have no name, and equal ones may stand side by side.
+    pub key: Vec<Spanned<String>>,
+    pub watermark: Option<WatermarkClause>,
+    /// Rows are only inserted.
+    pub append_only: Option<Span>,
+    pub options: Vec<SqlOption>,
 }
 
 /// `CREATE EXTERNAL TABLE name [(columns)] [INCLUDE …] STORED AS PARQUET LOCATION '…' [INCLUDE …] [WITH (…)]`
@@ -154,4 +175,20 @@ pub struct Insert {
     pub table: Spanned<String>,
     pub columns: Vec<Spanned<String>>,
     pub source: Box<ast::Query>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Update {
+    pub table: Spanned<String>,
+    /// The columns that get new values.
+    pub columns: Vec<Spanned<String>>,
+    /// The rows to change: all columns of the table, then the new values in the order of `columns`.
+    pub rows: Box<ast::Query>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Delete {
+    pub table: Spanned<String>,
+    /// The rows to delete, with all columns of the table.
+    pub rows: Box<ast::Query>,
 }

@@ -6,6 +6,7 @@ mod architecture;
 mod docs;
 mod engine;
 mod equivalence;
+mod script;
 mod slt;
 
 mod oracle;
@@ -18,4 +19,5 @@ mod e2e;
 mod hdfs;
 mod http;
 mod kafka;
+mod table;
 mod ws;

@@ -79,6 +79,7 @@ fn every_folder_of_scripts_has_some() {
         "late",
         "plan",
         "recovery",
+        "table",
         "views",
         "watermark",
         "window",

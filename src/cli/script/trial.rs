@@ -110,11 +110,7 @@ pub fn try_script(path: &Path, plan: Plan) -> Outcome {
     match Script::read(path) {
         Ok(script) => {
             outcome.statements = script.statements();
-            let mut trial = Trial {
-                script: &script,
-                shape: Shape::default(),
-                runs: 0,
-            };
+            let mut trial = Trial::new(&script, &attempt);
             outcome.end = trial.end(plan);
             outcome.runs = trial.runs;
         }
@@ -123,13 +119,25 @@ pub fn try_script(path: &Path, plan: Plan) -> Outcome {
     outcome
 }
 
+type Attempt<'a> = dyn Fn(&Script, &Variation, &Shape) -> Result<Vec<Option<Inserted>>, Stop> + 'a;
+
 struct Trial<'a> {
     script: &'a Script,
+    attempt: &'a Attempt<'a>,
     shape: Shape,
     runs: usize,
 }
 
-impl Trial<'_> {
+impl<'a> Trial<'a> {
+    fn new(script: &'a Script, attempt: &'a Attempt<'a>) -> Self {
+        Self {
+            script,
+            attempt,
+            shape: Shape::default(),
+            runs: 0,
+        }
+    }
+
     fn end(&mut self, plan: Plan) -> End {
         let command = |rest: String| format!("zeta test {} {rest}", shell_word(&self.script.name));
         let without_seed = command("--runs 0".into());
@@ -172,7 +180,8 @@ impl Trial<'_> {
     /// The least of a variation that still fails, and how it does.
     fn shrunk(&self, variation: Variation, stop: Stop, command: String) -> End {
         let mut last = stop;
-        let fails = |parts: &[Perturbation]| match attempt(self.script, &Variation(parts.to_vec()), &self.shape) {
+        let fails = |parts: &[Perturbation]| match (self.attempt)(self.script, &Variation(parts.to_vec()), &self.shape)
+        {
             Ok(_) => false,
             Err(stop) => {
                 last = stop;
@@ -192,7 +201,7 @@ impl Trial<'_> {
 
     fn run(&mut self, variation: &Variation) -> Result<Vec<Option<Inserted>>, Stop> {
         self.runs += 1;
-        attempt(self.script, variation, &self.shape)
+        (self.attempt)(self.script, variation, &self.shape)
     }
 }
 
@@ -220,5 +229,120 @@ fn shell_word(text: &str) -> String {
     match text.chars().all(is_plain) {
         true => text.to_owned(),
         false => format!("'{}'", text.replace('\'', "'\\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::SplitId;
+
+    const PLAN: Plan = Plan { seed: 1, runs: 20 };
+
+    fn script() -> Script {
+        let text = "statement ok\nINSERT INTO t VALUES (1), (2), (3), (4)\n\n\
+                    statement ok\nINSERT INTO t SPLIT 1 VALUES (5), (6), (7), (8)\n\nquery I\nSELECT 1\n----\n1\n";
+        Script::parse("a b.slt", text, &|_| Err("no file".into())).unwrap()
+    }
+
+    /// Four rows into each of two splits.
+    fn inserted(script: &Script) -> Vec<Option<Inserted>> {
+        let split_of = |record| match script.line(record) {
+            1 => Some("0"),
+            4 => Some("1"),
+            _ => None,
+        };
+        let inserted = |split| Inserted {
+            source: "t".into(),
+            split: SplitId::new(split),
+            rows: 4,
+            split_is_known: true,
+        };
+        (0..script.records.len())
+            .map(|record| split_of(record).map(inserted))
+            .collect()
+    }
+
+    /// Tries the script against an engine that fails where `breaks`.
+    fn end(breaks: impl Fn(&Script, &Variation, &Shape) -> bool) -> (End, usize) {
+        let script = script();
+        let attempt = |script: &Script, variation: &Variation, shape: &Shape| {
+            if breaks(script, variation, shape) {
+                return Err(Stop::Failed(Failure::new(7, "it broke")));
+            }
+            Ok(inserted(script))
+        };
+        let mut trial = Trial::new(&script, &attempt);
+        (trial.end(PLAN), trial.runs)
+    }
+
+    fn broken(end: End) -> Broken {
+        match end {
+            End::Failed(broken) => *broken,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn record(script: &Script, line: u32) -> usize {
+        (0..script.records.len())
+            .find(|record| script.line(*record) == line)
+            .unwrap()
+    }
+
+    #[test]
+    fn what_only_a_cut_at_one_place_shows_is_shrunk_to_that_cut() {
+        let (end, _) = end(|script, variation, _| {
+            let turn = variation.turn(record(script, 4));
+            turn.cuts.iter().any(|(row, _)| *row == 2)
+        });
+        let broken = broken(end);
+        assert_eq!(broken.perturbations, ["the INSERT of line 4 is cut behind row 2"]);
+        let words: Vec<&str> = broken.command.split(' ').collect();
+        assert_eq!(words[..4], ["zeta", "test", "'a", "b.slt'"]);
+        assert_eq!((words[4], words[6], words[7]), ("--seed", "--runs", "1"));
+    }
+
+    #[test]
+    fn the_command_finds_the_same_again() {
+        let fails = |script: &Script, variation: &Variation, shape: &Shape| {
+            let order = variation.order(script.records.len(), shape);
+            let place = |line| order.iter().position(|other| *other == record(script, line));
+            place(4) < place(1)
+        };
+        let broken = broken(end(fails).0);
+        assert_eq!(broken.perturbations, ["line 4 runs before line 1"]);
+        let seed = broken.command.split(' ').nth(5).unwrap().parse().unwrap();
+        let script = script();
+        let shape = Shape::of(&script, inserted(&script));
+        let alone = Variation::random(seed, script.vary, &shape);
+        assert!(fails(&script, &alone, &shape), "{}", broken.command);
+    }
+
+    #[test]
+    fn a_crash_that_matters_is_found_without_a_seed() {
+        let (end, runs) = end(|script, variation, _| {
+            variation
+                .behind(record(script, 4))
+                .any(|event| event != Event::Checkpoint)
+        });
+        let broken = broken(end);
+        assert_eq!(broken.perturbations, ["a crash behind line 4"]);
+        assert_eq!(broken.command, "zeta test 'a b.slt' --runs 0");
+        assert_eq!(runs, 2, "as written, and with a crash behind every statement");
+    }
+
+    #[test]
+    fn what_fails_as_written_is_not_varied() {
+        let (end, runs) = end(|_, _, _| true);
+        let broken = broken(end);
+        assert_eq!((broken.perturbations.len(), runs), (0, 1));
+        assert_eq!((broken.failure.line, broken.failure.sentence.as_str()), (7, "it broke"));
+    }
+
+    #[test]
+    fn runs_that_would_be_equal_are_one() {
+        let (end, runs) = end(|_, _, _| false);
+        assert!(matches!(end, End::Held));
+        assert!((10..=23).contains(&runs), "{runs}");
     }
 }

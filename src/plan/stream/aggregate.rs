@@ -191,8 +191,7 @@ impl Builder<'_> {
                 }
             }
         };
-        built.close_segment();
-        built.stages.push(stage);
+        built.push(stage);
         built.windows = windows;
         built.cut = None;
         built.is_append_only = self.emission == Emission::OnWindowClose;
@@ -290,13 +289,12 @@ impl Builder<'_> {
         roles.resize(width + functions.len(), Role::Plain);
         let aggregation = Aggregation::new(arrow_schema(input), keys, functions)
             .map_err(|error| self.refuse(error.to_string(), "use another aggregate"))?;
-        built.close_segment();
         let aggregation = Arc::new(aggregation);
         let emission = match closed_by {
             Some(_) => self.emission,
             None => Emission::Changes,
         };
-        built.stages.push(match (built.is_append_only, closed_by) {
+        let stage = match (built.is_append_only, closed_by) {
             (true, None) => Stage::GroupAggregate { aggregation, schema },
             _ => Stage::RecomputeAggregate {
                 aggregation,
@@ -304,7 +302,8 @@ impl Builder<'_> {
                 emission,
                 schema,
             },
-        });
+        };
+        built.push(stage);
         built.is_append_only = emission == Emission::OnWindowClose;
         built.is_on_close = emission == Emission::OnWindowClose;
         built.windows = aligned.or(built.windows).filter(|_| closed_by.is_some());

@@ -16,7 +16,7 @@ use datafusion::{
 };
 
 use crate::{
-    operator::{Emission, Mapping, Step},
+    operator::{Emission, Feed, Mapping, Step},
     plan::{
         catalog::{Catalog, Relation},
         session::StreamRelation,
@@ -26,7 +26,7 @@ use crate::{
     types::Windows,
 };
 
-use super::{Stage, StreamPlan, grouping_sets::EachSet, refusal::unsupported};
+use super::{Input, Node, Stage, StreamPlan, grouping_sets::EachSet, refusal::unsupported};
 
 /// What a column stands for, beyond its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,11 +44,11 @@ pub enum Role {
 
 /// The dataflow so far, from the scan up to some node.
 pub(super) struct Built {
-    pub upstream: String,
-    pub reads_source_directly: bool,
-    pub source_columns: Vec<usize>,
+    pub inputs: Vec<Input>,
     /// Stages before the open segment.
-    pub stages: Vec<Stage>,
+    pub nodes: Vec<Node>,
+    /// Where the rows of the open segment come from.
+    pub feeds: Vec<Feed>,
     /// Steps of the segment that is still growing.
     pub steps: Vec<Step>,
     pub roles: Vec<Role>,
@@ -62,10 +62,12 @@ pub(super) struct Built {
     /// Rows are handed on only when their window is closed.
     pub is_on_close: bool,
     pub late_rows: Option<SchemaRef>,
+    /// All rows come from tables: their users delete what is not needed any more.
+    pub is_of_tables: bool,
 }
 
 /// Windows of rows that no aggregate took yet.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub(super) struct RowCut {
     pub cut: Cut,
     /// Where the key of a session stands now; `None` where it was projected away.
@@ -157,6 +159,7 @@ impl Builder<'_> {
                 let groups = input.schema().columns().into_iter().map(Expr::Column).collect();
                 self.aggregate(&Aggregate::try_new(Arc::clone(input), groups, vec![])?)
             }
+            LogicalPlan::Union(union) => self.union(union),
             other => {
                 let (what, instead) = unsupported(other);
                 Err(self.refuse(format!("{what} in a materialized view is not supported yet"), instead))
@@ -187,6 +190,15 @@ impl Builder<'_> {
         };
         let width = upstream.schema().fields().len();
         let source_columns = scan.projection.clone().unwrap_or_else(|| (0..width).collect());
+        let is_of_tables = matches!(upstream, Relation::Table(_));
+        let of_table;
+        let upstream = match upstream {
+            Relation::Table(table) => {
+                of_table = Relation::Materialized(Arc::clone(&table.view));
+                &of_table
+            }
+            other => other,
+        };
         let mut built = match upstream {
             Relation::Source(source) => {
                 let event_time = source.watermark.as_ref().map(|watermark| watermark.column);
@@ -195,12 +207,11 @@ impl Builder<'_> {
                     false => Role::Plain,
                 };
                 Built {
-                    upstream: source.name.clone(),
-                    reads_source_directly: true,
-                    roles: (0..width).map(role).collect(),
-                    source_columns: Vec::new(),
-                    stages: Vec::new(),
+                    inputs: Vec::new(),
+                    nodes: Vec::new(),
+                    feeds: vec![Feed::Input(0)],
                     steps: Vec::new(),
+                    roles: (0..width).map(role).collect(),
                     key: None,
                     cut: None,
                     windows: None,
@@ -208,15 +219,15 @@ impl Builder<'_> {
                     has_watermark: event_time.is_some(),
                     is_on_close: false,
                     late_rows: None,
+                    is_of_tables,
                 }
             }
             Relation::Materialized(view) => Built {
-                upstream: view.name.clone(),
-                reads_source_directly: false,
-                roles: view.stream.roles.clone(),
-                source_columns: Vec::new(),
-                stages: Vec::new(),
+                inputs: Vec::new(),
+                nodes: Vec::new(),
+                feeds: vec![Feed::Input(0)],
                 steps: Vec::new(),
+                roles: view.stream.roles.clone(),
                 key: (!view.stream.key.is_empty()).then(|| view.stream.key.clone()),
                 cut: view.stream.row_windows.map(|windows| RowCut {
                     cut: Cut::Aligned(windows),
@@ -230,15 +241,20 @@ impl Builder<'_> {
                 has_watermark: view.stream.roles.iter().any(|role| *role != Role::Plain),
                 is_on_close: view.emit == Emit::OnWindowClose,
                 late_rows: None,
+                is_of_tables,
             },
             other => unreachable!(
-                "a stream relation is a source or a materialized view, not a {}",
+                "a stream relation is a source, a table or a materialized view, not a {}",
                 other.kind()
             ),
         };
         let origins: Vec<Option<usize>> = source_columns.iter().copied().map(Some).collect();
         built.rearrange(&origins);
-        built.source_columns = source_columns;
+        built.inputs.push(Input {
+            relation: upstream.name().to_owned(),
+            is_source: matches!(upstream, Relation::Source(_)),
+            columns: source_columns,
+        });
         // The runtime hands over the columns that are needed; filters that were pushed into the scan are its own first step.
         if let Some(predicate) = conjunction(scan.filters.clone()) {
             built
@@ -291,11 +307,11 @@ impl Builder<'_> {
                 return Err(self.refuse(
                     format!(
                         "sessions over `{}`, whose rows change, are not supported yet",
-                        built.upstream
+                        built.names_of_inputs()
                     ),
                     format!(
                         "make `{}` EMIT ON WINDOW CLOSE: then its rows are final",
-                        built.upstream
+                        built.names_of_inputs()
                     ),
                 ));
             }
@@ -333,21 +349,26 @@ impl Builder<'_> {
         match built.roles[time] {
             Role::EventTime | Role::WindowEnd => return Ok(true),
             Role::WindowStart(Some(windows)) => {
-                built.close_segment();
-                built.stages.push(Stage::MapWatermark(Mapping::StartsOf(windows)));
+                built.push(Stage::MapWatermark(Mapping::StartsOf(windows)));
                 return Ok(true);
             }
             Role::Plain | Role::RowWindowStart | Role::RowWindowEnd | Role::WindowStart(None) => {}
         }
-        if self.allows_unbounded_state && self.emission == Emission::Changes {
-            built.close_segment();
-            built.stages.push(Stage::MapWatermark(Mapping::Unknown));
+        let is_bounded_by_rows = built.is_of_tables && !built.is_append_only;
+        if (self.allows_unbounded_state || is_bounded_by_rows) && self.emission == Emission::Changes {
+            built.push(Stage::MapWatermark(Mapping::Unknown));
             built.roles.fill(Role::Plain);
             return Ok(false);
         }
-        let upstream = &built.upstream;
+        let upstream = built.names_of_inputs();
+        if is_bounded_by_rows {
+            return Err(self.refuse(
+                format!("rows of `{upstream}` change at any time, so no window over it is ever final"),
+                "leave EMIT ON WINDOW CLOSE out, or create the table APPEND ONLY with a WATERMARK",
+            ));
+        }
         let allow = "or accept that with EMIT CHANGES and WITH (unbounded_state = 'allow')";
-        Err(match (built.reads_source_directly, built.has_watermark) {
+        Err(match (built.inputs.iter().all(|input| input.is_source), built.has_watermark) {
             (true, false) => self.refuse(
                 format!("`{upstream}` has no watermark, so no window over it could ever close"),
                 format!("add to CREATE SOURCE: WATERMARK FOR {name} AS {name} - INTERVAL '5 seconds'; {allow}"),
@@ -441,10 +462,29 @@ impl Built {
         }
     }
 
+    /// Appends a stage behind the open segment.
+    pub fn push(&mut self, stage: Stage) {
+        self.close_segment();
+        self.nodes.push(Node {
+            stage,
+            feeds: std::mem::replace(&mut self.feeds, vec![Feed::Operator(self.nodes.len())]),
+        });
+    }
+
     pub fn close_segment(&mut self) {
-        if !self.steps.is_empty() {
-            self.stages.push(Stage::Segment(std::mem::take(&mut self.steps)));
+        if !self.steps.is_empty() || 1 < self.feeds.len() {
+            let steps = std::mem::take(&mut self.steps);
+            self.nodes.push(Node {
+                stage: Stage::Segment(steps),
+                feeds: std::mem::replace(&mut self.feeds, vec![Feed::Operator(self.nodes.len())]),
+            });
         }
+    }
+
+    pub fn names_of_inputs(&self) -> String {
+        let mut names: Vec<&str> = self.inputs.iter().map(|input| input.relation.as_str()).collect();
+        names.dedup();
+        names.join("` and `")
     }
 
     /// Turns the step that carries the time into the one that makes a row for each window.
@@ -461,7 +501,7 @@ impl Built {
             return;
         }
         let windows = *windows;
-        let segments = self.stages.iter_mut().filter_map(|stage| match stage {
+        let segments = self.nodes.iter_mut().filter_map(|node| match &mut node.stage {
             Stage::Segment(steps) => Some(steps),
             _ => None,
         });
@@ -500,7 +540,7 @@ impl Built {
         match emit {
             Emit::Changes => {}
             Emit::Every(interval) => {
-                self.stages.push(Stage::EmitEvery(*interval));
+                self.push(Stage::EmitEvery(*interval));
                 // What each row met is not kept while it waits.
                 for role in &mut self.roles {
                     if matches!(role, Role::EventTime | Role::RowWindowStart | Role::RowWindowEnd) {
@@ -511,7 +551,7 @@ impl Built {
             Emit::OnWindowClose if self.is_on_close => {}
             Emit::OnWindowClose => match window_end {
                 Some(window_end) => {
-                    self.stages.push(Stage::WindowCloseGate {
+                    self.push(Stage::WindowCloseGate {
                         schema: Arc::clone(&schema),
                         window_end,
                     });
@@ -549,10 +589,8 @@ impl Built {
             _ => None,
         };
         Ok(StreamPlan {
-            upstream: self.upstream,
-            reads_source_directly: self.reads_source_directly,
-            source_columns: self.source_columns,
-            stages: self.stages,
+            inputs: self.inputs,
+            nodes: self.nodes,
             windows: self.windows.filter(|_| time.is_some()),
             row_windows,
             schema,

@@ -11,6 +11,7 @@ mod build;
 mod grouping_sets;
 mod refusal;
 mod sorted;
+mod union;
 
 use std::sync::Arc;
 
@@ -27,8 +28,9 @@ use datafusion::{
 
 use crate::{
     operator::{
-        Aggregation, Assignment, Chain, ClosedBy, Emission, EmitEvery, GroupAggregate, MapWatermark, Mapping, Operator,
-        RecomputeAggregate, Segment, SessionAggregate, Step, WindowAggregate, WindowCloseGate, WindowResult,
+        Aggregation, Assignment, ClosedBy, Dataflow, Emission, EmitEvery, Feed, GroupAggregate, MapWatermark, Mapping,
+        Operator, RecomputeAggregate, Segment, SessionAggregate, Step, Upsert, WindowAggregate, WindowCloseGate,
+        WindowResult,
     },
     sql::{Diagnostic, Emit, Span, SqlState},
     types::{Result, Windows},
@@ -67,12 +69,10 @@ pub struct ViewSettings {
 /// How one materialized view is kept up to date.
 #[derive(Clone)]
 pub struct StreamPlan {
-    /// The source or materialized view whose rows it takes.
-    pub upstream: String,
-    pub reads_source_directly: bool,
-    /// The columns of the upstream that are needed, in the order in which the first stage takes them.
-    pub source_columns: Vec<usize>,
-    pub stages: Vec<Stage>,
+    /// What it reads, at least one.
+    pub inputs: Vec<Input>,
+    /// In the order of the rows; the last hands on the rows of the view. None where the only input is all of it.
+    pub nodes: Vec<Node>,
     pub schema: SchemaRef,
     /// The columns that name a row; empty when equal rows may stand side by side.
     pub key: Vec<usize>,
@@ -88,6 +88,22 @@ pub struct StreamPlan {
     pub is_append_only: bool,
     /// Rows as the windowed aggregate takes them, for `<view>$late`.
     pub late_rows: Option<SchemaRef>,
+}
+
+/// A scan of a source or materialized view.
+#[derive(Clone)]
+pub struct Input {
+    pub relation: String,
+    pub is_source: bool,
+    /// The columns that are needed, in the order in which the first stage takes them.
+    pub columns: Vec<usize>,
+}
+
+/// A stage and where its rows come from.
+#[derive(Clone)]
+pub struct Node {
+    pub stage: Stage,
+    pub feeds: Vec<Feed>,
 }
 
 #[derive(Clone)]
@@ -117,6 +133,10 @@ pub enum Stage {
         schema: SchemaRef,
     },
     MapWatermark(Mapping),
+    Upsert {
+        schema: SchemaRef,
+        key: Vec<usize>,
+    },
     EmitEvery(std::time::Duration),
     WindowCloseGate {
         schema: SchemaRef,
@@ -126,12 +146,12 @@ pub enum Stage {
 
 impl StreamPlan {
     /// Fresh operators without any state.
-    pub fn operators(&self) -> Result<Chain> {
+    pub fn operators(&self) -> Result<Dataflow> {
         let operators = self
-            .stages
+            .nodes
             .iter()
-            .map(|stage| {
-                Ok(match stage.clone() {
+            .map(|node| {
+                let operator = match node.stage.clone() {
                     Stage::Segment(steps) => Box::new(Segment::new(steps)) as Box<dyn Operator>,
                     Stage::WindowAggregate {
                         aggregation,
@@ -154,15 +174,71 @@ impl StreamPlan {
                         emission,
                         schema,
                     } => Box::new(RecomputeAggregate::new(aggregation, closed_by, emission, schema)?),
+                    Stage::Upsert { schema, key } => Box::new(Upsert::new(schema, key)?),
                     Stage::MapWatermark(mapping) => Box::new(MapWatermark::new(mapping)),
                     Stage::EmitEvery(interval) => Box::new(EmitEvery::new(interval)),
                     Stage::WindowCloseGate { schema, window_end } => {
                         Box::new(WindowCloseGate::new(schema, window_end)?)
                     }
-                })
+                };
+                Ok((operator, node.feeds.clone()))
             })
             .collect::<Result<Vec<_>>>()?;
-        Ok(Chain::new(operators))
+        Ok(Dataflow::new(self.inputs.len(), operators))
+    }
+
+    /// Whether it reads nothing but sources.
+    pub fn reads_sources_only(&self) -> bool {
+        self.inputs.iter().all(|input| input.is_source)
+    }
+
+    /// The rows of a table, from its log of changes on: `schema` without the column of weights.
+    pub(super) fn of_table(
+        name: &str,
+        schema: SchemaRef,
+        key: Vec<usize>,
+        event_time: Option<usize>,
+        is_append_only: bool,
+    ) -> Self {
+        let width = schema.fields().len();
+        let weigh = Step::Weigh {
+            is_append_only,
+            schema: Arc::clone(&schema),
+        };
+        let mut nodes = vec![Node {
+            stage: Stage::Segment(vec![weigh]),
+            feeds: vec![Feed::Input(0)],
+        }];
+        if !key.is_empty() {
+            nodes.push(Node {
+                stage: Stage::Upsert {
+                    schema: Arc::clone(&schema),
+                    key: key.clone(),
+                },
+                feeds: vec![Feed::Operator(0)],
+            });
+        }
+        let role = |column| match Some(column) == event_time {
+            true => Role::EventTime,
+            false => Role::Plain,
+        };
+        Self {
+            inputs: vec![Input {
+                relation: name.to_owned(),
+                is_source: true,
+                columns: (0..=width).collect(),
+            }],
+            nodes,
+            roles: (0..width).map(role).collect(),
+            schema,
+            key,
+            time: event_time,
+            window_end: None,
+            windows: None,
+            row_windows: None,
+            is_append_only,
+            late_rows: None,
+        }
     }
 
     /// Where rows stand for times that begin at multiples of so many nanoseconds, and rows of other times do not touch them: what
@@ -210,11 +286,11 @@ impl StreamPlan {
             Refusal::Planner(error) => mistakes(error),
         })?;
         let stream = built.finish(&builder, &plan, emit, emit_span)?;
-        let takes_lateness = |stage: &Stage| match stage {
+        let takes_lateness = |node: &Node| match &node.stage {
             Stage::WindowAggregate { result, .. } | Stage::SessionAggregate { result, .. } => 0 < result.lateness_ns,
             _ => false,
         };
-        if 0 < settings.lateness_ns && !stream.stages.iter().any(takes_lateness) {
+        if 0 < settings.lateness_ns && !stream.nodes.iter().any(takes_lateness) {
             let message = "`allowed_lateness` is for views that aggregate windows of rows that do not change";
             return Err(vec![
                 Diagnostic::error(SqlState::InvalidOption, message, statement)

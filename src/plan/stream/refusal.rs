@@ -63,10 +63,6 @@ pub(super) fn refuse_expressions(plan: &LogicalPlan, statement: Span) -> Result<
 pub(super) fn unsupported(plan: &LogicalPlan) -> (&'static str, &'static str) {
     match plan {
         LogicalPlan::Join(_) => ("a join", "join the view with tables in the query that reads it"),
-        LogicalPlan::Union(_) => (
-            "UNION",
-            "make a view for each part, and unite them in the query that reads them",
-        ),
         LogicalPlan::Sort(_) => ("ORDER BY", "order in the query that reads the view"),
         LogicalPlan::Limit(_) => ("LIMIT", "limit in the query that reads the view"),
         LogicalPlan::Window(_) => ("OVER", "use it in the query that reads the view"),

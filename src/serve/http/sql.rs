@@ -148,11 +148,15 @@ fn only_reads(text: &str) -> bool {
             true
         }
         StatementKind::CreateSource(_)
+        | StatementKind::CreateTable(_)
         | StatementKind::CreateExternalTable(_)
         | StatementKind::CreateView(_)
         | StatementKind::CreateMaterializedView(_)
         | StatementKind::Drop(_)
-        | StatementKind::Insert(_) => false,
+        | StatementKind::Insert(_)
+        | StatementKind::Update(_)
+        | StatementKind::Delete(_)
+        | StatementKind::Flush => false,
     })
 }
 

@@ -145,8 +145,11 @@ fn view(relation: &RelationInfo) -> dto::View {
         source: relation.source.clone(),
         columns: dto::Column::all_of(&relation.schema),
         key: relation.key.clone(),
-        append_only: matches!(relation.kind, RelationKind::MaterializedView | RelationKind::SideOutput)
-            .then_some(relation.is_append_only),
+        append_only: matches!(
+            relation.kind,
+            RelationKind::MaterializedView | RelationKind::Table | RelationKind::SideOutput
+        )
+        .then_some(relation.is_append_only),
         time: relation.time.clone(),
         panel: panel(relation),
         panel_title: relation.options.get("panel.title").map(str::to_owned),

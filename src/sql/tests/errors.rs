@@ -16,7 +16,7 @@ fn a_first_word_that_is_unknown_is_answered_by_the_nearest() {
       = help: did you mean `CREATE`?
     ");
     insta::assert_snapshot!(rendered("CREATE SOURC s (a INT)"), @r"
-    error: expected SOURCE, EXTERNAL TABLE, VIEW or MATERIALIZED VIEW, found `SOURC`
+    error: expected SOURCE, TABLE, EXTERNAL TABLE, VIEW or MATERIALIZED VIEW, found `SOURC`
      --> sql/test.sql:1:8
       |
     1 | CREATE SOURC s (a INT)
@@ -45,7 +45,7 @@ fn a_first_word_that_is_unknown_is_answered_by_the_nearest() {
       |
     1 | 42
       | ^^
-      = help: statements are CREATE, DROP, SHOW, DESCRIBE, EXPLAIN, INSERT and SELECT
+      = help: statements are CREATE, DROP, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, TRUNCATE, FLUSH and SELECT
     ");
 }
 
@@ -59,21 +59,13 @@ fn what_is_not_supported_is_answered_by_what_is() {
       |        ^^^^
       = help: write CREATE MATERIALIZED VIEW, and read it over HTTP or WebSocket
     ");
-    insta::assert_snapshot!(rendered("CREATE TABLE s (a INT)"), @r"
-    error: CREATE TABLE is not supported yet
-     --> sql/test.sql:1:8
-      |
-    1 | CREATE TABLE s (a INT)
-      |        ^^^^^
-      = help: write CREATE SOURCE for rows that arrive, or CREATE EXTERNAL TABLE … STORED AS PARQUET LOCATION '…' for files
-    ");
     insta::assert_snapshot!(rendered("CREATE FUNCTION f() RETURNS INT"), @r"
     error: CREATE FUNCTION is not supported yet
      --> sql/test.sql:1:8
       |
     1 | CREATE FUNCTION f() RETURNS INT
       |        ^^^^^^^^
-      = help: CREATE SOURCE, EXTERNAL TABLE, VIEW and MATERIALIZED VIEW are
+      = help: CREATE SOURCE, TABLE, EXTERNAL TABLE, VIEW and MATERIALIZED VIEW are
     ");
     insta::assert_snapshot!(rendered("CREATE OR REPLACE VIEW v AS SELECT 1"), @r"
     error: CREATE OR REPLACE is not supported yet
@@ -97,15 +89,15 @@ fn what_is_not_supported_is_answered_by_what_is() {
       |
     1 | COPY t TO 'x'
       | ^^^^
-      = help: statements are CREATE, DROP, SHOW, DESCRIBE, EXPLAIN, INSERT and SELECT
+      = help: statements are CREATE, DROP, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, TRUNCATE, FLUSH and SELECT
     ");
-    insta::assert_snapshot!(rendered("UPDATE t SET a = 1"), @r"
-    error: unsupported statement `UPDATE`
+    insta::assert_snapshot!(rendered("MERGE INTO t USING s ON a = b"), @r"
+    error: unsupported statement `MERGE`
      --> sql/test.sql:1:1
       |
-    1 | UPDATE t SET a = 1
-      | ^^^^^^
-      = help: rows come from sources; write INSERT INTO … VALUES … to add some
+    1 | MERGE INTO t USING s ON a = b
+      | ^^^^^
+      = help: INSERT INTO a table with a PRIMARY KEY replaces the rows of the same key
     ");
     insta::assert_snapshot!(rendered("SET a = 1"), @r"
     error: unsupported statement `SET`
@@ -113,7 +105,7 @@ fn what_is_not_supported_is_answered_by_what_is() {
       |
     1 | SET a = 1
       | ^^^
-      = help: statements are CREATE, DROP, SHOW, DESCRIBE, EXPLAIN, INSERT and SELECT
+      = help: statements are CREATE, DROP, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, TRUNCATE, FLUSH and SELECT
     ");
     insta::assert_snapshot!(rendered("FROM t SELECT a"), @r"
     error: unsupported statement `FROM`
@@ -307,15 +299,15 @@ fn there_is_one_watermark_and_only_in_a_source() {
       |
     1 | CREATE SOURCE s (WATERMARK FOR a, WATERMARK FOR b)
       |                                   ^^^^^^^^^^^^^^^
-      = help: a source has one event time
+      = help: there is one event time
     ");
     insta::assert_snapshot!(rendered("CREATE EXTERNAL TABLE t (a INT, WATERMARK FOR a) STORED AS PARQUET LOCATION 'x'"), @r"
-    error: a table has no watermark
+    error: an external table has no watermark
      --> sql/test.sql:1:33
       |
     1 | CREATE EXTERNAL TABLE t (a INT, WATERMARK FOR a) STORED AS PARQUET LOCATION 'x'
       |                                 ^^^^^^^^^^^^^^^
-      = help: only a SOURCE has; leave it out
+      = help: only a SOURCE or a TABLE has; leave it out
     ");
 }
 

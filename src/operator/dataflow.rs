@@ -1,0 +1,129 @@
+//! The operators of one view, put together: a tree whose leaves are its inputs.
+//!
+//! ```text
+//! input 0 ─▶ filter ─▶ aggregate ─┐
+//! input 1 ─▶ project ─────────────┴─▶ filter ─▶ rows of the view
+//! ```
+//! An operator with several feeds takes the rows of all of them, and is as far as the slowest of them.
+
+use arrow::array::RecordBatch;
+
+use crate::types::{EventTime, Result, Watermark};
+
+use super::{EpochEnd, Flow, Operator, Output};
+
+/// Where an operator's rows come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feed {
+    Input(usize),
+    /// What the operator of this number hands on; numbers follow the rows.
+    Operator(usize),
+}
+
+pub struct Dataflow {
+    nodes: Vec<Node>,
+    /// The operator that takes each input; `None` where nothing is between an input and the view.
+    takers: Vec<Option<usize>>,
+}
+
+struct Node {
+    operator: Box<dyn Operator>,
+    feeds: Vec<Feed>,
+    /// `None` for the last one.
+    taker: Option<usize>,
+}
+
+impl Dataflow {
+    /// Operators in the order of the rows, each with its feeds. Every input and every operator but the last feeds one operator;
+    /// without operators there is one input, and it is the result.
+    pub fn new(inputs: usize, operators: Vec<(Box<dyn Operator>, Vec<Feed>)>) -> Self {
+        let taker = |feed: Feed| operators.iter().position(|(_, feeds)| feeds.contains(&feed));
+        let takers: Vec<_> = (0..inputs).map(|input| taker(Feed::Input(input))).collect();
+        let of_operators: Vec<_> = (0..operators.len()).map(|index| taker(Feed::Operator(index))).collect();
+        assert!(
+            of_operators.iter().enumerate().all(|(index, taker)| match taker {
+                Some(taker) => index < *taker,
+                None => index + 1 == operators.len(),
+            }),
+            "rows go forward, to the last operator"
+        );
+        assert!(
+            inputs == 1 || takers.iter().all(Option::is_some),
+            "several inputs meet in an operator"
+        );
+        let nodes = operators
+            .into_iter()
+            .zip(of_operators)
+            .map(|((operator, feeds), taker)| Node { operator, feeds, taker })
+            .collect();
+        Self { nodes, takers }
+    }
+
+    pub fn on_delta(&mut self, input: usize, flow: Flow, out: &mut Output) -> Result<()> {
+        self.push(self.takers[input], vec![flow], out)
+    }
+
+    /// Ends an epoch in which `inputs` are complete up to these watermarks. Returns how far the result is.
+    pub fn on_epoch_end(&mut self, inputs: &[Watermark], epoch_time: EventTime, out: &mut Output) -> Result<Watermark> {
+        let mut handed_on: Vec<Watermark> = Vec::with_capacity(self.nodes.len());
+        for index in 0..self.nodes.len() {
+            let node = &mut self.nodes[index];
+            let of_feed = |feed: &Feed| match feed {
+                Feed::Input(input) => inputs[*input],
+                Feed::Operator(operator) => handed_on[*operator],
+            };
+            let watermark = node.feeds.iter().map(of_feed).min().expect("an operator has a feed");
+            let end = EpochEnd { watermark, epoch_time };
+            let mut step = Output::default();
+            let reached = node.operator.on_epoch_end(end, &mut step)?;
+            handed_on.push(reached);
+            let taker = node.taker;
+            out.late.append(&mut step.late);
+            self.push(taker, step.flows, out)?;
+        }
+        Ok(handed_on.last().copied().unwrap_or_else(|| inputs[0]))
+    }
+
+    pub fn wakes_at(&self) -> Option<EventTime> {
+        self.nodes.iter().filter_map(|node| node.operator.wakes_at()).min()
+    }
+
+    /// The state of each operator, in their order.
+    pub fn snapshot(&mut self) -> Result<Vec<Vec<RecordBatch>>> {
+        self.nodes.iter_mut().map(|node| node.operator.snapshot()).collect()
+    }
+
+    /// Takes the state of operator `index`.
+    pub fn restore(&mut self, index: usize, state: Vec<RecordBatch>) -> Result<()> {
+        self.nodes[index].operator.restore(state)
+    }
+
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        self.nodes.iter().map(|node| node.operator.memory_bytes()).sum()
+    }
+
+    /// Sends rows through the operators from `first` on.
+    fn push(&mut self, first: Option<usize>, mut flows: Vec<Flow>, out: &mut Output) -> Result<()> {
+        let mut next = first;
+        while let Some(index) = next {
+            let node = &mut self.nodes[index];
+            let mut step = Output::default();
+            for flow in flows {
+                node.operator.on_delta(flow, &mut step)?;
+            }
+            out.late.append(&mut step.late);
+            flows = step.flows;
+            next = node.taker;
+        }
+        out.flows.append(&mut flows);
+        Ok(())
+    }
+}
