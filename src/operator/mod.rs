@@ -25,7 +25,7 @@ use arrow::array::{Int64Array, RecordBatch};
 use crate::types::{Delta, EventTime, Result, Watermark};
 
 pub use aggregation::{Aggregation, FilteredFunction};
-pub use dataflow::{Dataflow, Feed};
+pub use dataflow::{Dataflow, Feed, Figures};
 pub use emit::{EmitEvery, WindowCloseGate};
 pub use group_aggregate::GroupAggregate;
 pub use map_watermark::{MapWatermark, Mapping};

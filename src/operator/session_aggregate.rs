@@ -21,7 +21,10 @@ use arrow::{
 };
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 
-use crate::types::{Delta, Error, Result, Watermark};
+use crate::types::{
+    Delta, Error, Result, Watermark,
+    planted::{Bug, has},
+};
 
 use super::{
     Aggregation, EpochEnd, Flow, LateRows, Operator, Output,
@@ -163,7 +166,10 @@ impl SessionAggregate {
             while at < parts.len() {
                 let (first, mut last) = (parts[at].0, parts[at].1);
                 let mut to = at + 1;
-                while to < parts.len() && parts[to].0 < self.end_of(last) {
+                while to < parts.len()
+                    && (parts[to].0 < self.end_of(last)
+                        || has(Bug::SessionSplitOffByOne) && parts[to].0 == self.end_of(last))
+                {
                     last = last.max(parts[to].1);
                     to += 1;
                 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::datatypes::Schema;
 use datafusion::{
     execution::context::SessionState,
-    logical_expr::LogicalPlan,
+    logical_expr::{LogicalPlan, LogicalPlanBuilder},
     sql::{parser::Statement as PlannerStatement, sqlparser::ast},
 };
 
@@ -48,6 +48,8 @@ pub enum Bound {
         is_verbose: bool,
     },
     ExplainQuery(LogicalPlan, bool),
+    /// A view with what its operators did and hold.
+    Analyze(Arc<MaterializedDefinition>),
     ExplainCreate(Relation, bool),
     Show(String),
     Describe(String),
@@ -103,6 +105,32 @@ impl Binder<'_> {
                         relation,
                         is_verbose: explain.is_verbose,
                     })
+                }
+                crate::sql::ExplainTarget::Analyze(name) => {
+                    self.known(name, catalog)?;
+                    match catalog.get(&name.value) {
+                        Some(Relation::Materialized(view)) => Ok(Bound::Analyze(Arc::clone(view))),
+                        other => Err(vec![
+                            Diagnostic::error(
+                                SqlState::Unsupported,
+                                format!(
+                                    "`{}` is a {}, which has no operators",
+                                    name.value,
+                                    other.map_or("side output", Relation::kind)
+                                ),
+                                name.span,
+                            )
+                            .help("EXPLAIN ANALYZE takes a materialized view or a SELECT"),
+                        ]),
+                    }
+                }
+                crate::sql::ExplainTarget::AnalyzeQuery(query) => {
+                    let plan = self.query(query, statement.span, catalog).await?;
+                    let analyzed = LogicalPlanBuilder::from(plan)
+                        .explain(false, true)
+                        .and_then(LogicalPlanBuilder::build)
+                        .map_err(|error| self.mistakes(&error, statement.span, &[]))?;
+                    Ok(Bound::Query(analyzed))
                 }
                 crate::sql::ExplainTarget::Statement(inner) => {
                     let mut scratch = catalog.clone();

@@ -1,7 +1,7 @@
 //! A dataflow as people read it: EXPLAIN.
 
 use crate::{
-    operator::{Emission, Feed, Step},
+    operator::{Emission, Feed, Figures, Step},
     sql::Emit,
 };
 
@@ -14,7 +14,7 @@ use super::{
 /// The dataflow of a view, or the definition of another relation.
 pub fn explain(catalog: &Catalog, relation: &Relation, is_verbose: bool) -> String {
     match relation {
-        Relation::Materialized(view) => view_text(catalog, view, is_verbose),
+        Relation::Materialized(view) => view_text(catalog, view, is_verbose, &[]),
         Relation::Table(table) => table_text(table),
         Relation::View(view) => format!(
             "view {}: computed when it is read\n{}",
@@ -44,6 +44,11 @@ pub fn explain(catalog: &Catalog, relation: &Relation, is_verbose: bool) -> Stri
     }
 }
 
+/// The dataflow of a view, with what each operator did since the start and holds; `figures` are empty before the first epoch.
+pub fn analyze(catalog: &Catalog, view: &MaterializedDefinition, figures: &[Figures]) -> String {
+    view_text(catalog, view, false, figures)
+}
+
 fn table_text(table: &TableDefinition) -> String {
     let mut lines = vec![format!("table {}: rows are kept in the state folder", table.name)];
     let stream = &table.view.stream;
@@ -70,7 +75,7 @@ fn table_text(table: &TableDefinition) -> String {
     lines.join("\n")
 }
 
-fn view_text(catalog: &Catalog, view: &MaterializedDefinition, is_verbose: bool) -> String {
+fn view_text(catalog: &Catalog, view: &MaterializedDefinition, is_verbose: bool, figures: &[Figures]) -> String {
     let stream = &view.stream;
     let mut lines = vec![format!("materialized view {}", view.name)];
     let names = |columns: &[usize]| {
@@ -98,12 +103,16 @@ fn view_text(catalog: &Catalog, view: &MaterializedDefinition, is_verbose: bool)
         0 => Feed::Input(0),
         nodes => Feed::Operator(nodes - 1),
     };
-    lines.extend(branch(catalog, stream, last, is_verbose).into_iter().map(indented));
+    lines.extend(
+        branch(catalog, stream, last, is_verbose, figures)
+            .into_iter()
+            .map(indented),
+    );
     lines.join("\n")
 }
 
 /// What feeds an operator, from its inputs on.
-fn branch(catalog: &Catalog, stream: &StreamPlan, feed: Feed, is_verbose: bool) -> Vec<String> {
+fn branch(catalog: &Catalog, stream: &StreamPlan, feed: Feed, is_verbose: bool, figures: &[Figures]) -> Vec<String> {
     match feed {
         Feed::Input(input) => {
             let input = &stream.inputs[input];
@@ -121,11 +130,15 @@ fn branch(catalog: &Catalog, stream: &StreamPlan, feed: Feed, is_verbose: bool) 
             let node = &stream.nodes[index];
             let mut lines = Vec::new();
             match node.feeds.as_slice() {
-                [feed] => lines.extend(branch(catalog, stream, *feed, is_verbose)),
+                [feed] => lines.extend(branch(catalog, stream, *feed, is_verbose, figures)),
                 feeds => {
                     for feed in feeds {
                         lines.push("branch".to_owned());
-                        lines.extend(branch(catalog, stream, *feed, is_verbose).into_iter().map(indented));
+                        lines.extend(
+                            branch(catalog, stream, *feed, is_verbose, figures)
+                                .into_iter()
+                                .map(indented),
+                        );
                     }
                     lines.push("union of the branches".to_owned());
                 }
@@ -133,6 +146,16 @@ fn branch(catalog: &Catalog, stream: &StreamPlan, feed: Feed, is_verbose: bool) 
             lines.extend(stage_lines(&node.stage, is_verbose));
             // Columns that are only renamed to what they are called already.
             lines.dedup();
+            lines.extend(figures.get(index).map(|figures| {
+                let state = match figures.state_bytes {
+                    0 => String::new(),
+                    bytes => format!("; state: {bytes} bytes"),
+                };
+                format!(
+                    "  so far: {} rows in, {} rows out{state}",
+                    figures.rows_in, figures.rows_out
+                )
+            }));
             lines
         }
     }

@@ -27,7 +27,7 @@ pub use catalog::{
     Catalog, ExternalDefinition, MaterializedDefinition, Relation, SourceDefinition, TableDefinition, Trigger,
     ViewDefinition, WatermarkDefinition, bad_schema, late_schema,
 };
-pub use dataflow::explain;
+pub use dataflow::{analyze, explain};
 pub use mistakes::diagnostics_of;
 pub use options::{SOURCE_OPTIONS, VIEW_OPTIONS};
 pub use registry::{ConnectorSpec, ExternalFuture, FieldSpec, FormatSpec, MakeSource, OpenExternal, Registry};

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use crate::{
     connector::Source,
     plan::Relation,
-    types::{EpochPlan, Error, EventTime, PlannedRange, Result, SplitId},
+    types::{
+        EpochPlan, Error, EventTime, PlannedRange, Result, SplitId,
+        planted::{Bug, has},
+    },
 };
 
 use super::{
@@ -164,10 +167,18 @@ impl Engine {
                 break;
             }
         }
-        let has_rows = |split: &SplitId| ranges.contains_key(split);
+        // Who has rows that were not read is slow, not idle.
+        let is_caught_up = |split: &SplitId| {
+            let end = bounds
+                .iter()
+                .find(|bounds| bounds.split == *split)
+                .map(|bounds| bounds.end);
+            let is_read = end.is_none_or(|end| positions.get(split).is_none_or(|position| end <= *position));
+            !ranges.contains_key(split) && (is_read || has(Bug::SlowSplitCountsAsIdle))
+        };
         let plan = EpochPlan {
             number: timeline.epoch().next(),
-            idle_splits: end.idle_splits.into_iter().filter(|split| !has_rows(split)).collect(),
+            idle_splits: end.idle_splits.into_iter().filter(is_caught_up).collect(),
             ranges,
             epoch_time: self.0.clock.now().max(timeline.epoch_time()),
             new_splits,

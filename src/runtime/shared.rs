@@ -9,6 +9,7 @@ use arrow::datatypes::SchemaRef;
 use tokio::sync::watch;
 
 use crate::{
+    operator::Figures,
     types::{Epoch, Position, SplitId, Watermark},
     view::{ChangeLog, RowsSnapshot},
 };
@@ -54,6 +55,8 @@ pub struct Status {
     pub bad_rows: u64,
     pub late_rows: u64,
     pub splits: Vec<SplitStatus>,
+    /// Of each view's operators.
+    pub figures: BTreeMap<String, Vec<Figures>>,
 }
 
 impl Shared {
@@ -79,6 +82,7 @@ impl Shared {
                 bad_rows: 0,
                 late_rows: 0,
                 splits: Vec::new(),
+                figures: BTreeMap::new(),
             }),
             ends: Mutex::new(BTreeMap::new()),
             epoch: watch::Sender::new(Epoch(0)),

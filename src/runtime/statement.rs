@@ -9,7 +9,7 @@ use arrow::{
 use futures::TryStreamExt;
 
 use crate::{
-    plan::{Binder, Bound, Catalog, Relation, explain, session_over},
+    plan::{Binder, Bound, Catalog, Relation, analyze, explain, session_over},
     sql::{self, Diagnostic, ParsedFile, SourceText, Spanned, SqlOption, SqlState, Statement, StatementKind},
     types::{Error, Result},
 };
@@ -179,6 +179,12 @@ impl Engine {
                     Some(relation) => explain(&catalog, relation, is_verbose),
                     None => format!("{relation}: a side output"),
                 };
+                Ok(told("plan", text.lines().map(str::to_owned).collect()))
+            }
+            Bound::Analyze(view) => {
+                let status = self.shared_of(&view.source).map(|shared| shared.status());
+                let figures = status.and_then(|status| status.figures.get(&view.name).cloned());
+                let text = analyze(&catalog, &view, &figures.unwrap_or_default());
                 Ok(told("plan", text.lines().map(str::to_owned).collect()))
             }
             Bound::ExplainCreate(relation, is_verbose) => {

@@ -301,6 +301,11 @@ impl Timeline {
         {
             let mut status = self.shared.status.lock().expect("nobody panics while holding it");
             status.rows = self.rows;
+            status.figures = self
+                .views
+                .iter()
+                .map(|view| (view.name().to_owned(), view.figures().to_vec()))
+                .collect();
             status.bad_rows = self.bad.total();
             status.late_rows = late_rows;
             let ends = self.shared.ends.lock().expect("nobody panics while holding it");

@@ -310,11 +310,17 @@ impl StatementParser<'_> {
 
     fn explain(&mut self) -> Parsed<StatementKind> {
         self.at += 1;
-        let at = self.at;
-        if let Some("ANALYZE") = self.peek_word().as_deref() {
-            return Err(self
-                .unsupported(at, "EXPLAIN ANALYZE")
-                .help("EXPLAIN and EXPLAIN VERBOSE are"));
+        // A view may well be called `analyze`.
+        if self.peek_word().as_deref() == Some("ANALYZE") && self.at + 1 < self.tokens.len() {
+            self.at += 1;
+            let target = match self.peek_word() {
+                Some(word) if QUERY_WORDS.contains(&word.as_str()) => ExplainTarget::AnalyzeQuery(self.query()?.0),
+                _ => ExplainTarget::Analyze(self.name("the name of a materialized view, or a SELECT")?),
+            };
+            return Ok(StatementKind::Explain(Explain {
+                is_verbose: false,
+                target,
+            }));
         }
         // A view may well be called `verbose`.
         let is_verbose = self.peek_word().as_deref() == Some("VERBOSE") && self.at + 1 < self.tokens.len();

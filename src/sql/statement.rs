@@ -157,7 +157,7 @@ pub enum DropKind {
     MaterializedView,
 }
 
-/// `EXPLAIN [VERBOSE] view | SELECT … | CREATE …`
+/// `EXPLAIN [VERBOSE] view | SELECT … | CREATE …`, `EXPLAIN ANALYZE view | SELECT …`
 #[derive(Clone, Debug)]
 pub struct Explain {
     pub is_verbose: bool,
@@ -167,6 +167,10 @@ pub struct Explain {
 #[derive(Clone, Debug)]
 pub enum ExplainTarget {
     Name(Spanned<String>),
+    /// With what its operators did and hold.
+    Analyze(Spanned<String>),
+    /// The query is run, and how that went is told.
+    AnalyzeQuery(Box<ast::Query>),
     Statement(Box<Statement>),
 }
 

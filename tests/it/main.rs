@@ -18,5 +18,7 @@ mod e2e;
 mod hdfs;
 mod http;
 mod kafka;
+mod state;
 mod table;
+mod traps;
 mod ws;

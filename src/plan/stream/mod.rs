@@ -144,6 +144,23 @@ pub enum Stage {
     },
 }
 
+impl Stage {
+    /// What people call it.
+    pub fn title(&self) -> &'static str {
+        match self {
+            Self::Segment(_) => "filter and project",
+            Self::WindowAggregate { .. } => "aggregate per window and key",
+            Self::SessionAggregate { .. } => "aggregate per session",
+            Self::GroupAggregate { .. } => "aggregate per key",
+            Self::RecomputeAggregate { .. } => "aggregate rows that change",
+            Self::MapWatermark(_) => "the watermark of the column that windows are over",
+            Self::Upsert { .. } => "a row replaces the one of its key",
+            Self::EmitEvery(_) => "hold back until the next interval",
+            Self::WindowCloseGate { .. } => "hold back until the window is closed",
+        }
+    }
+}
+
 impl StreamPlan {
     /// Fresh operators without any state.
     pub fn operators(&self) -> Result<Dataflow> {

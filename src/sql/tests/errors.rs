@@ -123,14 +123,6 @@ fn what_is_not_supported_is_answered_by_what_is() {
       |      ^^^^^^
       = help: DESCRIBE shows the columns
     ");
-    insta::assert_snapshot!(rendered("EXPLAIN ANALYZE SELECT 1"), @r"
-    error: EXPLAIN ANALYZE is not supported yet
-     --> sql/test.sql:1:9
-      |
-    1 | EXPLAIN ANALYZE SELECT 1
-      |         ^^^^^^^
-      = help: EXPLAIN and EXPLAIN VERBOSE are
-    ");
 }
 
 #[test]

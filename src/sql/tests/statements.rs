@@ -381,6 +381,9 @@ fn a_name_a_query_or_a_create_is_explained() {
         ("EXPLAIN SELECT 1", false, "SELECT 1"),
         ("EXPLAIN VERBOSE (SELECT 1)", true, "(SELECT 1)"),
         ("EXPLAIN CREATE VIEW v AS SELECT 1", false, "CREATE VIEW v AS SELECT 1"),
+        ("EXPLAIN ANALYZE v", false, "analyze v"),
+        ("EXPLAIN analyze", false, "name analyze"),
+        ("EXPLAIN ANALYZE SELECT 1", false, "run SELECT 1"),
     ] {
         let StatementKind::Explain(explain) = one(sql).kind else {
             panic!("{sql}")
@@ -388,6 +391,8 @@ fn a_name_a_query_or_a_create_is_explained() {
         assert_eq!(explain.is_verbose, is_verbose, "{sql}");
         let target = match explain.target {
             ExplainTarget::Name(name) => format!("name {}", name.value),
+            ExplainTarget::Analyze(name) => format!("analyze {}", name.value),
+            ExplainTarget::AnalyzeQuery(query) => format!("run {query}"),
             ExplainTarget::Statement(statement) => statement.text,
         };
         assert_eq!(target, expected);
