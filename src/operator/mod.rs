@@ -16,6 +16,7 @@ mod recompute;
 mod segment;
 mod session_aggregate;
 mod state_table;
+mod temporal_filter;
 mod watermark;
 mod window_aggregate;
 
@@ -31,6 +32,7 @@ pub use map_watermark::{MapWatermark, Mapping};
 pub use recompute::{ClosedBy, RecomputeAggregate};
 pub use segment::{Segment, Step};
 pub use session_aggregate::SessionAggregate;
+pub use temporal_filter::{IntervalEnd, TemporalFilter, TimeBound};
 pub use watermark::SplitWatermarks;
 pub use window_aggregate::{Assignment, Emission, OutputColumn, WindowAggregate, WindowResult};
 

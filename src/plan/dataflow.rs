@@ -1,7 +1,7 @@
 //! A dataflow as people read it: EXPLAIN.
 
 use crate::{
-    operator::{Emission, Step},
+    operator::{Emission, IntervalEnd, Step, TimeBound},
     sql::Emit,
 };
 
@@ -95,6 +95,11 @@ fn view_text(catalog: &Catalog, view: &MaterializedDefinition, is_verbose: bool)
                 Step::EachSet { sets, .. } => format!("  a row for each of {} grouping sets", sets.len()),
                 Step::CarryTime { .. } => "  windows, told by the event time".into(),
             })),
+            Stage::TemporalFilter { bounds, .. } => {
+                let bounds: Vec<String> = bounds.iter().map(time_bound).collect();
+                lines.push(format!("  rows while {}", bounds.join(" and ")));
+                lines.push("    state: rows that wait or will leave; gone when they leave".into());
+            }
             Stage::WindowAggregate { windows, result, .. } => {
                 let shared = match result.emission {
                     Emission::OnWindowClose if !windows.is_tumbling() => "pane of an open window",
@@ -149,6 +154,29 @@ fn view_text(catalog: &Catalog, view: &MaterializedDefinition, is_verbose: bool)
         }
     }
     lines.join("\n")
+}
+
+fn time_bound(bound: &TimeBound) -> String {
+    let shift = |nanos: i64| match nanos {
+        0 => String::new(),
+        nanos => format!(
+            " {} {} s",
+            if nanos < 0 { '-' } else { '+' },
+            nanos.unsigned_abs() as f64 / 1e9
+        ),
+    };
+    let now = format!("now(){}", shift(bound.minus_ns));
+    let now = match bound.step_ns {
+        1 => now,
+        step => format!("{now} truncated to {} s", step as f64 / 1e9),
+    };
+    let sign = match (bound.end, bound.is_after) {
+        (IntervalEnd::From, true) => ">",
+        (IntervalEnd::From, false) => ">=",
+        (IntervalEnd::Until, true) => "<=",
+        (IntervalEnd::Until, false) => "<",
+    };
+    format!("{now} {sign} {}{}", bound.time, shift(bound.plus_ns))
 }
 
 fn handed_on(emission: Emission) -> String {

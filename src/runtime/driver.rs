@@ -336,7 +336,9 @@ impl Run {
                         Trigger::AtMostEvery(interval) => last_epoch + interval <= elapsed,
                         Trigger::Interval(_) => due_at.is_some_and(|due| due <= now),
                     });
-            let timer_is_due = self.timeline.wakes_at().is_some_and(|at| at <= now);
+            // Rows may leave one by one, each at a time of its own: an epoch takes those of a while.
+            let timer_is_due =
+                self.timeline.wakes_at().is_some_and(|at| at <= now) && last_epoch + limits::TIMER_INTERVAL <= elapsed;
             let idle_changed = gathered.is_empty() && idle != self.timeline.idle_splits_now();
             if !(rows_are_due || timer_is_due || idle_changed || is_last || !new_splits.is_empty()) {
                 continue;

@@ -7,6 +7,7 @@ mod docs;
 mod engine;
 mod equivalence;
 mod slt;
+mod temporal;
 
 mod oracle;
 mod services;

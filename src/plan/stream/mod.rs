@@ -11,6 +11,7 @@ mod build;
 mod grouping_sets;
 mod refusal;
 mod sorted;
+mod temporal;
 
 use std::sync::Arc;
 
@@ -28,7 +29,8 @@ use datafusion::{
 use crate::{
     operator::{
         Aggregation, Assignment, Chain, ClosedBy, Emission, EmitEvery, GroupAggregate, MapWatermark, Mapping, Operator,
-        RecomputeAggregate, Segment, SessionAggregate, Step, WindowAggregate, WindowCloseGate, WindowResult,
+        RecomputeAggregate, Segment, SessionAggregate, Step, TemporalFilter, TimeBound, WindowAggregate,
+        WindowCloseGate, WindowResult,
     },
     sql::{Diagnostic, Emit, Span, SqlState},
     types::{Result, Windows},
@@ -93,6 +95,11 @@ pub struct StreamPlan {
 #[derive(Clone)]
 pub enum Stage {
     Segment(Vec<Step>),
+    /// Rows are there while the time of the epoch is within all these bounds.
+    TemporalFilter {
+        bounds: Vec<TimeBound>,
+        schema: SchemaRef,
+    },
     WindowAggregate {
         aggregation: Arc<Aggregation>,
         assignment: Assignment,
@@ -133,6 +140,7 @@ impl StreamPlan {
             .map(|stage| {
                 Ok(match stage.clone() {
                     Stage::Segment(steps) => Box::new(Segment::new(steps)) as Box<dyn Operator>,
+                    Stage::TemporalFilter { bounds, schema } => Box::new(TemporalFilter::new(bounds, schema)?),
                     Stage::WindowAggregate {
                         aggregation,
                         assignment,
@@ -172,7 +180,7 @@ impl StreamPlan {
             Role::EventTime => Some(1),
             Role::WindowStart(windows) => windows?.tumbling_ns(),
             Role::RowWindowStart => self.row_windows?.tumbling_ns(),
-            Role::Plain | Role::RowWindowEnd | Role::WindowEnd => None,
+            Role::Plain | Role::Time | Role::RowWindowEnd | Role::WindowEnd => None,
         }
     }
 
