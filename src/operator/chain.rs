@@ -4,7 +4,7 @@ use arrow::array::RecordBatch;
 
 use crate::types::{EventTime, Result, Watermark};
 
-use super::{EpochEnd, Flow, Operator, Output};
+use super::{EpochEnd, Flow, OpenWindows, Operator, Output};
 
 /// The dataflow of one view: what the first operator hands on goes into the second, and so on.
 pub struct Chain {
@@ -32,6 +32,24 @@ impl Chain {
 
     pub fn wakes_at(&self) -> Option<EventTime> {
         self.operators.iter().filter_map(|operator| operator.wakes_at()).min()
+    }
+
+    /// The open windows of all operators, by the watermark at the input of the first.
+    pub fn open_windows(&self) -> Option<OpenWindows> {
+        self.operators.iter().rev().fold(None, |behind, operator| {
+            let behind =
+                behind.and_then(|open: OpenWindows| open.before(|watermark| operator.input_watermark(watermark)));
+            match operator.open_windows() {
+                Some(own) => Some(own.and(behind)),
+                None => behind,
+            }
+        })
+    }
+
+    /// The lowest watermark at the input of the first operator with which the last hands on `watermark` or more.
+    pub fn input_watermark(&self, watermark: Watermark) -> Option<Watermark> {
+        let mut operators = self.operators.iter().rev();
+        operators.try_fold(watermark, |watermark, operator| operator.input_watermark(watermark))
     }
 
     /// The state of each operator, in their order.

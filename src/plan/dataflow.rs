@@ -31,7 +31,10 @@ pub fn explain(catalog: &Catalog, relation: &Relation, is_verbose: bool) -> Stri
                 Some(watermark) => {
                     let column = source.schema.field(watermark.column).name();
                     let idle = source.idle_timeout;
-                    format!("{} of {column}, per split; idle after {idle:?}", watermark.text)
+                    let close = (source.close_after).map_or_else(String::new, |after| {
+                        format!("; after {after:?} without a row every window is closed")
+                    });
+                    format!("{} of {column}, per split; idle after {idle:?}{close}", watermark.text)
                 }
                 None => "none".to_owned(),
             };

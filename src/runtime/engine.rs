@@ -227,7 +227,7 @@ impl Engine {
         Pinned { sources, tables }
     }
 
-    fn shared_of(&self, source: &str) -> Option<Arc<Shared>> {
+    pub(super) fn shared_of(&self, source: &str) -> Option<Arc<Shared>> {
         self.0
             .timelines
             .read()

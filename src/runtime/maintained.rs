@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use arrow::array::{Int64Array, RecordBatch};
 
 use crate::{
-    operator::{Chain, EpochEnd, Flow, LateRows, Output},
+    operator::{Chain, EpochEnd, Flow, LateRows, OpenWindows, Output},
     plan::{MaterializedDefinition, late_schema},
     state::Part,
     types::{Delta, Epoch, Error, EventTime, Result, Watermark},
@@ -33,6 +33,8 @@ pub struct MaintainedView {
     rows: Rows,
     rows_max: usize,
     late: Option<SideOutput>,
+    /// What it handed on is complete up to here.
+    handed_on: Watermark,
 }
 
 /// Where a view's rows come from: columns of the decoded rows, or the output of another view of the source.
@@ -84,6 +86,7 @@ impl MaintainedView {
             rows: Rows::new(Arc::clone(&stream.schema), stream.key.clone(), stream.is_append_only)?,
             rows_max: bounds.view_rows_max,
             late,
+            handed_on: Watermark::START,
             upstream,
             definition,
         })
@@ -107,6 +110,32 @@ impl MaintainedView {
 
     pub fn wakes_at(&self) -> Option<EventTime> {
         self.chain.wakes_at()
+    }
+
+    pub fn watermark(&self) -> Watermark {
+        self.handed_on
+    }
+
+    /// Takes up what [`watermark`](Self::watermark) gave.
+    pub fn restore_watermark(&mut self, watermark: Watermark) {
+        self.handed_on = watermark;
+    }
+
+    /// Its open windows by the watermark of the source; `before` are the views that it may read.
+    pub fn open_windows(&self, before: &[Self]) -> Option<OpenWindows> {
+        let open = self.chain.open_windows()?;
+        self.upstream_views(before).try_fold(open, |open, view| {
+            open.before(|watermark| view.chain.input_watermark(watermark))
+        })
+    }
+
+    /// The view that it reads, the one which that reads, and so on down to the source.
+    fn upstream_views<'a>(&self, before: &'a [Self]) -> impl Iterator<Item = &'a Self> {
+        let upstream = move |view: &Self| match view.upstream {
+            Upstream::Source(_) => None,
+            Upstream::View { index, .. } => Some(&before[index]),
+        };
+        std::iter::successors(upstream(self), move |view| upstream(view))
     }
 
     pub fn memory_bytes(&self) -> usize {
@@ -143,6 +172,7 @@ impl MaintainedView {
         let mut out = Output::default();
         self.feed(slices, before, &mut out)?;
         let handed_on = self.chain.on_epoch_end(EpochEnd { watermark, ..end }, &mut out)?;
+        self.handed_on = handed_on;
         let mut changes = Vec::new();
         // What is handed on is final up to there, and not always up to where the source is.
         changes.extend(self.apply(&out.flows, epoch, handed_on)?);

@@ -12,6 +12,7 @@ use super::{
     engine::{Engine, Mode},
     face::*,
     intake::{Intake, SplitRows},
+    silence::Silence,
     timeline::Timeline,
 };
 
@@ -20,6 +21,7 @@ pub struct ManualSource {
     timeline: Timeline,
     source: Box<dyn Source>,
     intake: Intake,
+    silence: Silence,
 }
 
 /// How an epoch of a script ends.
@@ -77,6 +79,7 @@ impl Engine {
                 drop(timeline.checkpoint()?);
             }
         }
+        timeline.silence_begins(self.0.clock.now());
         timeline.publish_state();
         timeline.shared().set_state(SourceState::Running, None);
         self.adopt(timeline.shared());
@@ -86,6 +89,7 @@ impl Engine {
                 timeline,
                 source: input,
                 intake,
+                silence: Silence::new(self.0.clock.elapsed()),
             },
         );
         Ok(())
@@ -128,6 +132,7 @@ impl Engine {
             timeline,
             source: input,
             intake,
+            silence,
         } = manual;
         let bounds = input.discover().map_err(|e| Error::user(e.to_string()))?;
         let new_splits: BTreeMap<_, _> = bounds
@@ -163,13 +168,21 @@ impl Engine {
             }
         }
         let has_rows = |split: &SplitId| ranges.contains_key(split);
+        let now = self.0.clock.elapsed();
+        ranges.keys().for_each(|split| silence.heard(split, now));
+        let close_after = timeline.source().close_after;
+        let is_over = ranges.is_empty() && close_after.is_some_and(|after| after <= silence.of_all(now));
+        let closes_below = match is_over && !end.is_last {
+            true => timeline.closes_all_at(),
+            false => None,
+        };
         let plan = EpochPlan {
             number: timeline.epoch().next(),
             idle_splits: end.idle_splits.into_iter().filter(|split| !has_rows(split)).collect(),
             ranges,
             epoch_time: self.0.clock.now().max(timeline.epoch_time()),
             new_splits,
-            complete_below: end.complete_below,
+            complete_below: end.complete_below.max(closes_below),
             is_last: end.is_last,
             checkpoint: end.checkpoint,
         };

@@ -136,7 +136,7 @@ pub enum DropKind {
     MaterializedView,
 }
 
-/// `EXPLAIN [VERBOSE] view | SELECT … | CREATE …`
+/// `EXPLAIN [VERBOSE] view | SELECT … | CREATE …`, `EXPLAIN WATERMARK view`
 #[derive(Clone, Debug)]
 pub struct Explain {
     pub is_verbose: bool,
@@ -146,6 +146,8 @@ pub struct Explain {
 #[derive(Clone, Debug)]
 pub enum ExplainTarget {
     Name(Spanned<String>),
+    /// How far the watermark of a source or view has come, and why no further.
+    Watermark(Spanned<String>),
     Statement(Box<Statement>),
 }
 

@@ -8,6 +8,7 @@ mod engine;
 mod equivalence;
 mod slt;
 mod temporal;
+mod watermark;
 
 mod oracle;
 mod services;
