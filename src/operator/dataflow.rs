@@ -10,7 +10,7 @@ use arrow::array::RecordBatch;
 
 use crate::types::{EventTime, Result, Watermark};
 
-use super::{EpochEnd, Flow, Operator, Output};
+use super::{EpochEnd, Flow, OpenWindows, Operator, Output};
 
 /// Where an operator's rows come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +104,55 @@ impl Dataflow {
 
     pub fn wakes_at(&self) -> Option<EventTime> {
         self.nodes.iter().filter_map(|node| node.operator.wakes_at()).min()
+    }
+
+    /// The open windows of all operators, by the watermark of the source: `of_input` gives it for one at an input.
+    pub fn open_windows(&self, of_input: &dyn Fn(usize, Watermark) -> Option<Watermark>) -> Option<OpenWindows> {
+        self.nodes.iter().fold(None, |open, node| {
+            let own = node.operator.open_windows().and_then(|own| {
+                own.before(|watermark| {
+                    let of_feed = |feed: &Feed| self.source_watermark(*feed, watermark, of_input);
+                    node.feeds
+                        .iter()
+                        .map(of_feed)
+                        .try_fold(Watermark::START, |all, of_feed| Some(all.max(of_feed?)))
+                })
+            });
+            match own {
+                Some(own) => Some(own.and(open)),
+                None => open,
+            }
+        })
+    }
+
+    /// The lowest watermark of the source with which the result is complete up to `watermark` or more.
+    pub fn source_watermark_of_result(
+        &self,
+        watermark: Watermark,
+        of_input: &dyn Fn(usize, Watermark) -> Option<Watermark>,
+    ) -> Option<Watermark> {
+        let last = self.nodes.len().checked_sub(1).map_or(Feed::Input(0), Feed::Operator);
+        self.source_watermark(last, watermark, of_input)
+    }
+
+    fn source_watermark(
+        &self,
+        feed: Feed,
+        watermark: Watermark,
+        of_input: &dyn Fn(usize, Watermark) -> Option<Watermark>,
+    ) -> Option<Watermark> {
+        match feed {
+            Feed::Input(input) => of_input(input, watermark),
+            Feed::Operator(operator) => {
+                let node = &self.nodes[operator];
+                let watermark = node.operator.input_watermark(watermark)?;
+                let of_feed = |feed: &Feed| self.source_watermark(*feed, watermark, of_input);
+                node.feeds
+                    .iter()
+                    .map(of_feed)
+                    .try_fold(Watermark::START, |all, of_feed| Some(all.max(of_feed?)))
+            }
+        }
     }
 
     /// The state of each operator, in their order.

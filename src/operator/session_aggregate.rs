@@ -27,7 +27,7 @@ use crate::types::{
 };
 
 use super::{
-    Aggregation, EpochEnd, Flow, LateRows, Operator, Output,
+    Aggregation, EpochEnd, Flow, LateRows, OpenWindows, Operator, Output,
     aggregation::{Evaluated, failed},
     state_table::StateRows,
     window_aggregate::{Emission, OutputColumn, WindowResult},
@@ -422,6 +422,25 @@ impl Operator for SessionAggregate {
             out.push(Flow::of(delta));
         }
         Ok(closed)
+    }
+
+    fn open_windows(&self) -> Option<OpenWindows> {
+        let ((first_end, key), slot) = self.by_end.first_key_value()?;
+        let ((last_end, _), _) = self.by_end.last_key_value()?;
+        let mut sessions = self.open.get(key)?.iter();
+        let closes_at = |end: i64| Watermark(end).plus(self.result.lateness_ns);
+        Some(OpenWindows {
+            first_start: sessions
+                .find(|session| session.slot == *slot)
+                .map(|session| session.first),
+            first_end: *first_end,
+            first_closes_at: closes_at(*first_end),
+            all_close_at: closes_at(*last_end),
+        })
+    }
+
+    fn input_watermark(&self, watermark: Watermark) -> Option<Watermark> {
+        Some(watermark.plus(self.result.lateness_ns))
     }
 
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {

@@ -24,7 +24,7 @@ use crate::types::{
 };
 
 use super::{
-    Aggregation, EpochEnd, Flow, LateRows, Operator, Output,
+    Aggregation, EpochEnd, Flow, LateRows, OpenWindows, Operator, Output,
     aggregation::{Evaluated, GroupTable, Results},
     panes::{Panes, table_at},
     state_table::StateTable,
@@ -412,6 +412,31 @@ impl Operator for WindowAggregate {
         out.push(Flow::of(Delta::concat(&self.result.schema, &changes?)?));
         // A row that is emitted from now on carries its window's end, so the watermark holds for it too.
         Ok(closed)
+    }
+
+    fn open_windows(&self) -> Option<OpenWindows> {
+        let (first, last_end) = match &self.state {
+            State::PerWindow { tables, .. } => {
+                let (first, _) = tables.first_key_value()?;
+                let (last, _) = tables.last_key_value()?;
+                (self.windows.bounds(*first), self.windows.bounds(*last).end)
+            }
+            State::Shared(panes) => {
+                let (first, last) = panes.open_windows()?;
+                (self.windows.bounds(first), self.windows.bounds(last).end)
+            }
+        };
+        let closes_at = |end: i64| Watermark(end).plus(self.result.lateness_ns);
+        Some(OpenWindows {
+            first_start: Some(first.start),
+            first_end: first.end,
+            first_closes_at: closes_at(first.end),
+            all_close_at: closes_at(last_end),
+        })
+    }
+
+    fn input_watermark(&self, watermark: Watermark) -> Option<Watermark> {
+        Some(watermark.plus(self.result.lateness_ns))
     }
 
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {

@@ -26,12 +26,12 @@ use super::{
     },
     columns,
     mistakes::{Mistakes, Places, diagnostics_of},
-    options::{SourceOptions, check_panel, no_options, view_options},
+    options::{SourceOptions, check_close_after, check_panel, no_options, view_options},
     registry::{OpenExternal, Registry},
     session::session_over,
     stream::{Scope, StreamPlan, ViewSettings},
     tables::{self, SIDE_SUFFIXES, Tables, scanned},
-    watermark::watermark,
+    watermark::{check_has_watermark, watermark},
 };
 
 /// What a statement does.
@@ -53,6 +53,8 @@ pub enum Bound {
     ExplainCreate(Relation, bool),
     Show(String),
     Describe(String),
+    /// How far a source or a materialized view with a watermark has come.
+    ExplainWatermark(String),
     Insert {
         table: String,
         columns: Vec<String>,
@@ -132,6 +134,11 @@ impl Binder<'_> {
                         .map_err(|error| self.mistakes(&error, statement.span, &[]))?;
                     Ok(Bound::Query(analyzed))
                 }
+                crate::sql::ExplainTarget::Watermark(name) => {
+                    let relation = self.known(name, catalog)?.to_owned();
+                    check_has_watermark(name, catalog)?;
+                    Ok(Bound::ExplainWatermark(relation))
+                }
                 crate::sql::ExplainTarget::Statement(inner) => {
                     let mut scratch = catalog.clone();
                     match Box::pin(self.bind(inner, &mut scratch)).await? {
@@ -210,6 +217,7 @@ impl Binder<'_> {
             .as_ref()
             .and_then(|clause| watermark(clause, &mut fields, are_known, statement, self, &mut mistakes));
 
+        check_close_after(create, &mut mistakes);
         let definition = SourceDefinition {
             name: create.name.value.clone(),
             schema: Arc::new(Schema::new(fields)),
@@ -227,6 +235,10 @@ impl Binder<'_> {
             ),
             idle_timeout: parse_duration(options.general.get("idle_timeout").unwrap_or("30 seconds"))
                 .unwrap_or_default(),
+            close_after: options
+                .general
+                .get("close_after")
+                .and_then(|after| parse_duration(after).ok()),
             event_time_ahead_max: parse_duration(options.general.get("event_time_ahead_max").unwrap_or("1 hour"))
                 .unwrap_or_default(),
             sql: statement.text.clone(),

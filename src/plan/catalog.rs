@@ -39,6 +39,8 @@ pub struct SourceDefinition {
     pub format_options: Options,
     pub trigger: Trigger,
     pub idle_timeout: Duration,
+    /// After so long without any row all open windows are closed.
+    pub close_after: Option<Duration>,
     pub event_time_ahead_max: Duration,
     pub sql: String,
 }

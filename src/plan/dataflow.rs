@@ -1,7 +1,7 @@
 //! A dataflow as people read it: EXPLAIN.
 
 use crate::{
-    operator::{Emission, Feed, Figures, Step},
+    operator::{Emission, Feed, Figures, IntervalEnd, Step, TimeBound},
     sql::Emit,
 };
 
@@ -32,7 +32,10 @@ pub fn explain(catalog: &Catalog, relation: &Relation, is_verbose: bool) -> Stri
                 Some(watermark) => {
                     let column = source.schema.field(watermark.column).name();
                     let idle = source.idle_timeout;
-                    format!("{} of {column}, per split; idle after {idle:?}", watermark.text)
+                    let close = (source.close_after).map_or_else(String::new, |after| {
+                        format!("; after {after:?} without a row every window is closed")
+                    });
+                    format!("{} of {column}, per split; idle after {idle:?}{close}", watermark.text)
                 }
                 None => "none".to_owned(),
             };
@@ -186,6 +189,11 @@ fn stage_lines(stage: &Stage, is_verbose: bool) -> Vec<String> {
             Step::EachSet { sets, .. } => format!("a row for each of {} grouping sets", sets.len()),
             Step::CarryTime { .. } => "windows, told by the event time".into(),
         })),
+        Stage::TemporalFilter { bounds, .. } => {
+            let bounds: Vec<String> = bounds.iter().map(time_bound).collect();
+            lines.push(format!("rows while {}", bounds.join(" and ")));
+            lines.push("  state: rows that wait or will leave; gone when they leave".into());
+        }
         Stage::WindowAggregate { windows, result, .. } => {
             let shared = match result.emission {
                 Emission::OnWindowClose if !windows.is_tumbling() => "pane of an open window",
@@ -240,6 +248,29 @@ fn stage_lines(stage: &Stage, is_verbose: bool) -> Vec<String> {
         Stage::WindowCloseGate { .. } => lines.push("hold back until the window is closed".into()),
     }
     lines
+}
+
+fn time_bound(bound: &TimeBound) -> String {
+    let shift = |nanos: i64| match nanos {
+        0 => String::new(),
+        nanos => format!(
+            " {} {} s",
+            if nanos < 0 { '-' } else { '+' },
+            nanos.unsigned_abs() as f64 / 1e9
+        ),
+    };
+    let now = format!("now(){}", shift(bound.minus_ns));
+    let now = match bound.step_ns {
+        1 => now,
+        step => format!("{now} truncated to {} s", step as f64 / 1e9),
+    };
+    let sign = match (bound.end, bound.is_after) {
+        (IntervalEnd::From, true) => ">",
+        (IntervalEnd::From, false) => ">=",
+        (IntervalEnd::Until, true) => "<=",
+        (IntervalEnd::Until, false) => "<",
+    };
+    format!("{now} {sign} {}{}", bound.time, shift(bound.plus_ns))
 }
 
 fn handed_on(emission: Emission) -> String {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use arrow::array::{Int64Array, RecordBatch};
 
 use crate::{
-    operator::{Dataflow, EpochEnd, Figures, Flow, LateRows, Output},
+    operator::{Dataflow, EpochEnd, Figures, Flow, LateRows, OpenWindows, Output},
     plan::{Input, MaterializedDefinition, late_schema},
     state::Part,
     types::{Delta, Epoch, Error, EventTime, Result, Watermark, limits},
@@ -37,6 +37,8 @@ pub struct MaintainedView {
     rows_since_measured: u64,
     epochs_since_measured: u64,
     late: Option<SideOutput>,
+    /// What it handed on is complete up to here.
+    handed_on: Watermark,
 }
 
 /// Where rows come from: columns of the decoded rows, or the output of another view of the source.
@@ -93,6 +95,7 @@ impl MaintainedView {
             rows_since_measured: 0,
             epochs_since_measured: 0,
             late,
+            handed_on: Watermark::START,
             definition,
         })
     }
@@ -115,6 +118,31 @@ impl MaintainedView {
 
     pub fn wakes_at(&self) -> Option<EventTime> {
         self.dataflow.wakes_at()
+    }
+
+    pub fn watermark(&self) -> Watermark {
+        self.handed_on
+    }
+
+    /// Takes up what [`watermark`](Self::watermark) gave.
+    pub fn restore_watermark(&mut self, watermark: Watermark) {
+        self.handed_on = watermark;
+    }
+
+    /// Its open windows by the watermark of the source; `before` are the views that it may read.
+    pub fn open_windows(&self, before: &[Self]) -> Option<OpenWindows> {
+        self.dataflow
+            .open_windows(&|input, watermark| self.source_watermark(input, watermark, before))
+    }
+
+    /// The lowest watermark of the source with which an input is complete up to `watermark`.
+    fn source_watermark(&self, input: usize, watermark: Watermark, before: &[Self]) -> Option<Watermark> {
+        let Upstream::View { index, .. } = self.inputs[input] else {
+            return Some(watermark);
+        };
+        let view = &before[index];
+        let of_input = |input, watermark| view.source_watermark(input, watermark, before);
+        view.dataflow.source_watermark_of_result(watermark, &of_input)
     }
 
     /// Of its operators, as they were last measured, and of its rows.
@@ -187,6 +215,7 @@ impl MaintainedView {
         let mut out = Output::default();
         self.feed(slices, before, &mut out)?;
         let handed_on = self.dataflow.on_epoch_end(&watermarks, end.epoch_time, &mut out)?;
+        self.handed_on = handed_on;
         self.epochs_since_measured += 1;
         if limits::MEASURE_EPOCHS <= self.epochs_since_measured
             || limits::MEASURE_ROWS <= self.rows_since_measured

@@ -9,7 +9,7 @@ use arrow::datatypes::SchemaRef;
 use tokio::sync::watch;
 
 use crate::{
-    operator::Figures,
+    operator::{Figures, OpenWindows},
     types::{Epoch, Position, SplitId, Watermark},
     view::{ChangeLog, RowsSnapshot},
 };
@@ -57,6 +57,17 @@ pub struct Status {
     pub splits: Vec<SplitStatus>,
     /// Of each view's operators.
     pub figures: BTreeMap<String, Vec<Figures>>,
+    /// By materialized view.
+    pub progress: BTreeMap<String, Progress>,
+}
+
+/// How far a view has come.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// What it handed on is complete up to here.
+    pub watermark: Watermark,
+    /// By the watermark of the source.
+    pub open: Option<OpenWindows>,
 }
 
 impl Shared {
@@ -83,6 +94,7 @@ impl Shared {
                 late_rows: 0,
                 splits: Vec::new(),
                 figures: BTreeMap::new(),
+                progress: BTreeMap::new(),
             }),
             ends: Mutex::new(BTreeMap::new()),
             epoch: watch::Sender::new(Epoch(0)),

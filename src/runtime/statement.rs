@@ -215,6 +215,10 @@ impl Engine {
                 }
                 Ok(told("plan", text.lines().map(str::to_owned).collect()))
             }
+            Bound::ExplainWatermark(name) => {
+                let (schema, rows) = self.explain_watermark(&name).map_err(ProblemKind::Internal)?;
+                Ok(answer(schema, vec![rows]))
+            }
             Bound::Show(what) => {
                 let (schema, rows) = self.show(&what).map_err(ProblemKind::Internal)?;
                 Ok(answer(schema, vec![rows]))

@@ -322,6 +322,15 @@ impl StatementParser<'_> {
                 target,
             }));
         }
+        // A view may well be called `watermark`.
+        if self.peek_word().as_deref() == Some("WATERMARK") && self.at + 1 < self.tokens.len() {
+            self.at += 1;
+            let name = self.name("the name of a source or materialized view")?;
+            return Ok(StatementKind::Explain(Explain {
+                is_verbose: false,
+                target: ExplainTarget::Watermark(name),
+            }));
+        }
         // A view may well be called `verbose`.
         let is_verbose = self.peek_word().as_deref() == Some("VERBOSE") && self.at + 1 < self.tokens.len();
         if is_verbose {

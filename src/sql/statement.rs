@@ -157,7 +157,7 @@ pub enum DropKind {
     MaterializedView,
 }
 
-/// `EXPLAIN [VERBOSE] view | SELECT … | CREATE …`, `EXPLAIN ANALYZE view | SELECT …`
+/// `EXPLAIN [VERBOSE] view | SELECT … | CREATE …`, `EXPLAIN ANALYZE view | SELECT …`, `EXPLAIN WATERMARK view`
 #[derive(Clone, Debug)]
 pub struct Explain {
     pub is_verbose: bool,
@@ -171,6 +171,8 @@ pub enum ExplainTarget {
     Analyze(Spanned<String>),
     /// The query is run, and how that went is told.
     AnalyzeQuery(Box<ast::Query>),
+    /// How far the watermark of a source or view has come, and why no further.
+    Watermark(Spanned<String>),
     Statement(Box<Statement>),
 }
 

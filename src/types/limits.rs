@@ -18,6 +18,8 @@ pub const READ_AHEAD_ROWS: usize = 524_288;
 pub const READ_AHEAD_BYTES: usize = 256 << 20;
 /// How long the default trigger gathers rows at most.
 pub const EPOCH_INTERVAL_DEFAULT: Duration = Duration::from_millis(100);
+/// How often time alone starts an epoch, at most.
+pub const TIMER_INTERVAL: Duration = Duration::from_millis(100);
 /// A split that is caught up and silent for this long does not hold the watermark back, unless the source says otherwise.
 pub const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// How often a source looks for splits that were added.

@@ -7,6 +7,8 @@ mod docs;
 mod engine;
 mod equivalence;
 mod slt;
+mod temporal;
+mod watermark;
 
 mod oracle;
 mod services;

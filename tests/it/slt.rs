@@ -531,6 +531,7 @@ fn every_folder_of_scripts_has_some() {
         "late",
         "plan",
         "recovery",
+        "time",
         "views",
         "watermark",
         "window",

@@ -11,6 +11,7 @@ mod build;
 mod grouping_sets;
 mod refusal;
 mod sorted;
+mod temporal;
 mod union;
 
 use std::sync::Arc;
@@ -29,8 +30,8 @@ use datafusion::{
 use crate::{
     operator::{
         Aggregation, Assignment, ClosedBy, Dataflow, Emission, EmitEvery, Feed, GroupAggregate, MapWatermark, Mapping,
-        Operator, RecomputeAggregate, Segment, SessionAggregate, Step, Upsert, WindowAggregate, WindowCloseGate,
-        WindowResult,
+        Operator, RecomputeAggregate, Segment, SessionAggregate, Step, TemporalFilter, TimeBound, Upsert,
+        WindowAggregate, WindowCloseGate, WindowResult,
     },
     sql::{Diagnostic, Emit, Span, SqlState},
     types::{Result, Windows},
@@ -109,6 +110,11 @@ pub struct Node {
 #[derive(Clone)]
 pub enum Stage {
     Segment(Vec<Step>),
+    /// Rows are there while the time of the epoch is within all these bounds.
+    TemporalFilter {
+        bounds: Vec<TimeBound>,
+        schema: SchemaRef,
+    },
     WindowAggregate {
         aggregation: Arc<Aggregation>,
         assignment: Assignment,
@@ -149,6 +155,7 @@ impl Stage {
     pub fn title(&self) -> &'static str {
         match self {
             Self::Segment(_) => "filter and project",
+            Self::TemporalFilter { .. } => "rows that come and go by time",
             Self::WindowAggregate { .. } => "aggregate per window and key",
             Self::SessionAggregate { .. } => "aggregate per session",
             Self::GroupAggregate { .. } => "aggregate per key",
@@ -170,6 +177,7 @@ impl StreamPlan {
             .map(|node| {
                 let operator = match node.stage.clone() {
                     Stage::Segment(steps) => Box::new(Segment::new(steps)) as Box<dyn Operator>,
+                    Stage::TemporalFilter { bounds, schema } => Box::new(TemporalFilter::new(bounds, schema)?),
                     Stage::WindowAggregate {
                         aggregation,
                         assignment,
@@ -265,7 +273,7 @@ impl StreamPlan {
             Role::EventTime => Some(1),
             Role::WindowStart(windows) => windows?.tumbling_ns(),
             Role::RowWindowStart => self.row_windows?.tumbling_ns(),
-            Role::Plain | Role::RowWindowEnd | Role::WindowEnd => None,
+            Role::Plain | Role::Time | Role::RowWindowEnd | Role::WindowEnd => None,
         }
     }
 

@@ -378,6 +378,8 @@ fn a_name_a_query_or_a_create_is_explained() {
         ("EXPLAIN v", false, "name v"),
         ("EXPLAIN verbose", false, "name verbose"),
         ("EXPLAIN VERBOSE v", true, "name v"),
+        ("EXPLAIN watermark", false, "name watermark"),
+        ("EXPLAIN WATERMARK v", false, "watermark of v"),
         ("EXPLAIN SELECT 1", false, "SELECT 1"),
         ("EXPLAIN VERBOSE (SELECT 1)", true, "(SELECT 1)"),
         ("EXPLAIN CREATE VIEW v AS SELECT 1", false, "CREATE VIEW v AS SELECT 1"),
@@ -393,6 +395,7 @@ fn a_name_a_query_or_a_create_is_explained() {
             ExplainTarget::Name(name) => format!("name {}", name.value),
             ExplainTarget::Analyze(name) => format!("analyze {}", name.value),
             ExplainTarget::AnalyzeQuery(query) => format!("run {query}"),
+            ExplainTarget::Watermark(name) => format!("watermark of {}", name.value),
             ExplainTarget::Statement(statement) => statement.text,
         };
         assert_eq!(target, expected);
