@@ -183,10 +183,7 @@ fn an_expression_has_one_value_in_a_view_and_in_a_query() {
     for (index, expression) in expressions.iter().enumerate() {
         let (in_view, in_query) = (
             shown(&format!("SELECT c{index} FROM v ORDER BY 1")),
-            shown(&format!(
-                "SELECT {} AS c{index} FROM raw ORDER BY 1",
-                expressions[index]
-            )),
+            shown(&format!("SELECT {} AS c{index} FROM raw ORDER BY 1", expression)),
         );
         assert_eq!(in_view, in_query, "{expression}");
     }
