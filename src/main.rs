@@ -9,7 +9,9 @@ use zeta::{
         arguments::{Arguments, Verb},
         check, demo, generate,
         pipeline::Verdict,
-        replay, run, topics,
+        replay, run,
+        test::{self, Tested},
+        topics,
     },
     types::Error,
 };
@@ -21,6 +23,11 @@ fn main() -> ExitCode {
         Verb::Run(args) => run::run(args).map(code),
         Verb::Demo(args) => demo::run(args).map(code),
         Verb::Check(args) => check::run(args).map(code),
+        Verb::Test(args) => test::run(args).map(|tested| match tested {
+            Tested::Held => ExitCode::SUCCESS,
+            Tested::Failed => ExitCode::from(1),
+            Tested::Unusable => ExitCode::from(3),
+        }),
         Verb::Generate(args) => generate::run(args).map(|()| ExitCode::SUCCESS),
         Verb::Replay(args) => replay::run(args, replay::connect).map(|()| ExitCode::SUCCESS),
         Verb::Topics(args) => topics::run(args).map(|()| ExitCode::SUCCESS),

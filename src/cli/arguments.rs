@@ -3,7 +3,8 @@
 use clap::{CommandFactory, Parser, Subcommand};
 
 use super::{
-    check::CheckArgs, demo::DemoArgs, generate::GenerateArgs, replay::ReplayArgs, run::RunArgs, topics::TopicsArgs,
+    check::CheckArgs, demo::DemoArgs, generate::GenerateArgs, replay::ReplayArgs, run::RunArgs, test::TestArgs,
+    topics::TopicsArgs,
 };
 
 /// Streaming SQL: Kafka topics become continuously maintained views, beside Parquet history
@@ -25,6 +26,7 @@ pub enum Verb {
     Run(RunArgs),
     Demo(DemoArgs),
     Check(CheckArgs),
+    Test(TestArgs),
     Generate(GenerateArgs),
     Replay(ReplayArgs),
     Topics(TopicsArgs),

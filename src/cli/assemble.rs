@@ -64,6 +64,7 @@ pub fn registry(topics: MemoryTopics, environment: Arc<RuntimeEnv>) -> Registry 
                 options: kafka::OPTIONS,
                 open_prefixes: kafka::PROPERTY_PREFIXES,
                 fields: kafka_fields,
+                takes_rows: false,
                 make: Arc::new(|_, options| Ok(Box::new(kafka::KafkaSource::new(options).map_err(Error::User)?))),
             },
             ConnectorSpec {
@@ -71,6 +72,7 @@ pub fn registry(topics: MemoryTopics, environment: Arc<RuntimeEnv>) -> Registry 
                 options: replay::OPTIONS,
                 open_prefixes: &[],
                 fields: replay_fields,
+                takes_rows: false,
                 make: Arc::new(|_, options| Ok(Box::new(super::replay::open_source(options)?))),
             },
             ConnectorSpec {
@@ -78,6 +80,7 @@ pub fn registry(topics: MemoryTopics, environment: Arc<RuntimeEnv>) -> Registry 
                 options: &[],
                 open_prefixes: &[],
                 fields: vec![],
+                takes_rows: true,
                 make: Arc::new(move |source, _| Ok(Box::new(topics.of(source).source()))),
             },
         ],

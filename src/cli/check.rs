@@ -2,7 +2,11 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use arrow::datatypes::{DataType, Field, Schema};
+use datafusion::catalog::TableProvider;
+
 use crate::{
+    plan::{ExternalFuture, OpenExternal, StreamRelation},
     runtime::{Engine, EngineOptions, Mode, clock::SystemClock, query_environment},
     types::Result,
 };
@@ -51,7 +55,7 @@ pub fn run(args: &CheckArgs) -> Result<Verdict> {
     Ok(verdict)
 }
 
-type Open = Arc<dyn Fn(crate::plan::OpenExternal) -> crate::plan::ExternalFuture + Send + Sync>;
+type Open = Arc<dyn Fn(OpenExternal) -> ExternalFuture + Send + Sync>;
 
 /// Local folders are looked at; what is elsewhere, or not there yet, is bound without columns of its own.
 fn offline(open: Open) -> Open {
@@ -62,15 +66,22 @@ fn offline(open: Open) -> Open {
             return open(table);
         }
         Box::pin(async move {
-            let message = format!("the files of `{}` in {} were not looked at", table.name, table.location);
-            tracing::info!("{message}");
-            let columns = table
-                .file_name_column
-                .iter()
-                .map(|name| arrow::datatypes::Field::new(name, arrow::datatypes::DataType::Utf8View, false));
-            let schema = Arc::new(arrow::datatypes::Schema::new(columns.collect::<Vec<_>>()));
-            Ok(Arc::new(crate::plan::StreamRelation::new(&table.name, schema, message))
-                as Arc<dyn datafusion::catalog::TableProvider>)
+            tracing::info!("{}", not_looked_at(&table));
+            Ok(on_trust(&table))
         })
     })
+}
+
+/// A table without looking at its files: it has no columns but that of their name.
+pub(super) fn on_trust(table: &OpenExternal) -> Arc<dyn TableProvider> {
+    let columns = table
+        .file_name_column
+        .iter()
+        .map(|name| Field::new(name, DataType::Utf8View, false));
+    let schema = Arc::new(Schema::new(columns.collect::<Vec<_>>()));
+    Arc::new(StreamRelation::new(&table.name, schema, not_looked_at(table)))
+}
+
+fn not_looked_at(table: &OpenExternal) -> String {
+    format!("the files of `{}` in {} were not looked at", table.name, table.location)
 }

@@ -9,6 +9,8 @@ pub mod pipeline;
 pub mod progress;
 pub mod replay;
 pub mod run;
+pub mod script;
+pub mod test;
 pub mod topics;
 
 pub use assemble::{MemoryTopics, registry};

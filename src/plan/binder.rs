@@ -171,7 +171,10 @@ impl Binder<'_> {
     fn takes_rows(&self, name: &Spanned<String>, catalog: &Catalog) -> Result<(), Mistakes> {
         let takes = match catalog.get(&name.value) {
             Some(Relation::Table(_)) => true,
-            Some(Relation::Source(source)) => source.connector == "memory",
+            Some(Relation::Source(source)) => {
+                let connector = self.registry.connector(&source.connector);
+                connector.is_some_and(|connector| connector.takes_rows)
+            }
             _ => false,
         };
         if takes {

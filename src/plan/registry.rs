@@ -34,6 +34,8 @@ pub struct ConnectorSpec {
     /// Options that begin so are the connector's own business.
     pub open_prefixes: &'static [&'static str],
     pub fields: Vec<FieldSpec>,
+    /// Whether INSERT appends to its sources.
+    pub takes_rows: bool,
     /// Takes the source's name and checked options.
     pub make: MakeSource,
 }
@@ -62,7 +64,7 @@ pub struct Registry {
     pub environment: Arc<RuntimeEnv>,
     pub connectors: Vec<ConnectorSpec>,
     pub formats: Vec<FormatSpec>,
-    /// Appends rows to a source with connector 'memory', by its name.
+    /// Appends rows to a source whose connector takes them, by its name.
     pub insert: InsertRows,
     /// Reads the schema of a Parquet table; the only thing in binding that may ask the world.
     pub open_external: Arc<dyn Fn(OpenExternal) -> ExternalFuture + Send + Sync>,

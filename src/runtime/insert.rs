@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, RecordBatch},
+    array::{Array, ArrayRef, RecordBatch, TimestampNanosecondArray},
     compute::{CastOptions, cast_with_options, kernels::cmp::distinct},
     datatypes::{Field, FieldRef, Schema},
     util::display::array_value_to_string,
@@ -24,7 +24,8 @@ impl Engine {
     pub(super) async fn insert(&self, name: &str, columns: &[String], rows: Vec<RecordBatch>) -> Result<usize> {
         match self.catalog().get(name).expect("checked when it was bound") {
             Relation::Table(table) => {
-                let taken = taken(table.schema().fields(), columns, rows)?;
+                let fields = table.schema().fields();
+                let taken = taken(fields, fields.len(), columns, rows)?;
                 self.add(table, taken).await
             }
             _ => self.insert_into_source(name, columns, rows),
@@ -34,9 +35,20 @@ impl Engine {
     fn insert_into_source(&self, name: &str, columns: &[String], rows: Vec<RecordBatch>) -> Result<usize> {
         let catalog = self.catalog();
         let source = catalog.source(name).expect("checked when it was bound");
-        let taken = taken(&source.schema.fields()[..source.declared], columns, rows)?;
+        // Where a row stands is not for it to say: `partition` and `offset` follow from where it is appended.
+        let includes = source.includes.iter().map(String::as_str);
+        let (settable, includes): (Vec<FieldRef>, Vec<&str>) = (source.schema.fields().iter().cloned())
+            .zip(std::iter::repeat_n("", source.declared).chain(includes))
+            .filter(|(_, include)| !matches!(*include, "partition" | "offset"))
+            .unzip();
+        let taken = taken(&settable, source.declared, columns, rows)?;
         let inserted = taken.iter().map(RecordBatch::num_rows).sum();
-        for batch in taken {
+        let stamped = includes.iter().position(|include| *include == "timestamp");
+        let stamped = stamped.filter(|column| !columns.contains(settable[*column].name()));
+        for mut batch in taken {
+            if let Some(column) = stamped {
+                batch = self.stamp(&batch, column)?;
+            }
             (self.0.registry.insert)(name, batch)?;
         }
         if self.0.options.mode == Mode::Manual {
@@ -44,14 +56,23 @@ impl Engine {
         }
         Ok(inserted)
     }
+
+    /// The rows with the time of their append in `column`, in milliseconds, as a broker would do it.
+    fn stamp(&self, rows: &RecordBatch, column: usize) -> Result<RecordBatch> {
+        let nanos = self.0.clock.now().0.div_euclid(1_000_000) * 1_000_000;
+        let mut columns = rows.columns().to_vec();
+        columns[column] = Arc::new(TimestampNanosecondArray::from_value(nanos, rows.num_rows()));
+        RecordBatch::try_new(rows.schema(), columns).map_err(|e| Error::bug(e.to_string()))
+    }
 }
 
-/// The rows with all declared columns, in their types. Every column may hold a null.
-fn taken(declared: &[FieldRef], columns: &[String], rows: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+/// The rows with all fields, in their types. Every column may hold a null. Without `columns`, the rows hold the declared ones, which
+/// are the first.
+fn taken(fields: &[FieldRef], declared: usize, columns: &[String], rows: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
     rows.into_iter()
         .map(|batch| {
             let names: Vec<String> = match columns.is_empty() {
-                true => declared.iter().map(|field| field.name().clone()).collect(),
+                true => fields[..declared].iter().map(|field| field.name().clone()).collect(),
                 false => columns.to_vec(),
             };
             if names.len() != batch.num_columns() {
@@ -64,9 +85,9 @@ fn taken(declared: &[FieldRef], columns: &[String], rows: Vec<RecordBatch>) -> R
             }
             if let Some(unknown) = names
                 .iter()
-                .find(|name| !declared.iter().any(|field| field.name() == *name))
+                .find(|name| !fields.iter().any(|field| field.name() == *name))
             {
-                let known: Vec<&str> = declared.iter().map(|field| field.name().as_str()).collect();
+                let known: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
                 return Err(Error::user(format!(
                     "no column named `{unknown}` to insert into; columns: {}",
                     known.join(", ")
@@ -79,7 +100,7 @@ fn taken(declared: &[FieldRef], columns: &[String], rows: Vec<RecordBatch>) -> R
             {
                 return Err(Error::user(format!("column `{twice}` is named twice")));
             }
-            let columns = declared
+            let columns = fields
                 .iter()
                 .map(|field| match names.iter().position(|name| name == field.name()) {
                     Some(column) => fitting(batch.column(column), field),
@@ -87,7 +108,7 @@ fn taken(declared: &[FieldRef], columns: &[String], rows: Vec<RecordBatch>) -> R
                     None => Ok(arrow::array::new_null_array(field.data_type(), batch.num_rows())),
                 })
                 .collect::<Result<Vec<_>>>()?;
-            let fields: Vec<Field> = declared
+            let fields: Vec<Field> = fields
                 .iter()
                 .map(|field| field.as_ref().clone().with_nullable(true))
                 .collect();

@@ -3,7 +3,7 @@
 //! ```text
 //! Chunk (bytes) ─▶ decoder ─▶ declared columns ─┐
 //!       └─ position, timestamp, key ─▶ INCLUDE ─┴─▶ rows + positions + bad records
-//! Chunk (rows) ─▶ columns by name, cast ────────▶ rows + positions
+//! Chunk (rows) ─▶ columns by name, cast ────────▶ rows + positions; INCLUDE that they leave out: their split and position
 //! ```
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arrow::{
     array::{
         Array, ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, RecordBatchOptions, StringViewArray,
-        TimestampNanosecondArray,
+        TimestampNanosecondArray, new_null_array,
     },
     compute::{cast, concat_batches, filter_record_batch},
     datatypes::{Schema, SchemaRef},
@@ -121,11 +121,11 @@ impl Intake {
             }
             Payload::Rows(rows) => {
                 let mut taken = SplitRows {
-                    split,
                     from,
                     to,
                     positions: (from.0..).take(rows.num_rows()).collect(),
-                    rows: self.adopt(&rows)?,
+                    rows: self.adopt(&rows, &split, from)?,
+                    split,
                     bad: Vec::new(),
                 };
                 taken.refuse_nulls(&self.schema, values)?;
@@ -156,7 +156,7 @@ impl Intake {
                         };
                         Arc::new((0..count).map(time).collect::<TimestampNanosecondArray>()) as ArrayRef
                     }
-                    "partition" => Arc::new(Int32Array::from_value(split.as_str().parse().unwrap_or(0), count)),
+                    "partition" => partition_of(split, count),
                     "offset" => Arc::new(Int64Array::from_iter_values((0..count).map(|row| position(row) as i64))),
                     "key" => {
                         let key = |row| {
@@ -174,18 +174,24 @@ impl Intake {
     }
 
     /// Columns by name, in the declared types.
-    fn adopt(&self, rows: &RecordBatch) -> Result<RecordBatch> {
-        let columns = self
-            .schema
-            .fields()
-            .iter()
-            .map(|field| {
-                let column = rows
-                    .column_by_name(field.name())
-                    .ok_or_else(|| Error::user(format!("rows have no column `{}`", field.name())))?;
-                cast(column, field.data_type()).map_err(|e| Error::user(format!("column `{}`: {e}", field.name())))
-            })
-            .collect::<Result<Vec<_>>>()?;
+    fn adopt(&self, rows: &RecordBatch, split: &SplitId, from: Position) -> Result<RecordBatch> {
+        let count = rows.num_rows();
+        let columns =
+            self.schema
+                .fields()
+                .iter()
+                .zip(&self.columns)
+                .map(|(field, origin)| match (rows.column_by_name(field.name()), origin) {
+                    (Some(column), _) => cast(column, field.data_type())
+                        .map_err(|e| Error::user(format!("column `{}`: {e}", field.name()))),
+                    (None, Origin::Field(name)) => Ok(match name.as_str() {
+                        "partition" => partition_of(split, count),
+                        "offset" => Arc::new(Int64Array::from_iter_values((from.0..).take(count).map(|at| at as i64))),
+                        _ => new_null_array(field.data_type(), count),
+                    }),
+                    (None, Origin::Decoded(_)) => Err(Error::user(format!("rows have no column `{}`", field.name()))),
+                })
+                .collect::<Result<Vec<_>>>()?;
         self.lenient(columns, rows.num_rows())
     }
 
@@ -201,6 +207,10 @@ impl Intake {
         RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
             .map_err(|e| Error::bug(format!("columns do not fit their source: {e}")))
     }
+}
+
+fn partition_of(split: &SplitId, count: usize) -> ArrayRef {
+    Arc::new(Int32Array::from_value(split.as_str().parse().unwrap_or(0), count))
 }
 
 fn strict(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {

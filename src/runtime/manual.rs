@@ -94,6 +94,16 @@ impl Engine {
         Ok(())
     }
 
+    /// Opens the sources of pipeline files, which `apply` only defined: what `start` is to live ones.
+    pub fn open(&self) -> Result<()> {
+        for relation in self.catalog().iter() {
+            if matches!(relation, Relation::Source(_) | Relation::Table(_)) {
+                self.open_manual(relation)?;
+            }
+        }
+        Ok(())
+    }
+
     /// What was dropped is not read or shown any more. Only before its source's first epoch: see `allowed`.
     pub(super) fn close_manual(&self, dropped: &Relation) -> Result<()> {
         if self.0.options.mode != Mode::Manual {

@@ -6,6 +6,7 @@ mod architecture;
 mod docs;
 mod engine;
 mod equivalence;
+mod script;
 mod slt;
 mod temporal;
 mod watermark;
