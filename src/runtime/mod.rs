@@ -12,6 +12,7 @@ mod definition;
 mod driver;
 mod engine;
 mod face;
+mod functions;
 mod gathered;
 mod insert;
 mod intake;

@@ -40,21 +40,24 @@ impl StatementParser<'_> {
             self.expect_word("VIEW")?;
             return self.create_materialized_view();
         }
-        const KINDS: &[&str] = &["SOURCE", "EXTERNAL", "VIEW", "MATERIALIZED"];
-        let usable = "CREATE SOURCE, EXTERNAL TABLE, VIEW and MATERIALIZED VIEW are";
+        if self.eat_word("FUNCTION") {
+            return self.create_function();
+        }
+        const KINDS: &[&str] = &["SOURCE", "EXTERNAL", "VIEW", "MATERIALIZED", "FUNCTION"];
+        let usable = "CREATE SOURCE, EXTERNAL TABLE, VIEW, MATERIALIZED VIEW and FUNCTION are";
         Err(match self.peek_word().as_deref() {
             Some("TABLE") => self
                 .unsupported(at, "CREATE TABLE")
                 .help("write CREATE SOURCE for rows that arrive, or CREATE EXTERNAL TABLE … STORED AS PARQUET LOCATION '…' for files"),
             Some("SINK") => self.unsupported(at, "CREATE SINK").help("write CREATE MATERIALIZED VIEW, and read it over HTTP or WebSocket"),
             Some(
-                kind @ ("FUNCTION" | "INDEX" | "SCHEMA" | "DATABASE" | "TYPE" | "USER" | "ROLE" | "SECRET" | "CONNECTION" | "TRIGGER" | "SEQUENCE"),
+                kind @ ("INDEX" | "SCHEMA" | "DATABASE" | "TYPE" | "USER" | "ROLE" | "SECRET" | "CONNECTION" | "TRIGGER" | "SEQUENCE"),
             ) => self.unsupported(at, &format!("CREATE {kind}")).help(usable),
             word => {
-                let meant = word.and_then(|word| nearest(word, KINDS.iter().copied().chain(["SINK", "TABLE", "FUNCTION"])));
+                let meant = word.and_then(|word| nearest(word, KINDS.iter().copied().chain(["SINK", "TABLE"])));
                 let mistake = Diagnostic::error(
                     SqlState::Syntax,
-                    format!("expected SOURCE, EXTERNAL TABLE, VIEW or MATERIALIZED VIEW, found {}", self.written().found(at)),
+                    format!("expected SOURCE, EXTERNAL TABLE, VIEW, MATERIALIZED VIEW or FUNCTION, found {}", self.written().found(at)),
                     self.written().span(at),
                 );
                 match meant {
