@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::Schema;
 use datafusion::{
+    common::DataFusionError,
     execution::context::SessionState,
     logical_expr::{LogicalPlan, LogicalPlanBuilder},
     sql::{parser::Statement as PlannerStatement, sqlparser::ast},
@@ -25,6 +26,8 @@ use super::{
         ViewDefinition,
     },
     columns,
+    function::FunctionDefinition,
+    function_call::{WrongArgument, check_calls, with_calls},
     mistakes::{Mistakes, Places, diagnostics_of},
     options::{SourceOptions, check_close_after, check_panel, no_options, view_options},
     registry::{OpenExternal, Registry},
@@ -41,6 +44,9 @@ pub enum Bound {
     /// There already: IF NOT EXISTS.
     Nothing,
     Drop(String),
+    CreateFunction(Arc<FunctionDefinition>),
+    DropFunction(String),
+    DescribeFunction(Arc<FunctionDefinition>),
     /// Checked and planned; not executed.
     Query(LogicalPlan),
     Explain {
@@ -74,6 +80,9 @@ pub struct Write {
     pub columns: Vec<usize>,
 }
 
+/// Calls of created functions that are tried one after the other to find a wrong one.
+const CALLS_TRIED_MAX: usize = 50;
+
 pub struct Binder<'a> {
     pub registry: &'a Registry,
     pub base: &'a SessionState,
@@ -96,9 +105,16 @@ impl Binder<'_> {
             StatementKind::CreateMaterializedView(create) => {
                 self.create_materialized_view(create, statement, catalog).await
             }
+            StatementKind::CreateFunction(create) => self.create_function(create, statement, catalog),
+            StatementKind::Drop(drop) if drop.kind == DropKind::Function => {
+                self.drop_function(&drop.name, drop.if_exists, catalog)
+            }
             StatementKind::Drop(drop) => self.drop(drop, catalog),
             StatementKind::Query(query) => Ok(Bound::Query(self.query(query, statement.span, catalog).await?)),
             StatementKind::Show(what) => Ok(Bound::Show(what.value.clone())),
+            StatementKind::Describe(name) if let Some(function) = self.only_function(name, catalog) => {
+                Ok(Bound::DescribeFunction(function))
+            }
             StatementKind::Describe(name) => self.known(name, catalog).map(|name| Bound::Describe(name.to_owned())),
             StatementKind::Explain(explain) => match &explain.target {
                 crate::sql::ExplainTarget::Name(name) => {
@@ -328,7 +344,7 @@ impl Binder<'_> {
             return done;
         }
         // Bound to names, not to rows: the view is computed anew over what they hold when it is read.
-        let session = session_over(self.base, tables::definitions_and_sides(catalog));
+        let session = self.session(tables::definitions_and_sides(catalog), catalog);
         let plan = self.plan(&session, &create.query, create.query_span, catalog).await?;
         let definition = ViewDefinition {
             name: create.name.value.clone(),
@@ -350,7 +366,7 @@ impl Binder<'_> {
             return done;
         }
         let options = view_options(&create.options, &mut mistakes);
-        let session = session_over(self.base, tables::definitions(catalog));
+        let session = self.session(tables::definitions(catalog), catalog);
         let plan = match self.plan(&session, &create.query, create.query_span, catalog).await {
             Ok(plan) => plan,
             Err(more) => {
@@ -448,7 +464,7 @@ impl Binder<'_> {
         span: Span,
         catalog: &Catalog,
     ) -> Result<LogicalPlan, Mistakes> {
-        let session = session_over(self.base, tables::rows_of_now(catalog, &self.snapshots));
+        let session = self.session(tables::rows_of_now(catalog, &self.snapshots), catalog);
         self.plan(&session, query, span, catalog).await
     }
 
@@ -459,17 +475,61 @@ impl Binder<'_> {
         span: Span,
         catalog: &Catalog,
     ) -> Result<LogicalPlan, Mistakes> {
-        let statement = PlannerStatement::Statement(Box::new(ast::Statement::Query(Box::new(query.clone()))));
-        let names: Vec<&str> = catalog.names().collect();
-        let plan = datafusion_entry::logical_plan(session, statement)
-            .await
-            .map_err(|e| self.mistakes(&e, span, &names))?;
-        // Types are checked here, so that a mistake is found before anything runs.
-        let analyzer = datafusion::optimizer::Analyzer::new();
-        analyzer
-            .execute_and_check(plan.clone(), session.config_options(), |_, _| {})
-            .map_err(|e| self.mistakes(&e, span, &names))?;
-        Ok(plan)
+        let wrong_calls = check_calls(query, &catalog.functions, self.places);
+        if !wrong_calls.is_empty() {
+            return Err(wrong_calls);
+        }
+        match checked_plan(session, query).await {
+            Ok(plan) => Ok(plan),
+            Err(error) => {
+                let place = self.place_of_argument(session, query, &error, catalog).await;
+                let names: Vec<&str> = catalog.names().collect();
+                Err(self.mistakes(&error, place.unwrap_or(span), &names))
+            }
+        }
+    }
+
+    /// Where the argument stands that an error is about, where it is about one.
+    async fn place_of_argument(
+        &self,
+        session: &SessionState,
+        query: &ast::Query,
+        error: &DataFusionError,
+        catalog: &Catalog,
+    ) -> Option<Span> {
+        WrongArgument::of(error)?;
+        for real in 1..=CALLS_TRIED_MAX {
+            let (query, call) = with_calls(query, &catalog.functions, real)?;
+            if let Err(error) = checked_plan(session, &query).await
+                && let Some(wrong) = WrongArgument::of(&error)
+                && wrong.is_about(&call)
+            {
+                return (self.places)(wrong.place(&call)).map(|place| self.closed(place));
+            }
+        }
+        None
+    }
+
+    /// A place that ends inside brackets, up to where they are closed: the tree knows no place of the last one.
+    fn closed(&self, place: Span) -> Span {
+        let text = self.text.get(place.start..place.end).unwrap_or_default();
+        let open = text.matches('(').count().saturating_sub(text.matches(')').count());
+        let behind = self.text.get(place.end..).unwrap_or_default();
+        let closing = behind.match_indices(')').take(open).last();
+        Span::new(place.start, place.end + closing.map_or(0, |(at, _)| at + 1))
+    }
+
+    /// The tables, and the functions that were created.
+    fn session(&self, tables: Tables, catalog: &Catalog) -> SessionState {
+        let mut session = session_over(self.base, tables);
+        catalog.functions.register_in(&mut session);
+        session
+    }
+
+    /// The function of a name that no relation has.
+    fn only_function(&self, name: &Spanned<String>, catalog: &Catalog) -> Option<Arc<FunctionDefinition>> {
+        let is_relation = catalog.get(&name.value).is_some() || self.snapshots.contains_key(&name.value);
+        catalog.functions.get(&name.value).filter(|_| !is_relation).cloned()
     }
 
     pub(super) fn created(
@@ -528,12 +588,16 @@ impl Binder<'_> {
         }])
     }
 
-    pub(super) fn mistakes(
-        &self,
-        error: &datafusion::common::DataFusionError,
-        span: Span,
-        tables: &[&str],
-    ) -> Mistakes {
+    pub(super) fn mistakes(&self, error: &DataFusionError, span: Span, tables: &[&str]) -> Mistakes {
         diagnostics_of(error, self.places, span, self.text, tables)
     }
+}
+
+async fn checked_plan(session: &SessionState, query: &ast::Query) -> Result<LogicalPlan, DataFusionError> {
+    let statement = PlannerStatement::Statement(Box::new(ast::Statement::Query(Box::new(query.clone()))));
+    let plan = datafusion_entry::logical_plan(session, statement).await?;
+    // Types are checked here, so that a mistake is found before anything runs.
+    let analyzer = datafusion::optimizer::Analyzer::new();
+    analyzer.execute_and_check(plan.clone(), session.config_options(), |_, _| {})?;
+    Ok(plan)
 }

@@ -7,12 +7,14 @@ use datafusion::{catalog::TableProvider, logical_expr::LogicalPlan, physical_exp
 
 use crate::{connector::Options, sql::Emit};
 
-use super::{stream::StreamPlan, table::TABLE_CONNECTOR};
+use super::{function::Functions, stream::StreamPlan, table::TABLE_CONNECTOR};
 
 /// In the order of creation: what a statement names stands before it.
 #[derive(Clone, Default)]
 pub struct Catalog {
     relations: Vec<Relation>,
+    /// Functions have names of their own.
+    pub functions: Functions,
 }
 
 #[derive(Clone)]

@@ -13,6 +13,7 @@ mod driver;
 mod engine;
 mod explain_watermark;
 mod face;
+mod functions;
 mod gathered;
 mod insert;
 mod intake;

@@ -17,6 +17,7 @@ use crate::{
 use super::{
     engine::{Engine, Mode},
     face::*,
+    functions,
     query::problem_of,
 };
 
@@ -49,7 +50,7 @@ impl Engine {
         }
         // What a broken statement would have made is not unknown: its own mistake is told already.
         diagnostics.retain(|diagnostic| {
-            diagnostic.code != SqlState::UnknownTable
+            !matches!(diagnostic.code, SqlState::UnknownTable | SqlState::UnknownFunction)
                 || !parsed
                     .unfinished
                     .iter()
@@ -110,6 +111,7 @@ impl Engine {
                 | StatementKind::CreateExternalTable(_)
                 | StatementKind::CreateView(_)
                 | StatementKind::CreateMaterializedView(_)
+                | StatementKind::CreateFunction(_)
                 | StatementKind::Drop(_)
         );
         // Who changes rows sees all that was written before, and nobody writes in between.
@@ -173,6 +175,14 @@ impl Engine {
                 }
                 Ok(told("result", vec![format!("dropped {name}")]))
             }
+            Bound::CreateFunction(function) => {
+                *self.0.catalog.write().expect("nobody panics while holding it") = catalog;
+                Ok(told("result", vec![format!("created function {}", function.name)]))
+            }
+            Bound::DropFunction(name) => {
+                *self.0.catalog.write().expect("nobody panics while holding it") = catalog;
+                Ok(told("result", vec![format!("dropped {name}")]))
+            }
             Bound::Nothing => Ok(told("result", vec!["nothing to do".into()])),
             Bound::Explain { relation, is_verbose } => {
                 let text = match catalog.get(&relation) {
@@ -219,6 +229,10 @@ impl Engine {
                 let (schema, rows) = self.explain_watermark(&name).map_err(ProblemKind::Internal)?;
                 Ok(answer(schema, vec![rows]))
             }
+            Bound::Show(what) if what == "FUNCTIONS" => {
+                let (schema, rows) = functions::show(&catalog).map_err(ProblemKind::Internal)?;
+                Ok(answer(schema, vec![rows]))
+            }
             Bound::Show(what) => {
                 let (schema, rows) = self.show(&what).map_err(ProblemKind::Internal)?;
                 Ok(answer(schema, vec![rows]))
@@ -229,6 +243,10 @@ impl Engine {
                     help: vec![],
                 })?;
                 let (schema, rows) = describe(&relation.schema).map_err(ProblemKind::Internal)?;
+                Ok(answer(schema, vec![rows]))
+            }
+            Bound::DescribeFunction(function) => {
+                let (schema, rows) = functions::describe(&function).map_err(ProblemKind::Internal)?;
                 Ok(answer(schema, vec![rows]))
             }
             Bound::Insert { table, columns, query } => {

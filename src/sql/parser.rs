@@ -260,9 +260,11 @@ impl StatementParser<'_> {
         } else if self.eat_word("MATERIALIZED") {
             self.expect_word("VIEW")?;
             DropKind::MaterializedView
+        } else if self.eat_word("FUNCTION") {
+            DropKind::Function
         } else {
-            let words = &["SOURCE", "TABLE", "EXTERNAL", "VIEW", "MATERIALIZED"];
-            return Err(self.unknown_clause(words, "SOURCE, TABLE, VIEW or MATERIALIZED VIEW"));
+            let words = &["SOURCE", "TABLE", "EXTERNAL", "VIEW", "MATERIALIZED", "FUNCTION"];
+            return Err(self.unknown_clause(words, "SOURCE, TABLE, VIEW, MATERIALIZED VIEW or FUNCTION"));
         };
         let if_exists = if self.eat_word("IF") {
             self.expect_word("EXISTS")?;
@@ -290,6 +292,7 @@ impl StatementParser<'_> {
             (&["TABLES"], "TABLES"),
             (&["VIEWS"], "VIEWS"),
             (&["MATERIALIZED", "VIEWS"], "MATERIALIZED VIEWS"),
+            (&["FUNCTIONS"], "FUNCTIONS"),
             (&["ALL"], "ALL"),
         ] {
             if self.eat_words(words) {
@@ -304,8 +307,8 @@ impl StatementParser<'_> {
                 .unsupported(start, "SHOW CREATE")
                 .help("DESCRIBE shows the columns"));
         }
-        let words = &["SOURCES", "TABLES", "VIEWS", "MATERIALIZED", "ALL"];
-        Err(self.unknown_clause(words, "SOURCES, TABLES, VIEWS, MATERIALIZED VIEWS or ALL"))
+        let words = &["SOURCES", "TABLES", "VIEWS", "MATERIALIZED", "FUNCTIONS", "ALL"];
+        Err(self.unknown_clause(words, "SOURCES, TABLES, VIEWS, MATERIALIZED VIEWS, FUNCTIONS or ALL"))
     }
 
     fn explain(&mut self) -> Parsed<StatementKind> {

@@ -6,6 +6,8 @@ mod architecture;
 mod docs;
 mod engine;
 mod equivalence;
+mod functions;
+mod nexmark;
 mod script;
 mod slt;
 mod temporal;

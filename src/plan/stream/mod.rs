@@ -24,7 +24,9 @@ use datafusion::{
     },
     execution::context::SessionState,
     logical_expr::{LogicalPlan, TableScan},
-    optimizer::{Analyzer, Optimizer, optimize_projections::OptimizeProjections},
+    optimizer::{
+        Analyzer, Optimizer, optimize_projections::OptimizeProjections, simplify_expressions::SimplifyExpressions,
+    },
 };
 
 use crate::{
@@ -296,7 +298,11 @@ impl StreamPlan {
             .map_err(mistakes)?;
         let plan = sorted::nth_values_from_lists(plan).map_err(mistakes)?;
         let plan = grouping_sets::unfold(plan).map_err(mistakes)?;
-        let prune = Optimizer::with_rules(vec![Arc::new(OptimizeProjections::new())]);
+        // Some functions are only names of other expressions (`coalesce` of CASE): simplifying puts these in their place.
+        let prune = Optimizer::with_rules(vec![
+            Arc::new(SimplifyExpressions::new()),
+            Arc::new(OptimizeProjections::new()),
+        ]);
         let plan = prune.optimize(plan, session, |_, _| {}).map_err(mistakes)?;
         let builder = Builder {
             session,
