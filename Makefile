@@ -18,7 +18,7 @@ BUILD_CARGO = $(if $(shell command -v mold),mold -run )cargo
 
 SERVICES := kafka kafka-zookeeper hdfs nginx
 
-.PHONY: help setup build demo test fuzz release lint format web clean demo-tools test-tools rust-tools
+.PHONY: help setup build demo test fuzz planted release lint format web clean demo-tools test-tools rust-tools
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ test: setup rust-tools web/dist/index.html ## run all checks and all tests
 
 fuzz: rust-tools web/dist/index.html ## check N random queries against stock DataFusion (N=100000 takes more than an hour)
 	ZETA_CASES=$(or $(N),10000) $(BUILD_CARGO) test $(PROFILE) --test it equivalence:: -- --nocapture
+
+planted: rust-tools web/dist/index.html ## plant bugs of other engines, and see that the random queries find each of them
+	$(BUILD_CARGO) test $(PROFILE) --features planted-bugs --test it planted:: -- --nocapture
 
 release: demo-tools web/dist/index.html ## build the optimised binary (half an hour on two cores)
 	$(BUILD_CARGO) build --release

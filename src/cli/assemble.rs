@@ -15,7 +15,7 @@ use hdfs_native_object_store::HdfsObjectStoreBuilder;
 use object_store::{ObjectStore, local::LocalFileSystem, path::Path};
 
 use crate::{
-    connector::{kafka, memory::MemoryTopic, parquet::ParquetTable, replay},
+    connector::{kafka, memory::MemoryTopic, nexmark, parquet::ParquetTable, replay},
     format::json,
     plan::{ConnectorSpec, FieldSpec, FormatSpec, OpenExternal, Registry, base_session},
     types::{Error, Result, SplitId},
@@ -54,6 +54,15 @@ pub fn registry(topics: MemoryTopics, environment: Arc<RuntimeEnv>) -> Registry 
             is_nullable: true,
         },
     ];
+    // Every event has a time at which it comes, and none has a key.
+    let nexmark_fields = replay_fields
+        .iter()
+        .filter(|field| field.name != "key")
+        .map(|field| FieldSpec {
+            is_nullable: false,
+            ..field.clone()
+        })
+        .collect();
     let inserted = topics.clone();
     let session = base_session(Arc::clone(&environment));
     Registry {
@@ -74,6 +83,14 @@ pub fn registry(topics: MemoryTopics, environment: Arc<RuntimeEnv>) -> Registry 
                 fields: replay_fields,
                 takes_rows: false,
                 make: Arc::new(|_, options| Ok(Box::new(super::replay::open_source(options)?))),
+            },
+            ConnectorSpec {
+                name: "nexmark",
+                options: nexmark::OPTIONS,
+                open_prefixes: &[],
+                fields: nexmark_fields,
+                takes_rows: false,
+                make: Arc::new(|_, options| Ok(Box::new(nexmark::NexmarkSource::new(options)?))),
             },
             ConnectorSpec {
                 name: "memory",

@@ -7,6 +7,7 @@
 pub mod conformance;
 pub mod kafka;
 pub mod memory;
+pub mod nexmark;
 pub mod parquet;
 pub mod replay;
 mod source;

@@ -10,7 +10,7 @@ use arrow::array::RecordBatch;
 
 use crate::types::{EventTime, Result, Watermark};
 
-use super::{EpochEnd, Flow, Operator, Output};
+use super::{EpochEnd, Flow, OpenWindows, Operator, Output};
 
 /// Where an operator's rows come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +26,19 @@ pub struct Dataflow {
     takers: Vec<Option<usize>>,
 }
 
+/// What an operator did since it was made, and what it holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    pub rows_in: u64,
+    /// Rows handed on, added or retracted.
+    pub rows_out: u64,
+    pub state_bytes: usize,
+}
+
 struct Node {
     operator: Box<dyn Operator>,
+    rows_in: u64,
+    rows_out: u64,
     feeds: Vec<Feed>,
     /// `None` for the last one.
     taker: Option<usize>,
@@ -54,7 +65,13 @@ impl Dataflow {
         let nodes = operators
             .into_iter()
             .zip(of_operators)
-            .map(|((operator, feeds), taker)| Node { operator, feeds, taker })
+            .map(|((operator, feeds), taker)| Node {
+                operator,
+                rows_in: 0,
+                rows_out: 0,
+                feeds,
+                taker,
+            })
             .collect();
         Self { nodes, takers }
     }
@@ -77,6 +94,7 @@ impl Dataflow {
             let mut step = Output::default();
             let reached = node.operator.on_epoch_end(end, &mut step)?;
             handed_on.push(reached);
+            node.rows_out += rows_of(&step.flows);
             let taker = node.taker;
             out.late.append(&mut step.late);
             self.push(taker, step.flows, out)?;
@@ -86,6 +104,55 @@ impl Dataflow {
 
     pub fn wakes_at(&self) -> Option<EventTime> {
         self.nodes.iter().filter_map(|node| node.operator.wakes_at()).min()
+    }
+
+    /// The open windows of all operators, by the watermark of the source: `of_input` gives it for one at an input.
+    pub fn open_windows(&self, of_input: &dyn Fn(usize, Watermark) -> Option<Watermark>) -> Option<OpenWindows> {
+        self.nodes.iter().fold(None, |open, node| {
+            let own = node.operator.open_windows().and_then(|own| {
+                own.before(|watermark| {
+                    let of_feed = |feed: &Feed| self.source_watermark(*feed, watermark, of_input);
+                    node.feeds
+                        .iter()
+                        .map(of_feed)
+                        .try_fold(Watermark::START, |all, of_feed| Some(all.max(of_feed?)))
+                })
+            });
+            match own {
+                Some(own) => Some(own.and(open)),
+                None => open,
+            }
+        })
+    }
+
+    /// The lowest watermark of the source with which the result is complete up to `watermark` or more.
+    pub fn source_watermark_of_result(
+        &self,
+        watermark: Watermark,
+        of_input: &dyn Fn(usize, Watermark) -> Option<Watermark>,
+    ) -> Option<Watermark> {
+        let last = self.nodes.len().checked_sub(1).map_or(Feed::Input(0), Feed::Operator);
+        self.source_watermark(last, watermark, of_input)
+    }
+
+    fn source_watermark(
+        &self,
+        feed: Feed,
+        watermark: Watermark,
+        of_input: &dyn Fn(usize, Watermark) -> Option<Watermark>,
+    ) -> Option<Watermark> {
+        match feed {
+            Feed::Input(input) => of_input(input, watermark),
+            Feed::Operator(operator) => {
+                let node = &self.nodes[operator];
+                let watermark = node.operator.input_watermark(watermark)?;
+                let of_feed = |feed: &Feed| self.source_watermark(*feed, watermark, of_input);
+                node.feeds
+                    .iter()
+                    .map(of_feed)
+                    .try_fold(Watermark::START, |all, of_feed| Some(all.max(of_feed?)))
+            }
+        }
     }
 
     /// The state of each operator, in their order.
@@ -106,8 +173,14 @@ impl Dataflow {
         self.nodes.is_empty()
     }
 
-    pub fn memory_bytes(&self) -> usize {
-        self.nodes.iter().map(|node| node.operator.memory_bytes()).sum()
+    /// Of each operator, in their order. Measuring its state may take as long as the state is large.
+    pub fn figures(&self) -> Vec<Figures> {
+        let of = |node: &Node| Figures {
+            rows_in: node.rows_in,
+            rows_out: node.rows_out,
+            state_bytes: node.operator.memory_bytes(),
+        };
+        self.nodes.iter().map(of).collect()
     }
 
     /// Sends rows through the operators from `first` on.
@@ -116,14 +189,20 @@ impl Dataflow {
         while let Some(index) = next {
             let node = &mut self.nodes[index];
             let mut step = Output::default();
+            node.rows_in += rows_of(&flows);
             for flow in flows {
                 node.operator.on_delta(flow, &mut step)?;
             }
             out.late.append(&mut step.late);
             flows = step.flows;
+            node.rows_out += rows_of(&flows);
             next = node.taker;
         }
         out.flows.append(&mut flows);
         Ok(())
     }
+}
+
+fn rows_of(flows: &[Flow]) -> u64 {
+    flows.iter().map(|flow| flow.delta.rows.num_rows() as u64).sum()
 }

@@ -18,7 +18,7 @@ use arrow::{
 
 use crate::types::{Delta, Error, EventTime, Result, Watermark};
 
-use super::{EpochEnd, Flow, Operator, Output};
+use super::{EpochEnd, Flow, OpenWindows, Operator, Output};
 
 /// Hands deltas on at multiples of an interval of epoch time, counted from 1970.
 pub struct EmitEvery {
@@ -214,6 +214,17 @@ impl Operator for WindowCloseGate {
             out.push(Flow::of(Delta::append(self.settle(&deltas)?)));
         }
         Ok(end.watermark)
+    }
+
+    fn open_windows(&self) -> Option<OpenWindows> {
+        let (first, _) = self.held.first_key_value()?;
+        let (last, _) = self.held.last_key_value()?;
+        Some(OpenWindows {
+            first_start: None,
+            first_end: *first,
+            first_closes_at: Watermark(*first),
+            all_close_at: Watermark(*last),
+        })
     }
 
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {

@@ -53,6 +53,14 @@ impl Operator for MapWatermark {
         })
     }
 
+    fn input_watermark(&self, watermark: Watermark) -> Option<Watermark> {
+        match self.mapping {
+            _ if watermark == Watermark::START => Some(watermark),
+            Mapping::StartsOf(windows) => Some(windows.starts_below_complete_at(watermark.0)),
+            Mapping::Unknown => None,
+        }
+    }
+
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
         let schema = Schema::new(vec![Field::new("has_ended", DataType::Boolean, false)]);
         let state = RecordBatch::try_new(

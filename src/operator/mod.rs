@@ -11,11 +11,13 @@ mod dataflow;
 mod emit;
 mod group_aggregate;
 mod map_watermark;
+mod open_windows;
 mod panes;
 mod recompute;
 mod segment;
 mod session_aggregate;
 mod state_table;
+mod temporal_filter;
 mod upsert;
 mod watermark;
 mod window_aggregate;
@@ -25,13 +27,15 @@ use arrow::array::{Int64Array, RecordBatch};
 use crate::types::{Delta, EventTime, Result, Watermark};
 
 pub use aggregation::{Aggregation, FilteredFunction};
-pub use dataflow::{Dataflow, Feed};
+pub use dataflow::{Dataflow, Feed, Figures};
 pub use emit::{EmitEvery, WindowCloseGate};
 pub use group_aggregate::GroupAggregate;
 pub use map_watermark::{MapWatermark, Mapping};
+pub use open_windows::OpenWindows;
 pub use recompute::{ClosedBy, RecomputeAggregate};
 pub use segment::{Segment, Step};
 pub use session_aggregate::SessionAggregate;
+pub use temporal_filter::{IntervalEnd, TemporalFilter, TimeBound};
 pub use upsert::Upsert;
 pub use watermark::SplitWatermarks;
 pub use window_aggregate::{Assignment, Emission, OutputColumn, WindowAggregate, WindowResult};
@@ -102,6 +106,16 @@ pub trait Operator: Send {
     /// When this operator wants an epoch even if no row comes.
     fn wakes_at(&self) -> Option<EventTime> {
         None
+    }
+
+    /// The windows that it has not closed, by the watermark at its input; `None` where it has none or closes none. Between epochs only.
+    fn open_windows(&self) -> Option<OpenWindows> {
+        None
+    }
+
+    /// The lowest watermark at its input with which it hands on `watermark` or more; `None` where only the end of the input does that.
+    fn input_watermark(&self, watermark: Watermark) -> Option<Watermark> {
+        Some(watermark)
     }
 
     /// The whole state as rows; batches may differ in schema. Called between epochs only; later results are the same

@@ -189,6 +189,16 @@ impl Panes {
                 .sum::<usize>()
     }
 
+    /// The open windows with rows that end first and last.
+    pub fn open_windows(&self) -> Option<(PaneRange, PaneRange)> {
+        let first = self.next_window()?;
+        let sealed = self.sealed.panes().last();
+        let open = self.open.keys().next_back().copied();
+        let stragglers = self.stragglers.keys().map(|(_, pane)| *pane).max();
+        let last = [sealed, open, stragglers].into_iter().flatten().max()?;
+        Some((first, self.windows.last_covering(last).unwrap_or(first).max(first)))
+    }
+
     /// The open window with rows that ends first.
     fn next_window(&self) -> Option<PaneRange> {
         let from = self.closed.saturating_add(1);

@@ -18,10 +18,13 @@ use arrow::{
     row::{RowConverter, SortField},
 };
 
-use crate::types::{Delta, Error, Result, Watermark, Windows};
+use crate::types::{
+    Delta, Error, Result, Watermark, Windows,
+    planted::{Bug, has},
+};
 
 use super::{
-    Aggregation, Emission, EpochEnd, Flow, Operator, Output,
+    Aggregation, Emission, EpochEnd, Flow, OpenWindows, Operator, Output,
     aggregation::{Evaluated, GroupTable, Results},
 };
 
@@ -132,7 +135,9 @@ impl RecomputeAggregate {
                     }
                 }
             }
-            self.touched.insert(key);
+            if !(weight < 0 && has(Bug::RetractionOfAMinIsIgnored)) {
+                self.touched.insert(key);
+            }
         }
         Ok(())
     }
@@ -146,6 +151,10 @@ impl RecomputeAggregate {
 
     /// The results of these groups, a row each, in their order. Groups without rows have none, but for the one without keys.
     fn compute(&self, keys: &[&[u8]]) -> Result<RecordBatch> {
+        if keys.is_empty() {
+            // Some accumulators cannot tell the type of no results.
+            return Ok(RecordBatch::new_empty(Arc::clone(&self.schema)));
+        }
         let (mut inputs, mut key_of_input): (Vec<&[u8]>, Vec<u32>) = (Vec::new(), Vec::new());
         for (index, key) in keys.iter().enumerate() {
             for (row, count) in &self.groups[*key].rows {
@@ -286,6 +295,28 @@ impl Operator for RecomputeAggregate {
             out.push(Flow::of(delta));
         }
         Ok(end.watermark)
+    }
+
+    fn open_windows(&self) -> Option<OpenWindows> {
+        let closed_by = self.closed_by?;
+        // A group without a time is closed by the end of the input alone.
+        let mut times = self.open.range(..i64::MAX).map(|(time, _)| *time);
+        let first = times.next()?;
+        let last = times.next_back().unwrap_or(first);
+        let (first_start, first_end) = match closed_by {
+            ClosedBy::End(_) => (None, first),
+            ClosedBy::Start(_, windows) => (Some(first), windows.starts_below_complete_at(first.saturating_add(1)).0),
+        };
+        let closes_at = |time: i64| match closed_by {
+            ClosedBy::End(_) => Watermark(time),
+            ClosedBy::Start(_, windows) => windows.starts_below_complete_at(time.saturating_add(1)),
+        };
+        Some(OpenWindows {
+            first_start,
+            first_end,
+            first_closes_at: closes_at(first),
+            all_close_at: closes_at(last),
+        })
     }
 
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {

@@ -21,10 +21,13 @@ use arrow::{
 };
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 
-use crate::types::{Delta, Error, Result, Watermark};
+use crate::types::{
+    Delta, Error, Result, Watermark,
+    planted::{Bug, has},
+};
 
 use super::{
-    Aggregation, EpochEnd, Flow, LateRows, Operator, Output,
+    Aggregation, EpochEnd, Flow, LateRows, OpenWindows, Operator, Output,
     aggregation::{Evaluated, failed},
     state_table::StateRows,
     window_aggregate::{Emission, OutputColumn, WindowResult},
@@ -163,7 +166,10 @@ impl SessionAggregate {
             while at < parts.len() {
                 let (first, mut last) = (parts[at].0, parts[at].1);
                 let mut to = at + 1;
-                while to < parts.len() && parts[to].0 < self.end_of(last) {
+                while to < parts.len()
+                    && (parts[to].0 < self.end_of(last)
+                        || has(Bug::SessionSplitOffByOne) && parts[to].0 == self.end_of(last))
+                {
                     last = last.max(parts[to].1);
                     to += 1;
                 }
@@ -416,6 +422,25 @@ impl Operator for SessionAggregate {
             out.push(Flow::of(delta));
         }
         Ok(closed)
+    }
+
+    fn open_windows(&self) -> Option<OpenWindows> {
+        let ((first_end, key), slot) = self.by_end.first_key_value()?;
+        let ((last_end, _), _) = self.by_end.last_key_value()?;
+        let mut sessions = self.open.get(key)?.iter();
+        let closes_at = |end: i64| Watermark(end).plus(self.result.lateness_ns);
+        Some(OpenWindows {
+            first_start: sessions
+                .find(|session| session.slot == *slot)
+                .map(|session| session.first),
+            first_end: *first_end,
+            first_closes_at: closes_at(*first_end),
+            all_close_at: closes_at(*last_end),
+        })
+    }
+
+    fn input_watermark(&self, watermark: Watermark) -> Option<Watermark> {
+        Some(watermark.plus(self.result.lateness_ns))
     }
 
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {

@@ -17,7 +17,10 @@ use arrow::{
 };
 use datafusion::physical_plan::aggregates::group_values::GroupValues;
 
-use crate::types::{Error, Result};
+use crate::types::{
+    Error, Result,
+    planted::{Bug, has},
+};
 
 use super::{
     Aggregation,
@@ -125,7 +128,8 @@ impl StateTable {
 
     /// Takes up what [`state`](Self::state) gave, into a fresh table.
     pub fn restore(&mut self, state: &RecordBatch) -> Result<()> {
-        let state = GroupState::of_rows(state, &self.aggregation)?;
+        let lost = usize::from(has(Bug::KeyLostOnRestore)).min(state.num_rows());
+        let state = GroupState::of_rows(&state.slice(0, state.num_rows() - lost), &self.aggregation)?;
         if state.count == 0 {
             return Ok(());
         }

@@ -18,10 +18,13 @@ use arrow::{
     datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampNanosecondType},
 };
 
-use crate::types::{Delta, Error, PaneRange, Result, Watermark, Window, Windows};
+use crate::types::{
+    Delta, Error, PaneRange, Result, Watermark, Window, Windows,
+    planted::{Bug, has},
+};
 
 use super::{
-    Aggregation, EpochEnd, Flow, LateRows, Operator, Output,
+    Aggregation, EpochEnd, Flow, LateRows, OpenWindows, Operator, Output,
     aggregation::{Evaluated, GroupTable, Results},
     panes::{Panes, table_at},
     state_table::StateTable,
@@ -225,6 +228,9 @@ impl WindowAggregate {
 
     /// Windows that end at or before it do not take this row.
     fn complete(&self, watermarks: Option<&Int64Array>, row: usize) -> i64 {
+        if has(Bug::LateRowReopensAWindow) {
+            return i64::MIN;
+        }
         watermarks.map_or(i64::MIN, |watermarks| {
             Watermark(watermarks.value(row)).less(self.result.lateness_ns).0
         })
@@ -406,6 +412,31 @@ impl Operator for WindowAggregate {
         out.push(Flow::of(Delta::concat(&self.result.schema, &changes?)?));
         // A row that is emitted from now on carries its window's end, so the watermark holds for it too.
         Ok(closed)
+    }
+
+    fn open_windows(&self) -> Option<OpenWindows> {
+        let (first, last_end) = match &self.state {
+            State::PerWindow { tables, .. } => {
+                let (first, _) = tables.first_key_value()?;
+                let (last, _) = tables.last_key_value()?;
+                (self.windows.bounds(*first), self.windows.bounds(*last).end)
+            }
+            State::Shared(panes) => {
+                let (first, last) = panes.open_windows()?;
+                (self.windows.bounds(first), self.windows.bounds(last).end)
+            }
+        };
+        let closes_at = |end: i64| Watermark(end).plus(self.result.lateness_ns);
+        Some(OpenWindows {
+            first_start: Some(first.start),
+            first_end: first.end,
+            first_closes_at: closes_at(first.end),
+            all_close_at: closes_at(last_end),
+        })
+    }
+
+    fn input_watermark(&self, watermark: Watermark) -> Option<Watermark> {
+        Some(watermark.plus(self.result.lateness_ns))
     }
 
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use arrow::datatypes::Schema;
 use datafusion::{
+    common::DataFusionError,
     execution::context::SessionState,
-    logical_expr::LogicalPlan,
+    logical_expr::{LogicalPlan, LogicalPlanBuilder},
     sql::{parser::Statement as PlannerStatement, sqlparser::ast},
 };
 
@@ -25,13 +26,15 @@ use super::{
         ViewDefinition,
     },
     columns,
+    function::FunctionDefinition,
+    function_call::{WrongArgument, check_calls, with_calls},
     mistakes::{Mistakes, Places, diagnostics_of},
-    options::{SourceOptions, check_panel, no_options, view_options},
+    options::{SourceOptions, check_close_after, check_panel, no_options, view_options},
     registry::{OpenExternal, Registry},
     session::session_over,
     stream::{Scope, StreamPlan, ViewSettings},
     tables::{self, SIDE_SUFFIXES, Tables, scanned},
-    watermark::watermark,
+    watermark::{check_has_watermark, watermark},
 };
 
 /// What a statement does.
@@ -41,6 +44,9 @@ pub enum Bound {
     /// There already: IF NOT EXISTS.
     Nothing,
     Drop(String),
+    CreateFunction(Arc<FunctionDefinition>),
+    DropFunction(String),
+    DescribeFunction(Arc<FunctionDefinition>),
     /// Checked and planned; not executed.
     Query(LogicalPlan),
     Explain {
@@ -48,9 +54,13 @@ pub enum Bound {
         is_verbose: bool,
     },
     ExplainQuery(LogicalPlan, bool),
+    /// A view with what its operators did and hold.
+    Analyze(Arc<MaterializedDefinition>),
     ExplainCreate(Relation, bool),
     Show(String),
     Describe(String),
+    /// How far a source or a materialized view with a watermark has come.
+    ExplainWatermark(String),
     Insert {
         table: String,
         columns: Vec<String>,
@@ -69,6 +79,9 @@ pub struct Write {
     /// Columns of the table that get new values; empty: rows go.
     pub columns: Vec<usize>,
 }
+
+/// Calls of created functions that are tried one after the other to find a wrong one.
+const CALLS_TRIED_MAX: usize = 50;
 
 pub struct Binder<'a> {
     pub registry: &'a Registry,
@@ -92,9 +105,16 @@ impl Binder<'_> {
             StatementKind::CreateMaterializedView(create) => {
                 self.create_materialized_view(create, statement, catalog).await
             }
+            StatementKind::CreateFunction(create) => self.create_function(create, statement, catalog),
+            StatementKind::Drop(drop) if drop.kind == DropKind::Function => {
+                self.drop_function(&drop.name, drop.if_exists, catalog)
+            }
             StatementKind::Drop(drop) => self.drop(drop, catalog),
             StatementKind::Query(query) => Ok(Bound::Query(self.query(query, statement.span, catalog).await?)),
             StatementKind::Show(what) => Ok(Bound::Show(what.value.clone())),
+            StatementKind::Describe(name) if let Some(function) = self.only_function(name, catalog) => {
+                Ok(Bound::DescribeFunction(function))
+            }
             StatementKind::Describe(name) => self.known(name, catalog).map(|name| Bound::Describe(name.to_owned())),
             StatementKind::Explain(explain) => match &explain.target {
                 crate::sql::ExplainTarget::Name(name) => {
@@ -103,6 +123,37 @@ impl Binder<'_> {
                         relation,
                         is_verbose: explain.is_verbose,
                     })
+                }
+                crate::sql::ExplainTarget::Analyze(name) => {
+                    self.known(name, catalog)?;
+                    match catalog.get(&name.value) {
+                        Some(Relation::Materialized(view)) => Ok(Bound::Analyze(Arc::clone(view))),
+                        other => Err(vec![
+                            Diagnostic::error(
+                                SqlState::Unsupported,
+                                format!(
+                                    "`{}` is a {}, which has no operators",
+                                    name.value,
+                                    other.map_or("side output", Relation::kind)
+                                ),
+                                name.span,
+                            )
+                            .help("EXPLAIN ANALYZE takes a materialized view or a SELECT"),
+                        ]),
+                    }
+                }
+                crate::sql::ExplainTarget::AnalyzeQuery(query) => {
+                    let plan = self.query(query, statement.span, catalog).await?;
+                    let analyzed = LogicalPlanBuilder::from(plan)
+                        .explain(false, true)
+                        .and_then(LogicalPlanBuilder::build)
+                        .map_err(|error| self.mistakes(&error, statement.span, &[]))?;
+                    Ok(Bound::Query(analyzed))
+                }
+                crate::sql::ExplainTarget::Watermark(name) => {
+                    let relation = self.known(name, catalog)?.to_owned();
+                    check_has_watermark(name, catalog)?;
+                    Ok(Bound::ExplainWatermark(relation))
                 }
                 crate::sql::ExplainTarget::Statement(inner) => {
                     let mut scratch = catalog.clone();
@@ -185,6 +236,7 @@ impl Binder<'_> {
             .as_ref()
             .and_then(|clause| watermark(clause, &mut fields, are_known, statement, self, &mut mistakes));
 
+        check_close_after(create, &mut mistakes);
         let definition = SourceDefinition {
             name: create.name.value.clone(),
             schema: Arc::new(Schema::new(fields)),
@@ -202,6 +254,10 @@ impl Binder<'_> {
             ),
             idle_timeout: parse_duration(options.general.get("idle_timeout").unwrap_or("30 seconds"))
                 .unwrap_or_default(),
+            close_after: options
+                .general
+                .get("close_after")
+                .and_then(|after| parse_duration(after).ok()),
             event_time_ahead_max: parse_duration(options.general.get("event_time_ahead_max").unwrap_or("1 hour"))
                 .unwrap_or_default(),
             sql: statement.text.clone(),
@@ -288,7 +344,7 @@ impl Binder<'_> {
             return done;
         }
         // Bound to names, not to rows: the view is computed anew over what they hold when it is read.
-        let session = session_over(self.base, tables::definitions_and_sides(catalog));
+        let session = self.session(tables::definitions_and_sides(catalog), catalog);
         let plan = self.plan(&session, &create.query, create.query_span, catalog).await?;
         let definition = ViewDefinition {
             name: create.name.value.clone(),
@@ -310,7 +366,7 @@ impl Binder<'_> {
             return done;
         }
         let options = view_options(&create.options, &mut mistakes);
-        let session = session_over(self.base, tables::definitions(catalog));
+        let session = self.session(tables::definitions(catalog), catalog);
         let plan = match self.plan(&session, &create.query, create.query_span, catalog).await {
             Ok(plan) => plan,
             Err(more) => {
@@ -408,7 +464,7 @@ impl Binder<'_> {
         span: Span,
         catalog: &Catalog,
     ) -> Result<LogicalPlan, Mistakes> {
-        let session = session_over(self.base, tables::rows_of_now(catalog, &self.snapshots));
+        let session = self.session(tables::rows_of_now(catalog, &self.snapshots), catalog);
         self.plan(&session, query, span, catalog).await
     }
 
@@ -419,17 +475,61 @@ impl Binder<'_> {
         span: Span,
         catalog: &Catalog,
     ) -> Result<LogicalPlan, Mistakes> {
-        let statement = PlannerStatement::Statement(Box::new(ast::Statement::Query(Box::new(query.clone()))));
-        let names: Vec<&str> = catalog.names().collect();
-        let plan = datafusion_entry::logical_plan(session, statement)
-            .await
-            .map_err(|e| self.mistakes(&e, span, &names))?;
-        // Types are checked here, so that a mistake is found before anything runs.
-        let analyzer = datafusion::optimizer::Analyzer::new();
-        analyzer
-            .execute_and_check(plan.clone(), session.config_options(), |_, _| {})
-            .map_err(|e| self.mistakes(&e, span, &names))?;
-        Ok(plan)
+        let wrong_calls = check_calls(query, &catalog.functions, self.places);
+        if !wrong_calls.is_empty() {
+            return Err(wrong_calls);
+        }
+        match checked_plan(session, query).await {
+            Ok(plan) => Ok(plan),
+            Err(error) => {
+                let place = self.place_of_argument(session, query, &error, catalog).await;
+                let names: Vec<&str> = catalog.names().collect();
+                Err(self.mistakes(&error, place.unwrap_or(span), &names))
+            }
+        }
+    }
+
+    /// Where the argument stands that an error is about, where it is about one.
+    async fn place_of_argument(
+        &self,
+        session: &SessionState,
+        query: &ast::Query,
+        error: &DataFusionError,
+        catalog: &Catalog,
+    ) -> Option<Span> {
+        WrongArgument::of(error)?;
+        for real in 1..=CALLS_TRIED_MAX {
+            let (query, call) = with_calls(query, &catalog.functions, real)?;
+            if let Err(error) = checked_plan(session, &query).await
+                && let Some(wrong) = WrongArgument::of(&error)
+                && wrong.is_about(&call)
+            {
+                return (self.places)(wrong.place(&call)).map(|place| self.closed(place));
+            }
+        }
+        None
+    }
+
+    /// A place that ends inside brackets, up to where they are closed: the tree knows no place of the last one.
+    fn closed(&self, place: Span) -> Span {
+        let text = self.text.get(place.start..place.end).unwrap_or_default();
+        let open = text.matches('(').count().saturating_sub(text.matches(')').count());
+        let behind = self.text.get(place.end..).unwrap_or_default();
+        let closing = behind.match_indices(')').take(open).last();
+        Span::new(place.start, place.end + closing.map_or(0, |(at, _)| at + 1))
+    }
+
+    /// The tables, and the functions that were created.
+    fn session(&self, tables: Tables, catalog: &Catalog) -> SessionState {
+        let mut session = session_over(self.base, tables);
+        catalog.functions.register_in(&mut session);
+        session
+    }
+
+    /// The function of a name that no relation has.
+    fn only_function(&self, name: &Spanned<String>, catalog: &Catalog) -> Option<Arc<FunctionDefinition>> {
+        let is_relation = catalog.get(&name.value).is_some() || self.snapshots.contains_key(&name.value);
+        catalog.functions.get(&name.value).filter(|_| !is_relation).cloned()
     }
 
     pub(super) fn created(
@@ -488,12 +588,16 @@ impl Binder<'_> {
         }])
     }
 
-    pub(super) fn mistakes(
-        &self,
-        error: &datafusion::common::DataFusionError,
-        span: Span,
-        tables: &[&str],
-    ) -> Mistakes {
+    pub(super) fn mistakes(&self, error: &DataFusionError, span: Span, tables: &[&str]) -> Mistakes {
         diagnostics_of(error, self.places, span, self.text, tables)
     }
+}
+
+async fn checked_plan(session: &SessionState, query: &ast::Query) -> Result<LogicalPlan, DataFusionError> {
+    let statement = PlannerStatement::Statement(Box::new(ast::Statement::Query(Box::new(query.clone()))));
+    let plan = datafusion_entry::logical_plan(session, statement).await?;
+    // Types are checked here, so that a mistake is found before anything runs.
+    let analyzer = datafusion::optimizer::Analyzer::new();
+    analyzer.execute_and_check(plan.clone(), session.config_options(), |_, _| {})?;
+    Ok(plan)
 }

@@ -7,12 +7,14 @@ use datafusion::{catalog::TableProvider, logical_expr::LogicalPlan, physical_exp
 
 use crate::{connector::Options, sql::Emit};
 
-use super::{stream::StreamPlan, table::TABLE_CONNECTOR};
+use super::{function::Functions, stream::StreamPlan, table::TABLE_CONNECTOR};
 
 /// In the order of creation: what a statement names stands before it.
 #[derive(Clone, Default)]
 pub struct Catalog {
     relations: Vec<Relation>,
+    /// Functions have names of their own.
+    pub functions: Functions,
 }
 
 #[derive(Clone)]
@@ -39,6 +41,8 @@ pub struct SourceDefinition {
     pub format_options: Options,
     pub trigger: Trigger,
     pub idle_timeout: Duration,
+    /// After so long without any row all open windows are closed.
+    pub close_after: Option<Duration>,
     pub event_time_ahead_max: Duration,
     pub sql: String,
 }

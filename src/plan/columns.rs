@@ -16,7 +16,7 @@ pub fn declared(columns: &[Column], mistakes: &mut Mistakes) -> (Vec<Field>, boo
             mistakes.push(named_twice(&column.name).help("rename one of them"));
             continue;
         }
-        match column_type(column) {
+        match value_type(&column.data_type, "columns") {
             Ok(data_type) => fields.push(Field::new(&column.name.value, data_type, column.is_nullable)),
             Err(mistake) => {
                 mistakes.push(*mistake);
@@ -63,10 +63,10 @@ fn named_twice(name: &Spanned<String>) -> Diagnostic {
     Diagnostic::error(SqlState::Duplicate, message, name.span)
 }
 
-/// The Arrow type of a declared column.
-fn column_type(column: &Column) -> Result<DataType, Box<Diagnostic>> {
+/// The Arrow type of a declared column, or of other values that `of` names.
+pub fn value_type(written: &Spanned<ast::DataType>, of: &str) -> Result<DataType, Box<Diagnostic>> {
     use ast::DataType as Sql;
-    let data_type = match &column.data_type.value {
+    let data_type = match &written.value {
         Sql::Boolean | Sql::Bool => DataType::Boolean,
         Sql::TinyInt(_) => DataType::Int8,
         Sql::SmallInt(_) | Sql::Int2(_) => DataType::Int16,
@@ -102,17 +102,13 @@ fn column_type(column: &Column) -> Result<DataType, Box<Diagnostic>> {
             }
             _ => {
                 return Err(Box::new(
-                    Diagnostic::error(
-                        SqlState::TypeMismatch,
-                        "a DECIMAL has 1 to 38 digits",
-                        column.data_type.span,
-                    )
-                    .help("e.g. DECIMAL(18, 4)"),
+                    Diagnostic::error(SqlState::TypeMismatch, "a DECIMAL has 1 to 38 digits", written.span)
+                        .help("e.g. DECIMAL(18, 4)"),
                 ));
             }
         },
         other => {
-            let message = format!("columns of type {other} are not supported");
+            let message = format!("{of} of type {other} are not supported");
             let names = [
                 "BOOLEAN",
                 "SMALLINT",
@@ -125,7 +121,7 @@ fn column_type(column: &Column) -> Result<DataType, Box<Diagnostic>> {
                 "DATE",
                 "TIMESTAMP",
             ];
-            let mistake = Diagnostic::error(SqlState::TypeMismatch, message, column.data_type.span);
+            let mistake = Diagnostic::error(SqlState::TypeMismatch, message, written.span);
             return Err(Box::new(
                 match suggest::nearest(&other.to_string().to_uppercase(), names) {
                     Some(near) => mistake.help(format!("did you mean {near}?")),

@@ -1,7 +1,7 @@
 //! A dataflow as people read it: EXPLAIN.
 
 use crate::{
-    operator::{Emission, Feed, Step},
+    operator::{Emission, Feed, Figures, IntervalEnd, Step, TimeBound},
     sql::Emit,
 };
 
@@ -14,7 +14,7 @@ use super::{
 /// The dataflow of a view, or the definition of another relation.
 pub fn explain(catalog: &Catalog, relation: &Relation, is_verbose: bool) -> String {
     match relation {
-        Relation::Materialized(view) => view_text(catalog, view, is_verbose),
+        Relation::Materialized(view) => view_text(catalog, view, is_verbose, &[]),
         Relation::Table(table) => table_text(table),
         Relation::View(view) => format!(
             "view {}: computed when it is read\n{}",
@@ -32,7 +32,10 @@ pub fn explain(catalog: &Catalog, relation: &Relation, is_verbose: bool) -> Stri
                 Some(watermark) => {
                     let column = source.schema.field(watermark.column).name();
                     let idle = source.idle_timeout;
-                    format!("{} of {column}, per split; idle after {idle:?}", watermark.text)
+                    let close = (source.close_after).map_or_else(String::new, |after| {
+                        format!("; after {after:?} without a row every window is closed")
+                    });
+                    format!("{} of {column}, per split; idle after {idle:?}{close}", watermark.text)
                 }
                 None => "none".to_owned(),
             };
@@ -42,6 +45,11 @@ pub fn explain(catalog: &Catalog, relation: &Relation, is_verbose: bool) -> Stri
             )
         }
     }
+}
+
+/// The dataflow of a view, with what each operator did since the start and holds; `figures` are empty before the first epoch.
+pub fn analyze(catalog: &Catalog, view: &MaterializedDefinition, figures: &[Figures]) -> String {
+    view_text(catalog, view, false, figures)
 }
 
 fn table_text(table: &TableDefinition) -> String {
@@ -70,7 +78,7 @@ fn table_text(table: &TableDefinition) -> String {
     lines.join("\n")
 }
 
-fn view_text(catalog: &Catalog, view: &MaterializedDefinition, is_verbose: bool) -> String {
+fn view_text(catalog: &Catalog, view: &MaterializedDefinition, is_verbose: bool, figures: &[Figures]) -> String {
     let stream = &view.stream;
     let mut lines = vec![format!("materialized view {}", view.name)];
     let names = |columns: &[usize]| {
@@ -98,12 +106,16 @@ fn view_text(catalog: &Catalog, view: &MaterializedDefinition, is_verbose: bool)
         0 => Feed::Input(0),
         nodes => Feed::Operator(nodes - 1),
     };
-    lines.extend(branch(catalog, stream, last, is_verbose).into_iter().map(indented));
+    lines.extend(
+        branch(catalog, stream, last, is_verbose, figures)
+            .into_iter()
+            .map(indented),
+    );
     lines.join("\n")
 }
 
 /// What feeds an operator, from its inputs on.
-fn branch(catalog: &Catalog, stream: &StreamPlan, feed: Feed, is_verbose: bool) -> Vec<String> {
+fn branch(catalog: &Catalog, stream: &StreamPlan, feed: Feed, is_verbose: bool, figures: &[Figures]) -> Vec<String> {
     match feed {
         Feed::Input(input) => {
             let input = &stream.inputs[input];
@@ -121,11 +133,15 @@ fn branch(catalog: &Catalog, stream: &StreamPlan, feed: Feed, is_verbose: bool) 
             let node = &stream.nodes[index];
             let mut lines = Vec::new();
             match node.feeds.as_slice() {
-                [feed] => lines.extend(branch(catalog, stream, *feed, is_verbose)),
+                [feed] => lines.extend(branch(catalog, stream, *feed, is_verbose, figures)),
                 feeds => {
                     for feed in feeds {
                         lines.push("branch".to_owned());
-                        lines.extend(branch(catalog, stream, *feed, is_verbose).into_iter().map(indented));
+                        lines.extend(
+                            branch(catalog, stream, *feed, is_verbose, figures)
+                                .into_iter()
+                                .map(indented),
+                        );
                     }
                     lines.push("union of the branches".to_owned());
                 }
@@ -133,6 +149,16 @@ fn branch(catalog: &Catalog, stream: &StreamPlan, feed: Feed, is_verbose: bool) 
             lines.extend(stage_lines(&node.stage, is_verbose));
             // Columns that are only renamed to what they are called already.
             lines.dedup();
+            lines.extend(figures.get(index).map(|figures| {
+                let state = match figures.state_bytes {
+                    0 => String::new(),
+                    bytes => format!("; state: {bytes} bytes"),
+                };
+                format!(
+                    "  so far: {} rows in, {} rows out{state}",
+                    figures.rows_in, figures.rows_out
+                )
+            }));
             lines
         }
     }
@@ -163,6 +189,11 @@ fn stage_lines(stage: &Stage, is_verbose: bool) -> Vec<String> {
             Step::EachSet { sets, .. } => format!("a row for each of {} grouping sets", sets.len()),
             Step::CarryTime { .. } => "windows, told by the event time".into(),
         })),
+        Stage::TemporalFilter { bounds, .. } => {
+            let bounds: Vec<String> = bounds.iter().map(time_bound).collect();
+            lines.push(format!("rows while {}", bounds.join(" and ")));
+            lines.push("  state: rows that wait or will leave; gone when they leave".into());
+        }
         Stage::WindowAggregate { windows, result, .. } => {
             let shared = match result.emission {
                 Emission::OnWindowClose if !windows.is_tumbling() => "pane of an open window",
@@ -217,6 +248,29 @@ fn stage_lines(stage: &Stage, is_verbose: bool) -> Vec<String> {
         Stage::WindowCloseGate { .. } => lines.push("hold back until the window is closed".into()),
     }
     lines
+}
+
+fn time_bound(bound: &TimeBound) -> String {
+    let shift = |nanos: i64| match nanos {
+        0 => String::new(),
+        nanos => format!(
+            " {} {} s",
+            if nanos < 0 { '-' } else { '+' },
+            nanos.unsigned_abs() as f64 / 1e9
+        ),
+    };
+    let now = format!("now(){}", shift(bound.minus_ns));
+    let now = match bound.step_ns {
+        1 => now,
+        step => format!("{now} truncated to {} s", step as f64 / 1e9),
+    };
+    let sign = match (bound.end, bound.is_after) {
+        (IntervalEnd::From, true) => ">",
+        (IntervalEnd::From, false) => ">=",
+        (IntervalEnd::Until, true) => "<=",
+        (IntervalEnd::Until, false) => "<",
+    };
+    format!("{now} {sign} {}{}", bound.time, shift(bound.plus_ns))
 }
 
 fn handed_on(emission: Emission) -> String {

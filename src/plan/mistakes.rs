@@ -7,6 +7,8 @@ use datafusion::{
 
 use crate::sql::{Diagnostic, Span, SqlState, suggest};
 
+use super::function_call::WrongArgument;
+
 /// Where a place of the syntax tree stands in the user's text.
 pub type Places<'a> = &'a (dyn Fn(AstSpan) -> Option<Span> + Sync);
 
@@ -40,6 +42,7 @@ fn diagnostic_of(error: &DataFusionError, places: Places, statement: Span, text:
     let span = noted.and_then(|noted| noted.span).and_then(span_of);
     let root = error.find_root();
     let mut diagnostic = match root {
+        _ if let Some(wrong) = WrongArgument::of(error) => wrong.diagnostic(),
         DataFusionError::SchemaError(schema_error, _) => schema_mistake(schema_error),
         _ => {
             let message = match noted {

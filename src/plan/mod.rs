@@ -11,6 +11,8 @@ mod binder;
 mod catalog;
 mod columns;
 mod dataflow;
+mod function;
+mod function_call;
 mod mistakes;
 mod options;
 mod registry;
@@ -27,7 +29,8 @@ pub use catalog::{
     Catalog, ExternalDefinition, MaterializedDefinition, Relation, SourceDefinition, TableDefinition, Trigger,
     ViewDefinition, WatermarkDefinition, bad_schema, late_schema,
 };
-pub use dataflow::explain;
+pub use dataflow::{analyze, explain};
+pub use function::{FunctionDefinition, functions_of};
 pub use mistakes::diagnostics_of;
 pub use options::{SOURCE_OPTIONS, VIEW_OPTIONS};
 pub use registry::{ConnectorSpec, ExternalFuture, FieldSpec, FormatSpec, MakeSource, OpenExternal, Registry};

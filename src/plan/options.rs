@@ -4,7 +4,7 @@ use arrow::datatypes::Schema;
 
 use crate::{
     sql::{CreateSource, Diagnostic, Spanned, SqlOption, SqlState, Statement, suggest},
-    types::{OptionKind, OptionSpec, Options, one_of},
+    types::{OptionKind, OptionSpec, Options, one_of, parse_duration},
 };
 
 use super::{
@@ -28,6 +28,11 @@ pub const SOURCE_OPTIONS: &[OptionSpec] = &[
     )
     .kind(OptionKind::Duration)
     .default("30 seconds"),
+    OptionSpec::text(
+        "close_after",
+        "after how long without a row, all of them read, every open window is closed",
+    )
+    .kind(OptionKind::Duration),
     OptionSpec::text(
         "on_bad_record",
         "what happens to a record that cannot become a row: it is kept in <source>$bad",
@@ -195,6 +200,30 @@ pub fn check_panel(given: &[SqlOption], schema: &Schema, has_time: bool, mistake
         mistakes.push(
             Diagnostic::error(SqlState::InvalidOption, message, panel.value.span)
                 .help(format!("panel '{}' needs {needs}", panel.value.value)),
+        );
+    }
+}
+
+/// Refuses `close_after` where there is nothing to close, or no time to wait.
+pub fn check_close_after(create: &CreateSource, mistakes: &mut Mistakes) {
+    let Some(option) = create
+        .options
+        .iter()
+        .find(|option| option.key.value.eq_ignore_ascii_case("close_after"))
+    else {
+        return;
+    };
+    if create.watermark.is_none() {
+        let message = "`close_after` closes windows, and without a watermark there are none to close";
+        mistakes.push(
+            Diagnostic::error(SqlState::InvalidOption, message, option.key.span)
+                .help("add WATERMARK FOR column AS column - INTERVAL '5 seconds', or leave the option out"),
+        );
+    } else if parse_duration(&option.value.value).is_ok_and(|after| after.is_zero()) {
+        let message = "`close_after` must be longer than 0: every pause would close the windows";
+        mistakes.push(
+            Diagnostic::error(SqlState::InvalidOption, message, option.value.span)
+                .help("choose it longer than the source ever pauses in the middle of a window, e.g. '30 seconds'"),
         );
     }
 }

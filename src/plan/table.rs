@@ -103,6 +103,7 @@ impl Binder<'_> {
             format_options: Options::default(),
             trigger: Trigger::EachRow,
             idle_timeout: Duration::from_secs(30),
+            close_after: None,
             // Who writes a time that is far ahead means it.
             event_time_ahead_max: Duration::MAX,
             sql: statement.text.clone(),

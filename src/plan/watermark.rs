@@ -8,13 +8,13 @@ use datafusion::{
 };
 
 use crate::{
-    sql::{Diagnostic, SqlState, Statement, WatermarkClause},
+    sql::{Diagnostic, Spanned, SqlState, Statement, WatermarkClause},
     types::type_name,
 };
 
 use super::{
     binder::Binder,
-    catalog::WatermarkDefinition,
+    catalog::{Catalog, Relation, WatermarkDefinition},
     columns::{is_time, unknown_column},
     mistakes::Mistakes,
 };
@@ -60,6 +60,37 @@ pub fn watermark(
     bound(clause, column, &schema, statement, binder)
         .map_err(|more| mistakes.extend(more))
         .ok()
+}
+
+/// Refuses to tell of a watermark where there is none.
+pub fn check_has_watermark(name: &Spanned<String>, catalog: &Catalog) -> Result<(), Mistakes> {
+    let source = match catalog.get(&name.value) {
+        Some(Relation::Source(source)) => source,
+        Some(Relation::Materialized(view)) => catalog.source(&view.source).expect("a view's source is there"),
+        other => {
+            let kind = other.map_or("side output", Relation::kind);
+            let message = format!("`{}` is a {kind}, and has no watermark", name.value);
+            return Err(vec![
+                Diagnostic::error(SqlState::Invalid, message, name.span).help("name a source or a materialized view"),
+            ]);
+        }
+    };
+    if source.watermark.is_some() {
+        return Ok(());
+    }
+    let times = source.schema.fields().iter().filter(|field| is_time(field.data_type()));
+    let help = match times.map(|field| field.name()).next() {
+        Some(time) => format!("add to CREATE SOURCE: WATERMARK FOR {time} AS {time} - INTERVAL '5 seconds'"),
+        None => "add a TIMESTAMP column to CREATE SOURCE, and WATERMARK FOR it".into(),
+    };
+    Err(vec![
+        Diagnostic::error(
+            SqlState::Invalid,
+            format!("source `{}` has no watermark", source.name),
+            name.span,
+        )
+        .help(help),
+    ])
 }
 
 /// Its expression over the schema of the source, whose event time is `column`.

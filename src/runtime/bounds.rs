@@ -8,6 +8,7 @@ pub struct Bounds {
     pub epoch_bytes_max: usize,
     pub read_ahead_bytes: usize,
     pub view_rows_max: usize,
+    pub operator_state_bytes_max: usize,
 }
 
 impl Default for Bounds {
@@ -17,6 +18,7 @@ impl Default for Bounds {
             epoch_bytes_max: limits::EPOCH_BYTES_MAX,
             read_ahead_bytes: limits::READ_AHEAD_BYTES,
             view_rows_max: limits::VIEW_ROWS_MAX,
+            operator_state_bytes_max: limits::OPERATOR_STATE_BYTES_MAX,
         }
     }
 }

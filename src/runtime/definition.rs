@@ -3,12 +3,16 @@
 use std::{path::Path, sync::Arc};
 
 use crate::{
-    plan::{MaterializedDefinition, SourceDefinition},
+    plan::{MaterializedDefinition, SourceDefinition, functions_of},
     types::Error,
 };
 
 /// Options of connectors that decide which rows there are, and so what a position means. Others say where and when they come.
-const SELECTING: [&str; 5] = ["topic", "path", "from", "to", "limit"];
+#[rustfmt::skip] // one line each would fill the page
+const SELECTING: [&str; 12] = [
+    "topic", "path", "from", "to", "limit",
+    "table", "events", "events_per_second", "out_of_order", "base_time", "splits", "seed",
+];
 
 /// What the state depends on: everything but addresses and timing.
 pub fn fingerprint(source: &SourceDefinition, views: &[Arc<MaterializedDefinition>]) -> String {
@@ -40,9 +44,12 @@ pub fn fingerprint(source: &SourceDefinition, views: &[Arc<MaterializedDefinitio
             .as_ref()
             .map(|watermark| format!("  watermark {}", watermark.text)),
     );
+    let one_line = |sql: &str| sql.split_whitespace().collect::<Vec<_>>().join(" ");
+    for function in functions_of(views.iter().map(|view| &view.plan)) {
+        lines.push(format!("function {}: {}", function.name, one_line(&function.sql)));
+    }
     for view in views {
-        let sql = view.sql.split_whitespace().collect::<Vec<_>>().join(" ");
-        lines.push(format!("view {}: {sql}", view.name));
+        lines.push(format!("view {}: {}", view.name, one_line(&view.sql)));
     }
     lines.join("\n")
 }

@@ -30,6 +30,7 @@ use super::{
     intake::{Intake, SplitRows},
     read_ahead::{Waiting, read_ahead},
     reader::{Event, POLL_BYTES, Reader, TICK},
+    silence::Silence,
     timeline::Timeline,
 };
 
@@ -58,7 +59,9 @@ impl Driver {
                     timeline,
                     make,
                     registry,
+                    silence: Silence::new(clock.elapsed()),
                     clock,
+                    is_unreachable: false,
                     stop: stopping,
                     checkpoint: None,
                 };
@@ -105,6 +108,9 @@ struct Run {
     make: MakeSource,
     registry: Registry,
     clock: Arc<dyn Clock>,
+    silence: Silence,
+    /// The source does not answer, so that it is silent says nothing.
+    is_unreachable: bool,
     stop: Arc<AtomicBool>,
     checkpoint: Option<JoinHandle<()>>,
 }
@@ -296,7 +302,7 @@ impl Run {
     fn epochs(&mut self, events: &Waiting<Event>, new_splits: BTreeMap<SplitId, Position>) -> Result<()> {
         let mut gathered = Gathered::new(self.timeline.bounds());
         let mut new_splits = new_splits;
-        let mut last_rows: BTreeMap<SplitId, Duration> = BTreeMap::new();
+        self.silence_begins();
         let mut last_epoch = self.clock.elapsed();
         let mut last_checkpoint = self.clock.elapsed();
         let mut due_at = self.next_boundary();
@@ -326,7 +332,7 @@ impl Run {
             }
             let now = self.clock.now().max(self.timeline.epoch_time());
             let elapsed = self.clock.elapsed();
-            let idle = self.idle_splits(&gathered, &mut last_rows, elapsed);
+            let idle = self.idle_splits(&gathered, elapsed);
             let is_last = is_finished && gathered.is_empty();
             let rows_are_due = !gathered.is_empty()
                 && (gathered.is_full()
@@ -336,9 +342,16 @@ impl Run {
                         Trigger::AtMostEvery(interval) => last_epoch + interval <= elapsed,
                         Trigger::Interval(_) => due_at.is_some_and(|due| due <= now),
                     });
-            let timer_is_due = self.timeline.wakes_at().is_some_and(|at| at <= now);
+            // Rows may leave one by one, each at a time of its own: an epoch takes those of a while.
+            let timer_is_due =
+                self.timeline.wakes_at().is_some_and(|at| at <= now) && last_epoch + limits::TIMER_INTERVAL <= elapsed;
+            let complete_below = match gathered.is_empty() && !is_last {
+                true => self.closes_below(elapsed),
+                false => None,
+            };
             let idle_changed = gathered.is_empty() && idle != self.timeline.idle_splits_now();
-            if !(rows_are_due || timer_is_due || idle_changed || is_last || !new_splits.is_empty()) {
+            let time_is_due = timer_is_due || idle_changed || complete_below.is_some();
+            if !(rows_are_due || time_is_due || is_last || !new_splits.is_empty()) {
                 continue;
             }
             if due_at.is_some_and(|due| due <= now) {
@@ -353,7 +366,7 @@ impl Run {
                 epoch_time: now,
                 idle_splits: idle,
                 new_splits: std::mem::take(&mut new_splits),
-                complete_below: None,
+                complete_below,
                 is_last,
                 checkpoint: is_last && self.timeline.is_durable() || checkpoint_is_due && self.checkpoint_is_free(),
             };
@@ -390,8 +403,11 @@ impl Run {
             Event::Reachable => {
                 tracing::info!(source = self.timeline.source().name, "source reachable again");
                 self.timeline.shared().set_state(SourceState::Running, None);
+                self.is_unreachable = false;
+                self.silence_begins();
             }
             Event::Unreachable(reason) => {
+                self.is_unreachable = true;
                 tracing::warn!(source = self.timeline.source().name, reason, "source unreachable");
                 let reason = format!("unreachable since {}: {reason}; trying again", self.clock.now());
                 self.timeline.shared().set_state(SourceState::Unreachable, Some(reason));
@@ -422,37 +438,56 @@ impl Run {
         }
     }
 
-    /// Splits that are caught up and were silent for the timeout.
-    fn idle_splits(
-        &self,
-        gathered: &Gathered,
-        last_rows: &mut BTreeMap<SplitId, Duration>,
-        now: Duration,
-    ) -> BTreeSet<SplitId> {
+    /// What was before does not count as silence.
+    fn silence_begins(&mut self) {
+        self.silence.restart(self.clock.elapsed());
+        self.timeline.silence_begins(self.clock.now());
+    }
+
+    /// Splits that are caught up and were silent for the timeout. While the source does not answer none becomes idle.
+    fn idle_splits(&mut self, gathered: &Gathered, now: Duration) -> BTreeSet<SplitId> {
         if !self.timeline.has_watermark() {
             return BTreeSet::new();
         }
         for part in gathered.parts() {
-            last_rows.insert(part.split.clone(), now);
+            self.silence.heard(&part.split, now);
         }
-        let ends = self
-            .timeline
-            .shared()
-            .ends
-            .lock()
-            .expect("nobody panics while holding it");
+        let has_rows = |split: &SplitId| gathered.parts().iter().any(|part| part.split == *split);
+        if self.is_unreachable {
+            let idle = self.timeline.idle_splits_now();
+            return idle.into_iter().filter(|split| !has_rows(split)).collect();
+        }
+        let shared = Arc::clone(self.timeline.shared());
+        let ends = shared.ends.lock().expect("nobody panics while holding it");
         let timeout = self.timeline.source().idle_timeout;
+        let silence = &mut self.silence;
         self.timeline
             .positions()
             .iter()
             .filter(|(split, position)| {
                 let is_caught_up = ends.get(*split).is_some_and(|end| *end <= **position);
-                let silent_since = *last_rows.entry((*split).clone()).or_insert(now);
-                let has_rows = gathered.parts().iter().any(|part| part.split == **split);
-                is_caught_up && !has_rows && silent_since + timeout <= now
+                let silent_for = silence.of(split, now);
+                is_caught_up && !has_rows(split) && timeout <= silent_for
             })
             .map(|(split, _)| split.clone())
             .collect()
+    }
+
+    /// What closes all windows, once no split has brought a row for `close_after` and there is none to read.
+    fn closes_below(&self, now: Duration) -> Option<EventTime> {
+        let close_after = self.timeline.source().close_after?;
+        if self.is_unreachable || self.silence.of_all(now) < close_after {
+            return None;
+        }
+        let shared = self.timeline.shared();
+        let ends = shared.ends.lock().expect("nobody panics while holding it");
+        let positions = self.timeline.positions();
+        let is_read =
+            |(split, end): (&SplitId, &Position)| positions.get(split).is_some_and(|position| end <= position);
+        if !ends.iter().all(is_read) {
+            return None;
+        }
+        self.timeline.closes_all_at()
     }
 
     fn run(&mut self, plan: EpochPlan, input: Vec<SplitRows>) -> Result<()> {

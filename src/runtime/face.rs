@@ -7,7 +7,7 @@ use datafusion::execution::SendableRecordBatchStream;
 
 use crate::{
     sql::{Diagnostic, Emit, SourceText},
-    types::{Epoch, Error, Options, Position, SplitId, Watermark},
+    types::{Epoch, Error, EventTime, Options, Position, SplitId, Watermark},
     view::RowsSnapshot,
 };
 
@@ -110,6 +110,10 @@ pub struct SplitStatus {
     pub position: Position,
     pub end: Position,
     pub watermark: Watermark,
+    /// The highest event time of its rows.
+    pub highest_event_time: Option<EventTime>,
+    /// By the clock of the engine: since its last row, or since it is known.
+    pub silent_since: EventTime,
     pub is_idle: bool,
 }
 

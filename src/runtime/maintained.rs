@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex};
 use arrow::array::{Int64Array, RecordBatch};
 
 use crate::{
-    operator::{Dataflow, EpochEnd, Flow, LateRows, Output},
+    operator::{Dataflow, EpochEnd, Figures, Flow, LateRows, OpenWindows, Output},
     plan::{Input, MaterializedDefinition, late_schema},
     state::Part,
-    types::{Delta, Epoch, Error, EventTime, Result, Watermark},
+    types::{Delta, Epoch, Error, EventTime, Result, Watermark, limits},
     view::{Change, ChangeLog, Rows, RowsSnapshot, consolidate},
 };
 
@@ -32,7 +32,13 @@ pub struct MaintainedView {
     inputs: Vec<Upstream>,
     rows: Rows,
     rows_max: usize,
+    state_bytes_max: usize,
+    figures: Vec<Figures>,
+    rows_since_measured: u64,
+    epochs_since_measured: u64,
     late: Option<SideOutput>,
+    /// What it handed on is complete up to here.
+    handed_on: Watermark,
 }
 
 /// Where rows come from: columns of the decoded rows, or the output of another view of the source.
@@ -84,7 +90,12 @@ impl MaintainedView {
             inputs: stream.inputs.iter().map(upstream).collect(),
             rows: Rows::new(Arc::clone(&stream.schema), stream.key.clone(), stream.is_append_only)?,
             rows_max: bounds.view_rows_max,
+            state_bytes_max: bounds.operator_state_bytes_max,
+            figures: Vec::new(),
+            rows_since_measured: 0,
+            epochs_since_measured: 0,
             late,
+            handed_on: Watermark::START,
             definition,
         })
     }
@@ -109,8 +120,65 @@ impl MaintainedView {
         self.dataflow.wakes_at()
     }
 
+    pub fn watermark(&self) -> Watermark {
+        self.handed_on
+    }
+
+    /// Takes up what [`watermark`](Self::watermark) gave.
+    pub fn restore_watermark(&mut self, watermark: Watermark) {
+        self.handed_on = watermark;
+    }
+
+    /// Its open windows by the watermark of the source; `before` are the views that it may read.
+    pub fn open_windows(&self, before: &[Self]) -> Option<OpenWindows> {
+        self.dataflow
+            .open_windows(&|input, watermark| self.source_watermark(input, watermark, before))
+    }
+
+    /// The lowest watermark of the source with which an input is complete up to `watermark`.
+    fn source_watermark(&self, input: usize, watermark: Watermark, before: &[Self]) -> Option<Watermark> {
+        let Upstream::View { index, .. } = self.inputs[input] else {
+            return Some(watermark);
+        };
+        let view = &before[index];
+        let of_input = |input, watermark| view.source_watermark(input, watermark, before);
+        view.dataflow.source_watermark_of_result(watermark, &of_input)
+    }
+
+    /// Of its operators, as they were last measured, and of its rows.
     pub fn memory_bytes(&self) -> usize {
-        self.dataflow.memory_bytes() + self.rows.memory_bytes()
+        let operators: usize = self.figures.iter().map(|figures| figures.state_bytes).sum();
+        operators + self.rows.memory_bytes()
+    }
+
+    /// Of each operator, in the order of the dataflow, as last measured.
+    pub fn figures(&self) -> &[Figures] {
+        &self.figures
+    }
+
+    /// Looks what the operators hold.
+    ///
+    /// # Errors
+    /// [`Error::User`] where one of them holds more than it may.
+    fn measure(&mut self) -> Result<()> {
+        self.figures = self.dataflow.figures();
+        (self.rows_since_measured, self.epochs_since_measured) = (0, 0);
+        let over = self
+            .figures
+            .iter()
+            .position(|figures| self.state_bytes_max < figures.state_bytes);
+        let Some(index) = over else {
+            return Ok(());
+        };
+        Err(Error::user(format!(
+            "view `{}`: its operator {} ({}) holds {} MB, and {} MB are the most that one may hold; let it hold fewer groups or rows, \
+             e.g. by shorter windows, fewer columns in GROUP BY or a filter in WHERE, and start again with --reset",
+            self.definition.name,
+            index + 1,
+            self.definition.stream.nodes[index].stage.title(),
+            self.figures[index].state_bytes >> 20,
+            self.state_bytes_max >> 20,
+        )))
     }
 
     pub fn face(&self) -> ViewFace {
@@ -147,6 +215,14 @@ impl MaintainedView {
         let mut out = Output::default();
         self.feed(slices, before, &mut out)?;
         let handed_on = self.dataflow.on_epoch_end(&watermarks, end.epoch_time, &mut out)?;
+        self.handed_on = handed_on;
+        self.epochs_since_measured += 1;
+        if limits::MEASURE_EPOCHS <= self.epochs_since_measured
+            || limits::MEASURE_ROWS <= self.rows_since_measured
+            || self.figures.is_empty()
+        {
+            self.measure()?;
+        }
         let mut changes = Vec::new();
         // What is handed on is final up to there, and not always up to where the source is.
         changes.extend(self.apply(&out.flows, epoch, handed_on)?);
@@ -164,6 +240,7 @@ impl MaintainedView {
             match upstream {
                 Upstream::Source(columns) => {
                     for (rows, row_watermarks) in slices {
+                        self.rows_since_measured += rows.num_rows() as u64;
                         let flow = Flow {
                             delta: Delta::append(rows.project(columns).map_err(bug)?),
                             row_watermarks: row_watermarks.clone(),
@@ -173,6 +250,7 @@ impl MaintainedView {
                 }
                 Upstream::View { index, columns } => {
                     for flow in &before[*index].flows {
+                        self.rows_since_measured += flow.delta.rows.num_rows() as u64;
                         let delta = Delta {
                             rows: flow.delta.rows.project(columns).map_err(bug)?,
                             weights: flow.delta.weights.clone(),
@@ -246,6 +324,7 @@ impl MaintainedView {
 
     /// All of it for a checkpoint. Taking it merges partial results.
     pub fn save(&mut self) -> Result<Vec<Part>> {
+        self.measure()?;
         let name = &self.definition.name;
         let mut parts = Vec::new();
         for (index, batches) in self.dataflow.snapshot()?.into_iter().enumerate() {

@@ -5,13 +5,17 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use crate::{
     connector::Source,
     plan::Relation,
-    types::{EpochPlan, Error, EventTime, PlannedRange, Result, SplitId},
+    types::{
+        EpochPlan, Error, EventTime, PlannedRange, Result, SplitId,
+        planted::{Bug, has},
+    },
 };
 
 use super::{
     engine::{Engine, Mode},
     face::*,
     intake::{Intake, SplitRows},
+    silence::Silence,
     timeline::Timeline,
 };
 
@@ -20,6 +24,7 @@ pub struct ManualSource {
     timeline: Timeline,
     source: Box<dyn Source>,
     intake: Intake,
+    silence: Silence,
 }
 
 /// How an epoch of a script ends.
@@ -73,6 +78,7 @@ impl Engine {
                 drop(timeline.checkpoint()?);
             }
         }
+        timeline.silence_begins(self.0.clock.now());
         timeline.publish_state();
         timeline.shared().set_state(SourceState::Running, None);
         self.adopt(timeline.shared());
@@ -82,6 +88,7 @@ impl Engine {
                 timeline,
                 source: input,
                 intake,
+                silence: Silence::new(self.0.clock.elapsed()),
             },
         );
         Ok(())
@@ -140,6 +147,7 @@ impl Engine {
             timeline,
             source: input,
             intake,
+            silence,
         } = manual;
         let bounds = input.discover().map_err(|e| Error::user(e.to_string()))?;
         let new_splits: BTreeMap<_, _> = bounds
@@ -174,14 +182,30 @@ impl Engine {
                 break;
             }
         }
-        let has_rows = |split: &SplitId| ranges.contains_key(split);
+        // Who has rows that were not read is slow, not idle.
+        let is_caught_up = |split: &SplitId| {
+            let end = bounds
+                .iter()
+                .find(|bounds| bounds.split == *split)
+                .map(|bounds| bounds.end);
+            let is_read = end.is_none_or(|end| positions.get(split).is_none_or(|position| end <= *position));
+            !ranges.contains_key(split) && (is_read || has(Bug::SlowSplitCountsAsIdle))
+        };
+        let now = self.0.clock.elapsed();
+        ranges.keys().for_each(|split| silence.heard(split, now));
+        let close_after = timeline.source().close_after;
+        let is_over = ranges.is_empty() && close_after.is_some_and(|after| after <= silence.of_all(now));
+        let closes_below = match is_over && !end.is_last {
+            true => timeline.closes_all_at(),
+            false => None,
+        };
         let plan = EpochPlan {
             number: timeline.epoch().next(),
-            idle_splits: end.idle_splits.into_iter().filter(|split| !has_rows(split)).collect(),
+            idle_splits: end.idle_splits.into_iter().filter(is_caught_up).collect(),
             ranges,
             epoch_time: self.0.clock.now().max(timeline.epoch_time()),
             new_splits,
-            complete_below: end.complete_below,
+            complete_below: end.complete_below.max(closes_below),
             is_last: end.is_last,
             checkpoint: end.checkpoint,
         };

@@ -9,6 +9,7 @@ use arrow::datatypes::SchemaRef;
 use tokio::sync::watch;
 
 use crate::{
+    operator::{Figures, OpenWindows},
     types::{Epoch, Position, SplitId, Watermark},
     view::{ChangeLog, RowsSnapshot},
 };
@@ -54,6 +55,19 @@ pub struct Status {
     pub bad_rows: u64,
     pub late_rows: u64,
     pub splits: Vec<SplitStatus>,
+    /// Of each view's operators.
+    pub figures: BTreeMap<String, Vec<Figures>>,
+    /// By materialized view.
+    pub progress: BTreeMap<String, Progress>,
+}
+
+/// How far a view has come.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// What it handed on is complete up to here.
+    pub watermark: Watermark,
+    /// By the watermark of the source.
+    pub open: Option<OpenWindows>,
 }
 
 impl Shared {
@@ -79,6 +93,8 @@ impl Shared {
                 bad_rows: 0,
                 late_rows: 0,
                 splits: Vec::new(),
+                figures: BTreeMap::new(),
+                progress: BTreeMap::new(),
             }),
             ends: Mutex::new(BTreeMap::new()),
             epoch: watch::Sender::new(Epoch(0)),

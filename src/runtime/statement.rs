@@ -9,7 +9,7 @@ use arrow::{
 use futures::TryStreamExt;
 
 use crate::{
-    plan::{Binder, Bound, Catalog, Relation, explain, session_over},
+    plan::{Binder, Bound, Catalog, Relation, analyze, explain, session_over},
     sql::{self, Diagnostic, ParsedFile, SourceText, Spanned, SqlOption, SqlState, Statement, StatementKind},
     types::{Error, Result},
 };
@@ -17,6 +17,7 @@ use crate::{
 use super::{
     engine::{Engine, Mode},
     face::*,
+    functions,
     query::problem_of,
 };
 
@@ -49,7 +50,7 @@ impl Engine {
         }
         // What a broken statement would have made is not unknown: its own mistake is told already.
         diagnostics.retain(|diagnostic| {
-            diagnostic.code != SqlState::UnknownTable
+            !matches!(diagnostic.code, SqlState::UnknownTable | SqlState::UnknownFunction)
                 || !parsed
                     .unfinished
                     .iter()
@@ -110,6 +111,7 @@ impl Engine {
                 | StatementKind::CreateExternalTable(_)
                 | StatementKind::CreateView(_)
                 | StatementKind::CreateMaterializedView(_)
+                | StatementKind::CreateFunction(_)
                 | StatementKind::Drop(_)
         );
         // Who changes rows sees all that was written before, and nobody writes in between.
@@ -173,12 +175,26 @@ impl Engine {
                 }
                 Ok(told("result", vec![format!("dropped {name}")]))
             }
+            Bound::CreateFunction(function) => {
+                *self.0.catalog.write().expect("nobody panics while holding it") = catalog;
+                Ok(told("result", vec![format!("created function {}", function.name)]))
+            }
+            Bound::DropFunction(name) => {
+                *self.0.catalog.write().expect("nobody panics while holding it") = catalog;
+                Ok(told("result", vec![format!("dropped {name}")]))
+            }
             Bound::Nothing => Ok(told("result", vec!["nothing to do".into()])),
             Bound::Explain { relation, is_verbose } => {
                 let text = match catalog.get(&relation) {
                     Some(relation) => explain(&catalog, relation, is_verbose),
                     None => format!("{relation}: a side output"),
                 };
+                Ok(told("plan", text.lines().map(str::to_owned).collect()))
+            }
+            Bound::Analyze(view) => {
+                let status = self.shared_of(&view.source).map(|shared| shared.status());
+                let figures = status.and_then(|status| status.figures.get(&view.name).cloned());
+                let text = analyze(&catalog, &view, &figures.unwrap_or_default());
                 Ok(told("plan", text.lines().map(str::to_owned).collect()))
             }
             Bound::ExplainCreate(relation, is_verbose) => {
@@ -209,6 +225,14 @@ impl Engine {
                 }
                 Ok(told("plan", text.lines().map(str::to_owned).collect()))
             }
+            Bound::ExplainWatermark(name) => {
+                let (schema, rows) = self.explain_watermark(&name).map_err(ProblemKind::Internal)?;
+                Ok(answer(schema, vec![rows]))
+            }
+            Bound::Show(what) if what == "FUNCTIONS" => {
+                let (schema, rows) = functions::show(&catalog).map_err(ProblemKind::Internal)?;
+                Ok(answer(schema, vec![rows]))
+            }
             Bound::Show(what) => {
                 let (schema, rows) = self.show(&what).map_err(ProblemKind::Internal)?;
                 Ok(answer(schema, vec![rows]))
@@ -219,6 +243,10 @@ impl Engine {
                     help: vec![],
                 })?;
                 let (schema, rows) = describe(&relation.schema).map_err(ProblemKind::Internal)?;
+                Ok(answer(schema, vec![rows]))
+            }
+            Bound::DescribeFunction(function) => {
+                let (schema, rows) = functions::describe(&function).map_err(ProblemKind::Internal)?;
                 Ok(answer(schema, vec![rows]))
             }
             Bound::Insert { table, columns, query } => {

@@ -29,7 +29,7 @@ use super::{
     face::SplitStatus,
     intake::SplitRows,
     maintained::{MaintainedView, Slice},
-    shared::{Shared, Snapshot, ViewFace},
+    shared::{Progress, Shared, Snapshot, ViewFace},
     side_output::{SideOutput, bad_rows},
     watermark_rule::WatermarkRule,
 };
@@ -56,6 +56,8 @@ pub struct Timeline {
     /// Epochs ran, anew or again, that no checkpoint holds.
     is_ahead_of_checkpoint: bool,
     plans_to_replay: std::vec::IntoIter<EpochPlan>,
+    /// When each split brought its last row, or became known. For people: nothing is decided by it.
+    heard_at: BTreeMap<SplitId, EventTime>,
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -66,6 +68,9 @@ struct Header {
     rows: u64,
     bad_total: u64,
     late_totals: BTreeMap<String, u64>,
+    /// How far each view has come.
+    #[serde(default)]
+    view_watermarks: BTreeMap<String, Watermark>,
 }
 
 impl Timeline {
@@ -116,6 +121,7 @@ impl Timeline {
             rows_since_checkpoint: 0,
             is_ahead_of_checkpoint: false,
             plans_to_replay: Vec::new().into_iter(),
+            heard_at: BTreeMap::new(),
         };
         if let Some(recovered) = recovered {
             let folder = folder.expect("state came from a folder");
@@ -192,6 +198,19 @@ impl Timeline {
         self.views.iter().filter_map(MaintainedView::wakes_at).min()
     }
 
+    /// The watermark that closes every window that is open; `None` where none is. Windows over views may open when those below close.
+    pub fn closes_all_at(&self) -> Option<EventTime> {
+        let of_view = |index: usize| self.views[index].open_windows(&self.views[..index]);
+        let open = (0..self.views.len()).filter_map(of_view);
+        let closes_at = open.map(|open| open.all_close_at).max()?;
+        (self.watermarks.combined() < closes_at).then(|| closes_at.time())?
+    }
+
+    /// All splits are silent from now on: the time before says nothing about them.
+    pub fn silence_begins(&mut self, now: EventTime) {
+        self.heard_at = self.positions.keys().map(|split| (split.clone(), now)).collect();
+    }
+
     /// Whether a split that went quiet would move the watermark by being left out.
     pub fn idle_splits_now(&self) -> BTreeSet<SplitId> {
         self.positions
@@ -229,6 +248,9 @@ impl Timeline {
         for (split, start) in &plan.new_splits {
             self.positions.entry(split.clone()).or_insert(*start);
             self.watermarks.add_split(split);
+        }
+        for split in plan.ranges.keys().chain(plan.new_splits.keys()) {
+            self.heard_at.insert(split.clone(), plan.epoch_time);
         }
         let (slices, new_bad) = self.prepare(plan, input)?;
         if let Some(time) = plan.complete_below {
@@ -301,8 +323,14 @@ impl Timeline {
         {
             let mut status = self.shared.status.lock().expect("nobody panics while holding it");
             status.rows = self.rows;
+            status.figures = self
+                .views
+                .iter()
+                .map(|view| (view.name().to_owned(), view.figures().to_vec()))
+                .collect();
             status.bad_rows = self.bad.total();
             status.late_rows = late_rows;
+            status.progress = self.progress();
             let ends = self.shared.ends.lock().expect("nobody panics while holding it");
             status.splits = self
                 .positions
@@ -319,6 +347,8 @@ impl Timeline {
                         position: *position,
                         end,
                         watermark,
+                        highest_event_time: self.watermarks.highest(split),
+                        silent_since: self.heard_at.get(split).copied().unwrap_or(self.epoch_time),
                         is_idle,
                     }
                 })
@@ -337,6 +367,17 @@ impl Timeline {
             positions: self.positions.clone(),
             views,
         });
+    }
+
+    fn progress(&self) -> BTreeMap<String, Progress> {
+        let of_view = |(index, view): (usize, &MaintainedView)| {
+            let progress = Progress {
+                watermark: view.watermark(),
+                open: view.open_windows(&self.views[..index]),
+            };
+            (view.name().to_owned(), progress)
+        };
+        self.views.iter().enumerate().map(of_view).collect()
     }
 
     /// The state after an epoch whose plan says that a checkpoint follows; also in a replay, where it is thrown away:
@@ -364,6 +405,9 @@ impl Timeline {
             rows: self.rows,
             bad_total: self.bad.total(),
             late_totals,
+            view_watermarks: (self.views.iter())
+                .map(|view| (view.name().to_owned(), view.watermark()))
+                .collect(),
         };
         let header = serde_json::to_value(header)
             .map_err(|e| Error::bug(format!("a checkpoint's header cannot be written: {e}")))?;
@@ -405,6 +449,8 @@ impl Timeline {
         for view in &mut self.views {
             let late_total = header.late_totals.get(view.name()).copied().unwrap_or_default();
             view.restore(&mut part, late_total)?;
+            let watermark = header.view_watermarks.get(view.name());
+            view.restore_watermark(watermark.copied().unwrap_or(Watermark::START));
         }
         for face in self.shared.views.values() {
             *face.log.lock().expect("nobody panics while holding it") = ChangeLog::new(self.epoch);
@@ -468,6 +514,9 @@ impl Timeline {
             return Ok(None);
         };
         rule.refuse_far_ahead(rows, plan.epoch_time)?;
+        if let Some(highest) = rule.highest(&rows.rows) {
+            self.watermarks.saw(split, highest);
+        }
         let mut met = rule.complete_until(&rows.rows)?;
         self.watermarks.observe(split, &mut met);
         Ok(Some(Int64Array::from(met)))

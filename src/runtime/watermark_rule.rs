@@ -67,6 +67,17 @@ impl WatermarkRule {
         }))
     }
 
+    /// The highest event time of these rows.
+    pub fn highest(&self, rows: &RecordBatch) -> Option<EventTime> {
+        arrow::compute::max(rows.column(self.column).as_primitive::<TimestampNanosecondType>()).map(EventTime)
+    }
+
+    /// How far the watermark is behind the event time, in nanoseconds, where that is always as much.
+    pub fn delay_ns(source: &SourceDefinition) -> Option<i64> {
+        let watermark = source.watermark.as_ref()?;
+        constant_delay(watermark.expression.as_ref(), watermark.column)
+    }
+
     /// Rows further ahead of the epoch's time than the source allows become bad records.
     pub fn refuse_far_ahead(&self, rows: &mut SplitRows, epoch_time: EventTime) -> Result<()> {
         let latest = epoch_time.plus(self.source.event_time_ahead_max).0;

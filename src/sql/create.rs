@@ -44,22 +44,25 @@ impl StatementParser<'_> {
         if self.eat_word("TABLE") {
             return self.create_table();
         }
-        const KINDS: &[&str] = &["SOURCE", "TABLE", "EXTERNAL", "VIEW", "MATERIALIZED"];
-        let usable = "CREATE SOURCE, TABLE, EXTERNAL TABLE, VIEW and MATERIALIZED VIEW are";
+        if self.eat_word("FUNCTION") {
+            return self.create_function();
+        }
+        const KINDS: &[&str] = &["SOURCE", "TABLE", "EXTERNAL", "VIEW", "MATERIALIZED", "FUNCTION"];
+        let usable = "CREATE SOURCE, TABLE, EXTERNAL TABLE, VIEW, MATERIALIZED VIEW and FUNCTION are";
         Err(match self.peek_word().as_deref() {
             Some("SINK") => self
                 .unsupported(at, "CREATE SINK")
                 .help("write CREATE MATERIALIZED VIEW, and read it over HTTP or WebSocket"),
             Some(
-                kind @ ("FUNCTION" | "INDEX" | "SCHEMA" | "DATABASE" | "TYPE" | "USER" | "ROLE" | "SECRET"
-                | "CONNECTION" | "TRIGGER" | "SEQUENCE"),
+                kind @ ("INDEX" | "SCHEMA" | "DATABASE" | "TYPE" | "USER" | "ROLE" | "SECRET" | "CONNECTION"
+                | "TRIGGER" | "SEQUENCE"),
             ) => self.unsupported(at, &format!("CREATE {kind}")).help(usable),
             word => {
-                let meant = word.and_then(|word| nearest(word, KINDS.iter().copied().chain(["SINK", "FUNCTION"])));
+                let meant = word.and_then(|word| nearest(word, KINDS.iter().copied().chain(["SINK"])));
                 let mistake = Diagnostic::error(
                     SqlState::Syntax,
                     format!(
-                        "expected SOURCE, TABLE, EXTERNAL TABLE, VIEW or MATERIALIZED VIEW, found {}",
+                        "expected SOURCE, TABLE, EXTERNAL TABLE, VIEW, MATERIALIZED VIEW or FUNCTION, found {}",
                         self.written().found(at)
                     ),
                     self.written().span(at),

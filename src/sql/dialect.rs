@@ -51,7 +51,7 @@ fn at_stop_word(parser: &Parser) -> bool {
         ),
         "DROP" => matches!(
             next.as_str(),
-            "SOURCE" | "EXTERNAL" | "VIEW" | "MATERIALIZED" | "SINK" | "TABLE"
+            "SOURCE" | "EXTERNAL" | "VIEW" | "MATERIALIZED" | "SINK" | "TABLE" | "FUNCTION"
         ),
         "INSERT" => next == "INTO",
         "DELETE" => next == "FROM",

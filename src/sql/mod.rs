@@ -17,6 +17,7 @@ mod clauses;
 mod columns;
 mod create;
 mod cursor;
+mod function;
 mod table;
 
 mod dialect;

@@ -260,9 +260,11 @@ impl StatementParser<'_> {
         } else if self.eat_word("MATERIALIZED") {
             self.expect_word("VIEW")?;
             DropKind::MaterializedView
+        } else if self.eat_word("FUNCTION") {
+            DropKind::Function
         } else {
-            let words = &["SOURCE", "TABLE", "EXTERNAL", "VIEW", "MATERIALIZED"];
-            return Err(self.unknown_clause(words, "SOURCE, TABLE, VIEW or MATERIALIZED VIEW"));
+            let words = &["SOURCE", "TABLE", "EXTERNAL", "VIEW", "MATERIALIZED", "FUNCTION"];
+            return Err(self.unknown_clause(words, "SOURCE, TABLE, VIEW, MATERIALIZED VIEW or FUNCTION"));
         };
         let if_exists = if self.eat_word("IF") {
             self.expect_word("EXISTS")?;
@@ -290,6 +292,7 @@ impl StatementParser<'_> {
             (&["TABLES"], "TABLES"),
             (&["VIEWS"], "VIEWS"),
             (&["MATERIALIZED", "VIEWS"], "MATERIALIZED VIEWS"),
+            (&["FUNCTIONS"], "FUNCTIONS"),
             (&["ALL"], "ALL"),
         ] {
             if self.eat_words(words) {
@@ -304,17 +307,32 @@ impl StatementParser<'_> {
                 .unsupported(start, "SHOW CREATE")
                 .help("DESCRIBE shows the columns"));
         }
-        let words = &["SOURCES", "TABLES", "VIEWS", "MATERIALIZED", "ALL"];
-        Err(self.unknown_clause(words, "SOURCES, TABLES, VIEWS, MATERIALIZED VIEWS or ALL"))
+        let words = &["SOURCES", "TABLES", "VIEWS", "MATERIALIZED", "FUNCTIONS", "ALL"];
+        Err(self.unknown_clause(words, "SOURCES, TABLES, VIEWS, MATERIALIZED VIEWS, FUNCTIONS or ALL"))
     }
 
     fn explain(&mut self) -> Parsed<StatementKind> {
         self.at += 1;
-        let at = self.at;
-        if let Some("ANALYZE") = self.peek_word().as_deref() {
-            return Err(self
-                .unsupported(at, "EXPLAIN ANALYZE")
-                .help("EXPLAIN and EXPLAIN VERBOSE are"));
+        // A view may well be called `analyze`.
+        if self.peek_word().as_deref() == Some("ANALYZE") && self.at + 1 < self.tokens.len() {
+            self.at += 1;
+            let target = match self.peek_word() {
+                Some(word) if QUERY_WORDS.contains(&word.as_str()) => ExplainTarget::AnalyzeQuery(self.query()?.0),
+                _ => ExplainTarget::Analyze(self.name("the name of a materialized view, or a SELECT")?),
+            };
+            return Ok(StatementKind::Explain(Explain {
+                is_verbose: false,
+                target,
+            }));
+        }
+        // A view may well be called `watermark`.
+        if self.peek_word().as_deref() == Some("WATERMARK") && self.at + 1 < self.tokens.len() {
+            self.at += 1;
+            let name = self.name("the name of a source or materialized view")?;
+            return Ok(StatementKind::Explain(Explain {
+                is_verbose: false,
+                target: ExplainTarget::Watermark(name),
+            }));
         }
         // A view may well be called `verbose`.
         let is_verbose = self.peek_word().as_deref() == Some("VERBOSE") && self.at + 1 < self.tokens.len();

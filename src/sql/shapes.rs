@@ -21,8 +21,17 @@ const FOUND_MAX: usize = 20;
 /// `text` is the original text that the query was parsed from. A clause that knows no place is found by its first words, behind the
 /// SELECT or table it belongs to.
 pub fn check_query(text: &SourceText, query: &Query) -> Vec<Diagnostic> {
+    check(text, query)
+}
+
+/// As [`check_query`], for an expression that stands alone.
+pub fn check_expression(text: &SourceText, expression: &Expr) -> Vec<Diagnostic> {
+    check(text, expression)
+}
+
+fn check(text: &SourceText, tree: &impl Visit) -> Vec<Diagnostic> {
     let mut checker = Checker { found: Vec::new() };
-    let ControlFlow::Continue(()) = query.visit(&mut checker);
+    let ControlFlow::Continue(()) = tree.visit(&mut checker);
     checker
         .found
         .into_iter()

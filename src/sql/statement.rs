@@ -29,8 +29,9 @@ pub enum StatementKind {
     CreateExternalTable(CreateExternalTable),
     CreateView(CreateView),
     CreateMaterializedView(CreateMaterializedView),
+    CreateFunction(CreateFunction),
     Drop(Drop),
-    /// `SHOW SOURCES | TABLES | VIEWS | MATERIALIZED VIEWS | ALL`… as written, in upper case.
+    /// `SHOW SOURCES | TABLES | VIEWS | MATERIALIZED VIEWS | FUNCTIONS | ALL`… as written, in upper case.
     Show(Spanned<String>),
     Describe(Spanned<String>),
     Explain(Explain),
@@ -131,6 +132,24 @@ pub struct CreateMaterializedView {
     pub emit: Option<Spanned<Emit>>,
 }
 
+/// `CREATE FUNCTION name (parameter TYPE, …) RETURNS TYPE AS expression`
+#[derive(Clone, Debug)]
+pub struct CreateFunction {
+    pub name: Spanned<String>,
+    pub if_not_exists: bool,
+    pub parameters: Vec<Parameter>,
+    pub returns: Spanned<ast::DataType>,
+    pub body: Spanned<ast::Expr>,
+    /// The expression as written, secrets excepted.
+    pub body_text: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    pub name: Spanned<String>,
+    pub data_type: Spanned<ast::DataType>,
+}
+
 /// When rows of a view appear; never which.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Emit {
@@ -155,9 +174,10 @@ pub enum DropKind {
     Table,
     View,
     MaterializedView,
+    Function,
 }
 
-/// `EXPLAIN [VERBOSE] view | SELECT … | CREATE …`
+/// `EXPLAIN [VERBOSE] view | SELECT … | CREATE …`, `EXPLAIN ANALYZE view | SELECT …`, `EXPLAIN WATERMARK view`
 #[derive(Clone, Debug)]
 pub struct Explain {
     pub is_verbose: bool,
@@ -167,6 +187,12 @@ pub struct Explain {
 #[derive(Clone, Debug)]
 pub enum ExplainTarget {
     Name(Spanned<String>),
+    /// With what its operators did and hold.
+    Analyze(Spanned<String>),
+    /// The query is run, and how that went is told.
+    AnalyzeQuery(Box<ast::Query>),
+    /// How far the watermark of a source or view has come, and why no further.
+    Watermark(Spanned<String>),
     Statement(Box<Statement>),
 }
 

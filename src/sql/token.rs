@@ -134,7 +134,7 @@ pub(super) fn created_name(statement: &[Tok]) -> Option<String> {
     #[rustfmt::skip] // one line each would fill the page
     const BEFORE_NAME: &[&str] = &[
         "CREATE", "OR", "REPLACE", "TEMPORARY", "TEMP", "SOURCE", "EXTERNAL", "TABLE", "MATERIALIZED",
-        "VIEW", "SINK", "IF", "NOT", "EXISTS",
+        "VIEW", "SINK", "FUNCTION", "IF", "NOT", "EXISTS",
     ];
     let is_before = |tok: &&Tok| tok.word().is_some_and(|word| BEFORE_NAME.contains(&word.as_str()));
     if !statement.first()?.is_word("CREATE") {

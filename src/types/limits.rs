@@ -18,6 +18,8 @@ pub const READ_AHEAD_ROWS: usize = 524_288;
 pub const READ_AHEAD_BYTES: usize = 256 << 20;
 /// How long the default trigger gathers rows at most.
 pub const EPOCH_INTERVAL_DEFAULT: Duration = Duration::from_millis(100);
+/// How often time alone starts an epoch, at most.
+pub const TIMER_INTERVAL: Duration = Duration::from_millis(100);
 /// A split that is caught up and silent for this long does not hold the watermark back, unless the source says otherwise.
 pub const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// How often a source looks for splits that were added.
@@ -36,6 +38,11 @@ pub const SIDE_ROWS_MAX: usize = 100_000;
 
 /// Rows that a view holds in memory; one that would hold more stops its source, since no row goes unseen.
 pub const VIEW_ROWS_MAX: usize = 20_000_000;
+/// Memory that one operator of a view may hold; one that holds more stops its source, and other sources go on.
+pub const OPERATOR_STATE_BYTES_MAX: usize = 4 << 30;
+/// After so many rows, or epochs, the state of operators is measured again: measuring may take as long as the state is large.
+pub const MEASURE_ROWS: u64 = 262_144;
+pub const MEASURE_EPOCHS: u64 = 64;
 /// Changes that a view keeps for subscribers that resume.
 pub const CHANGES_KEPT_MAX: usize = 1_024;
 /// Rows over all changes that a view keeps for subscribers that resume.

@@ -5,6 +5,7 @@ mod epoch;
 mod error;
 pub mod limits;
 mod options;
+pub mod planted;
 mod position;
 mod records;
 mod sql_type;

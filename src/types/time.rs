@@ -51,6 +51,14 @@ impl Watermark {
         }
     }
 
+    /// So much later; START and END stay, and no other becomes END.
+    pub fn plus(self, nanos: i64) -> Self {
+        match self {
+            Self::START | Self::END => self,
+            Self(time) => Self(time.saturating_add(nanos).min(i64::MAX - 1)),
+        }
+    }
+
     /// The event time, or `None` at START and END, which stand for no time.
     pub fn time(self) -> Option<EventTime> {
         (self != Self::START && self != Self::END).then_some(EventTime(self.0))

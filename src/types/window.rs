@@ -217,6 +217,18 @@ impl Windows {
         };
         Watermark(self.grid.start(first))
     }
+
+    /// The lowest watermark with which [`starts_complete_below`](Self::starts_complete_below) gives `time` or more.
+    pub fn starts_below_complete_at(self, time: i64) -> Watermark {
+        let pane = self.grid.index(time.saturating_sub(1));
+        // The last window that begins before `time` has to end.
+        let end = match self.shape {
+            Shape::Tumble => pane + 1,
+            Shape::Hop { slide, size } => pane.div_euclid(slide) * slide + size,
+            Shape::Cumulate { size } => pane.div_euclid(size) * size + size,
+        };
+        Watermark(self.grid.start(end).min(i64::MAX - 1))
+    }
 }
 
 fn months_since_1970(time: i64) -> i64 {

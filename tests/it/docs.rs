@@ -23,7 +23,7 @@ use arrow::util::pretty::pretty_format_batches;
 use futures::TryStreamExt;
 use zeta::{
     cli::{MemoryTopics, arguments, generate, registry},
-    connector::{OptionSpec, Options, kafka, replay},
+    connector::{OptionSpec, Options, kafka, nexmark, replay},
     format::json,
     plan::{Registry, SOURCE_OPTIONS, VIEW_OPTIONS},
     runtime::{Engine, EngineOptions, Metrics, Mode, ProblemKind, SqlRequest, clock::ManualClock, query_environment},
@@ -514,6 +514,7 @@ fn the_reference_has_every_option_with_its_default_and_its_other_names() {
         ("sources", SOURCE_OPTIONS),
         ("kafka", kafka::OPTIONS),
         ("replay", replay::OPTIONS),
+        ("nexmark", nexmark::OPTIONS),
         ("json", json::OPTIONS),
         ("views", VIEW_OPTIONS),
     ] {

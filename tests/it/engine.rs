@@ -568,7 +568,7 @@ fn a_live_source_loses_nothing_and_repeats_nothing_over_a_stop_and_over_a_kill()
     });
 }
 
-fn copy_folder(from: &Path, to: &Path) {
+pub fn copy_folder(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());

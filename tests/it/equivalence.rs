@@ -24,7 +24,7 @@ use proptest::{prelude::*, test_runner::RngSeed};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use zeta::{
     cli::MemoryTopics,
-    runtime::{Mode, StepEnd, clock::ManualClock},
+    runtime::{Engine, Mode, StepEnd, clock::ManualClock},
     types::{EventTime, SplitId},
 };
 
@@ -680,11 +680,6 @@ fn having_met(all: &[Row], met: Vec<Option<i64>>) -> RecordBatch {
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
 }
 
-fn watermark(splits: &[Vec<Row>]) -> Option<i64> {
-    let of = |split: &Vec<Row>| split.iter().map(|row| row.ts - DISORDER).max();
-    splits.iter().map(of).min().flatten()
-}
-
 /// Rows as text in any order, columns by name; floating numbers as far as they must agree.
 fn shown(batches: &[RecordBatch]) -> Vec<String> {
     let options = FormatOptions::default().with_null("null");
@@ -740,7 +735,94 @@ async fn by_batch(query: &Query, rows: RecordBatch, closed_at: Option<i64>) -> V
     shown(&frame.collect().await.unwrap_or_else(|error| panic!("{sql}: {error}")))
 }
 
-fn check(query: &Query, splits: &[Vec<Row>], steps: &[Step]) {
+/// What an epoch more than the steps of the engine's own test does.
+#[derive(Clone, Debug)]
+enum Turn {
+    Step(Step),
+    /// An epoch in which every split that is caught up counts as idle.
+    Idle {
+        rows_max: Option<usize>,
+    },
+}
+
+fn turns() -> impl Strategy<Value = Vec<Turn>> {
+    // Most epochs are as they come, and in some every silent split counts as idle.
+    let idle = proptest::option::weighted(0.1, proptest::option::weighted(0.7, 1usize..15));
+    steps().prop_flat_map(move |steps| {
+        let turns: Vec<_> = steps
+            .into_iter()
+            .map(|step| {
+                idle.clone().prop_map(move |idle| match idle {
+                    Some(rows_max) => Turn::Idle { rows_max },
+                    None => Turn::Step(step.clone()),
+                })
+            })
+            .collect();
+        turns
+    })
+}
+
+/// How far time is complete, told by what was read when: a second reading of the rule, in other words.
+struct Model<'a> {
+    splits: &'a [Vec<Row>],
+    read: Vec<usize>,
+    complete: Vec<Option<i64>>,
+    combined: Option<i64>,
+    /// By split and row: how far its split was when it came.
+    met: Vec<Vec<Option<i64>>>,
+}
+
+impl<'a> Model<'a> {
+    fn new(splits: &'a [Vec<Row>]) -> Self {
+        Self {
+            read: vec![0; splits.len()],
+            complete: vec![None; splits.len()],
+            combined: None,
+            met: vec![Vec::new(); splits.len()],
+            splits,
+        }
+    }
+
+    /// An epoch has read up to `read`, of the rows up to `written`.
+    fn epoch(&mut self, read: &[usize], written: &[usize], counts_idle: bool) {
+        let mut active = Vec::new();
+        let mut idle = Vec::new();
+        for split in 0..self.splits.len() {
+            for row in &self.splits[split][self.read[split]..read[split]] {
+                self.met[split].push(self.complete[split]);
+                self.complete[split] = self.complete[split].max(Some(row.ts - DISORDER));
+            }
+            let is_idle = counts_idle && read[split] == self.read[split] && read[split] == written[split];
+            if is_idle {
+                idle.push(split)
+            } else {
+                active.push(split)
+            }
+            self.read[split] = read[split];
+        }
+        let slowest = active.iter().map(|split| self.complete[*split]).min().flatten();
+        self.combined = self.combined.max(slowest);
+        for split in idle {
+            self.complete[split] = self.complete[split].max(self.combined);
+        }
+    }
+
+    fn rows(&self) -> RecordBatch {
+        having_met(&self.splits.concat(), self.met.concat())
+    }
+}
+
+/// An engine that has read all rows, but does not know that they are all.
+struct Ran {
+    engine: Engine,
+    /// All rows, each with how far its split was when it came.
+    rows: RecordBatch,
+    /// How far all splits are.
+    combined: Option<i64>,
+    _state: tempfile::TempDir,
+}
+
+fn run(query: &Query, splits: &[Vec<Row>], turns: &[Turn]) -> Ran {
     let state = tempfile::tempdir().unwrap();
     let topics = MemoryTopics::default();
     let clock = Arc::new(ManualClock::at(EventTime(1_000_000 * SECOND)));
@@ -756,45 +838,102 @@ fn check(query: &Query, splits: &[Vec<Row>], steps: &[Step]) {
         }
     });
     let mut written = vec![0; splits.len()];
-    let epoch = |end: StepEnd| engine.step("src", end).unwrap();
-    for step in steps {
-        match step {
-            Step::Append { split, rows } => {
+    let mut model = Model::new(splits);
+    let mut epoch = |end: StepEnd, written: &[usize]| {
+        let counts_idle = !end.idle_splits.is_empty();
+        engine.step("src", end).unwrap();
+        let status = engine.sources();
+        let source = status.iter().find(|source| source.name == "src").unwrap();
+        let positions: BTreeMap<_, _> = source
+            .splits
+            .iter()
+            .map(|status| (status.split.clone(), status.position.0 as usize))
+            .collect();
+        let read: Vec<usize> = (0..splits.len())
+            .map(|split| positions[&SplitId::from(split as i32)])
+            .collect();
+        model.epoch(&read, written, counts_idle);
+    };
+    let all: Vec<SplitId> = (0..splits.len()).map(|split| SplitId::from(split as i32)).collect();
+    for turn in turns {
+        let end = match turn {
+            Turn::Step(Step::Append { split, rows }) => {
                 let split = split % splits.len();
                 let to = splits[split].len().min(written[split] + rows);
                 topic.append(&SplitId::from(split as i32), batch(&splits[split][written[split]..to]));
                 written[split] = to;
+                continue;
             }
-            Step::Epoch { rows_max } => epoch(StepEnd {
+            Turn::Step(Step::Crash) => {
+                engine.crash_and_restore().unwrap();
+                continue;
+            }
+            Turn::Step(Step::Epoch { rows_max }) => StepEnd {
                 rows_max: *rows_max,
                 ..StepEnd::default()
-            }),
-            Step::Checkpoint => epoch(StepEnd {
+            },
+            Turn::Step(Step::Checkpoint) => StepEnd {
                 checkpoint: true,
                 ..StepEnd::default()
-            }),
-            Step::Crash => engine.crash_and_restore().unwrap(),
-        }
+            },
+            Turn::Idle { rows_max } => StepEnd {
+                rows_max: *rows_max,
+                idle_splits: all.clone(),
+                ..StepEnd::default()
+            },
+        };
+        epoch(end, &written);
     }
     for (split, rows) in splits.iter().enumerate() {
         topic.append(&SplitId::from(split as i32), batch(&rows[written[split]..]));
     }
-    epoch(StepEnd::default());
+    let written: Vec<usize> = splits.iter().map(Vec::len).collect();
+    epoch(StepEnd::default(), &written);
+    Ran {
+        rows: model.rows(),
+        combined: model.combined,
+        engine,
+        _state: state,
+    }
+}
+
+fn check(query: &Query, splits: &[Vec<Row>], turns: &[Turn]) {
+    let Ran {
+        engine,
+        rows,
+        combined,
+        _state,
+    } = run(query, splits, turns);
     let name = if query.above.is_some() { "above" } else { "below" };
     let found = || shown(&block_on(sql(&engine, &format!("SELECT * FROM {name}"))));
     let is_told_before_the_end =
         query.emit != Emit::Every && query.above.as_ref().is_none_or(|above| above.emit == Emit::Changes);
     if is_told_before_the_end {
-        let closed_at = Some(watermark(splits).unwrap_or(i64::MIN / 2));
-        let expected = block_on(by_batch(query, with_met(splits), closed_at));
+        let closed_at = Some(combined.unwrap_or(i64::MIN / 2));
+        let expected = block_on(by_batch(query, rows.clone(), closed_at));
         assert_eq!(found(), expected, "while rows may come: {:#?}", query.views());
     }
-    epoch(StepEnd {
+    let end = StepEnd {
         is_last: true,
         ..StepEnd::default()
-    });
-    let expected = block_on(by_batch(query, with_met(splits), None));
+    };
+    engine.step("src", end).unwrap();
+    let expected = block_on(by_batch(query, rows, None));
     assert_eq!(found(), expected, "when all rows are there: {:#?}", query.views());
+}
+
+/// Without idle splits lateness depends on the lower positions of the own split alone.
+fn check_lateness(query: &Query, splits: &[Vec<Row>], turns: &[Turn]) {
+    let without_idle: Vec<Turn> = turns
+        .iter()
+        .filter(|turn| matches!(turn, Turn::Step(_)))
+        .cloned()
+        .collect();
+    let cut = run(query, splits, &without_idle);
+    let whole = run(query, splits, &[]);
+    assert_eq!(cut.rows, with_met(splits), "the rule, whatever the cuts");
+    let late = |ran: &Ran| shown(&block_on(sql(&ran.engine, "SELECT * FROM \"below$late\"")));
+    assert_eq!(late(&cut), late(&whole), "{:#?}", query.views());
 }
 
 /// What is done to a table.
@@ -845,6 +984,8 @@ fn check_table(query: &Query, has_key: bool, feed: &[Row], writes: &[Write]) {
     for view in query.views() {
         run(&view);
     }
+    // As a running engine does by itself for a view that has a row of no rows.
+    engine.step("src", StepEnd::default()).unwrap();
     let mut rows: Vec<Row> = Vec::new();
     for write in writes {
         match write {
@@ -946,8 +1087,22 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn a_view_holds_what_its_query_says(seed in any::<u64>().no_shrink(), splits in rows(), steps in steps()) {
-        check(&Query::of(seed), &splits, &steps);
+    fn a_view_holds_what_its_query_says(seed in any::<u64>().no_shrink(), splits in rows(), turns in turns()) {
+        check(&Query::of(seed), &splits, &turns);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: config().cases / 4, ..config() })]
+
+    #[test]
+    fn which_rows_are_late_depends_neither_on_cuts_nor_on_how_splits_interleave(
+        seed in any::<u64>().no_shrink(), splits in rows(), turns in turns()
+    ) {
+        let query = Query::of(seed);
+        if query.windows != Windows::None {
+            check_lateness(&query, &splits, &turns);
+        }
     }
 }
 
@@ -959,5 +1114,65 @@ proptest! {
         seed in any::<u64>().no_shrink(), has_key in any::<bool>(), splits in rows(), writes in writes()
     ) {
         check_table(&Query::over_a_table(seed), has_key, &splits.concat(), &writes);
+    }
+}
+
+/// Other engines' bugs, planted: each must be found.
+#[cfg(feature = "planted-bugs")]
+mod planted {
+    use std::{
+        panic::{AssertUnwindSafe, catch_unwind},
+        sync::atomic::{AtomicU32, Ordering},
+    };
+
+    use proptest::test_runner::{TestCaseError, TestRunner};
+    use zeta::types::planted::{Bug, plant};
+
+    use super::*;
+
+    const CASES_MAX: u32 = 5_000;
+
+    /// How many cases it takes until one shows the bug.
+    fn cases_until_found(bug: Bug) -> Option<u32> {
+        let config = ProptestConfig {
+            cases: CASES_MAX,
+            max_shrink_iters: 0,
+            ..config()
+        };
+        let ran = AtomicU32::new(0);
+        plant(Some(bug));
+        let found = |check: &dyn Fn()| {
+            ran.fetch_add(1, Ordering::Relaxed);
+            catch_unwind(AssertUnwindSafe(check)).map_err(|_| TestCaseError::fail("found"))
+        };
+        let cases = (any::<u64>(), rows(), turns(), any::<bool>(), writes());
+        let result = TestRunner::new(config).run(&cases, |(seed, splits, turns, has_key, writes)| {
+            found(&|| check(&Query::of(seed), &splits, &turns))?;
+            // As in a usual run: a table for every four streams.
+            match seed % 4 {
+                0 => found(&|| check_table(&Query::over_a_table(seed), has_key, &splits.concat(), &writes)),
+                _ => Ok(()),
+            }
+        });
+        plant(None);
+        result.is_err().then(|| ran.into_inner())
+    }
+
+    #[test]
+    fn every_planted_bug_is_found() {
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(|_| {}));
+        let found: Vec<(Bug, Option<u32>)> = Bug::ALL.map(|bug| (bug, cases_until_found(bug))).to_vec();
+        std::panic::set_hook(hook);
+        for (bug, cases) in &found {
+            match cases {
+                Some(cases) => println!("{bug:?}: found in case {cases}"),
+                None => println!("{bug:?}: NOT found in {CASES_MAX} cases"),
+            }
+        }
+        assert!(
+            found.iter().all(|(_, cases)| cases.is_some()),
+            "a planted bug was not found"
+        );
     }
 }

@@ -80,6 +80,7 @@ fn every_folder_of_scripts_has_some() {
         "plan",
         "recovery",
         "table",
+        "time",
         "views",
         "watermark",
         "window",

@@ -271,6 +271,8 @@ impl Builder<'_> {
                 Role::RowWindowStart => Role::WindowStart(aligned),
                 Role::RowWindowEnd => Role::WindowEnd,
                 Role::EventTime => Role::Plain,
+                // Nothing of an aggregate over rows that stay ever leaves.
+                Role::Time if built.is_append_only => Role::Plain,
                 kept => kept,
             };
         }

@@ -34,6 +34,8 @@ pub enum Role {
     Plain,
     /// The column that the watermark is about.
     EventTime,
+    /// A time that charts can run along, and that says nothing about what is complete: rows come and go by now().
+    Time,
     /// Bounds of a window that this row is in; late rows are among the others still.
     RowWindowStart,
     RowWindowEnd,
@@ -125,24 +127,7 @@ impl Builder<'_> {
                 built.rearrange(&origins);
                 Ok(built)
             }
-            LogicalPlan::Filter(filter) => {
-                let mut built = self.build(&filter.input)?;
-                self.note_use(&mut built, &filter.predicate, filter.input.schema())?;
-                if let Some(RowCut {
-                    cut: Cut::Sessions { .. },
-                    ..
-                }) = built.cut
-                {
-                    return Err(self.refuse(
-                        "WHERE over sessions is not supported yet: rows that it leaves out would still hold sessions together".into(),
-                        "filter below: SESSION((SELECT * FROM t WHERE …), time, gap, key), or use FILTER (WHERE …) in an aggregate",
-                    ));
-                }
-                built
-                    .steps
-                    .push(Step::Filter(self.physical(&filter.predicate, filter.input.schema())?));
-                Ok(built)
-            }
+            LogicalPlan::Filter(filter) => self.filter(filter),
             LogicalPlan::Extension(Extension { node }) => match (
                 node.as_any().downcast_ref::<Windowed>(),
                 node.as_any().downcast_ref::<EachSet>(),
@@ -238,7 +223,7 @@ impl Builder<'_> {
                 }),
                 windows: view.stream.windows,
                 is_append_only: view.stream.is_append_only,
-                has_watermark: view.stream.roles.iter().any(|role| *role != Role::Plain),
+                has_watermark: (view.stream.roles.iter()).any(|role| !matches!(role, Role::Plain | Role::Time)),
                 is_on_close: view.emit == Emit::OnWindowClose,
                 late_rows: None,
                 is_of_tables,
@@ -293,7 +278,11 @@ impl Builder<'_> {
         });
         // Windows over windows: only the outer ones are told by their columns from here on.
         built.forget_row_windows();
-        built.roles.extend([Role::RowWindowStart, Role::RowWindowEnd]);
+        built.roles.extend(match is_complete || built.is_append_only {
+            true => [Role::RowWindowStart, Role::RowWindowEnd],
+            // Rows that change in windows that nothing closes.
+            false => [Role::Time, Role::Plain],
+        });
         built.cut = Some(RowCut {
             cut: windowed.cut.clone(),
             session_key,
@@ -352,7 +341,9 @@ impl Builder<'_> {
                 built.push(Stage::MapWatermark(Mapping::StartsOf(windows)));
                 return Ok(true);
             }
-            Role::Plain | Role::RowWindowStart | Role::RowWindowEnd | Role::WindowStart(None) => {}
+            // Its rows leave by themselves, and what is kept of them with them.
+            Role::Time if !built.is_append_only && self.emission == Emission::Changes => return Ok(false),
+            Role::Plain | Role::Time | Role::RowWindowStart | Role::RowWindowEnd | Role::WindowStart(None) => {}
         }
         let is_bounded_by_rows = built.is_of_tables && !built.is_append_only;
         if (self.allows_unbounded_state || is_bounded_by_rows) && self.emission == Emission::Changes {
@@ -385,7 +376,7 @@ impl Builder<'_> {
     }
 
     /// An expression that computes with the bounds of a window needs them in their columns.
-    fn note_use(&self, built: &mut Built, expr: &Expr, input: &DFSchemaRef) -> Result<(), Refusal> {
+    pub fn note_use(&self, built: &mut Built, expr: &Expr, input: &DFSchemaRef) -> Result<(), Refusal> {
         match origin(expr, input) {
             Some(_) => Ok(()),
             None => self.note_use_of(built, expr, input),
@@ -535,7 +526,7 @@ impl Built {
         let place = |is: &dyn Fn(Role) -> bool| self.roles.iter().position(|role| is(*role));
         let window_end = place(&|role| role == Role::WindowEnd);
         let time = place(&|role| matches!(role, Role::WindowStart(_) | Role::RowWindowStart))
-            .or_else(|| place(&|role| role == Role::EventTime));
+            .or_else(|| place(&|role| matches!(role, Role::EventTime | Role::Time)));
         self.close_segment();
         match emit {
             Emit::Changes => {}
@@ -559,7 +550,11 @@ impl Built {
                 }
                 None => {
                     let message = "EMIT ON WINDOW CLOSE needs rows that belong to a window";
+                    let is_timed = |node: &Node| matches!(node.stage, Stage::TemporalFilter { .. });
                     let help = match self.has_watermark {
+                        _ if self.nodes.iter().any(is_timed) => {
+                            "rows that come and go by now() are never final: use EMIT CHANGES"
+                        }
                         true => "group by window_start and window_end of TUMBLE(…), and keep window_end in the result",
                         false => "give the source a WATERMARK and group by window_start and window_end of TUMBLE(…)",
                     };

@@ -11,6 +11,7 @@ mod build;
 mod grouping_sets;
 mod refusal;
 mod sorted;
+mod temporal;
 mod union;
 
 use std::sync::Arc;
@@ -23,14 +24,16 @@ use datafusion::{
     },
     execution::context::SessionState,
     logical_expr::{LogicalPlan, TableScan},
-    optimizer::{Analyzer, Optimizer, optimize_projections::OptimizeProjections},
+    optimizer::{
+        Analyzer, Optimizer, optimize_projections::OptimizeProjections, simplify_expressions::SimplifyExpressions,
+    },
 };
 
 use crate::{
     operator::{
         Aggregation, Assignment, ClosedBy, Dataflow, Emission, EmitEvery, Feed, GroupAggregate, MapWatermark, Mapping,
-        Operator, RecomputeAggregate, Segment, SessionAggregate, Step, Upsert, WindowAggregate, WindowCloseGate,
-        WindowResult,
+        Operator, RecomputeAggregate, Segment, SessionAggregate, Step, TemporalFilter, TimeBound, Upsert,
+        WindowAggregate, WindowCloseGate, WindowResult,
     },
     sql::{Diagnostic, Emit, Span, SqlState},
     types::{Result, Windows},
@@ -109,6 +112,11 @@ pub struct Node {
 #[derive(Clone)]
 pub enum Stage {
     Segment(Vec<Step>),
+    /// Rows are there while the time of the epoch is within all these bounds.
+    TemporalFilter {
+        bounds: Vec<TimeBound>,
+        schema: SchemaRef,
+    },
     WindowAggregate {
         aggregation: Arc<Aggregation>,
         assignment: Assignment,
@@ -144,6 +152,24 @@ pub enum Stage {
     },
 }
 
+impl Stage {
+    /// What people call it.
+    pub fn title(&self) -> &'static str {
+        match self {
+            Self::Segment(_) => "filter and project",
+            Self::TemporalFilter { .. } => "rows that come and go by time",
+            Self::WindowAggregate { .. } => "aggregate per window and key",
+            Self::SessionAggregate { .. } => "aggregate per session",
+            Self::GroupAggregate { .. } => "aggregate per key",
+            Self::RecomputeAggregate { .. } => "aggregate rows that change",
+            Self::MapWatermark(_) => "the watermark of the column that windows are over",
+            Self::Upsert { .. } => "a row replaces the one of its key",
+            Self::EmitEvery(_) => "hold back until the next interval",
+            Self::WindowCloseGate { .. } => "hold back until the window is closed",
+        }
+    }
+}
+
 impl StreamPlan {
     /// Fresh operators without any state.
     pub fn operators(&self) -> Result<Dataflow> {
@@ -153,6 +179,7 @@ impl StreamPlan {
             .map(|node| {
                 let operator = match node.stage.clone() {
                     Stage::Segment(steps) => Box::new(Segment::new(steps)) as Box<dyn Operator>,
+                    Stage::TemporalFilter { bounds, schema } => Box::new(TemporalFilter::new(bounds, schema)?),
                     Stage::WindowAggregate {
                         aggregation,
                         assignment,
@@ -248,7 +275,7 @@ impl StreamPlan {
             Role::EventTime => Some(1),
             Role::WindowStart(windows) => windows?.tumbling_ns(),
             Role::RowWindowStart => self.row_windows?.tumbling_ns(),
-            Role::Plain | Role::RowWindowEnd | Role::WindowEnd => None,
+            Role::Plain | Role::Time | Role::RowWindowEnd | Role::WindowEnd => None,
         }
     }
 
@@ -271,7 +298,11 @@ impl StreamPlan {
             .map_err(mistakes)?;
         let plan = sorted::nth_values_from_lists(plan).map_err(mistakes)?;
         let plan = grouping_sets::unfold(plan).map_err(mistakes)?;
-        let prune = Optimizer::with_rules(vec![Arc::new(OptimizeProjections::new())]);
+        // Some functions are only names of other expressions (`coalesce` of CASE): simplifying puts these in their place.
+        let prune = Optimizer::with_rules(vec![
+            Arc::new(SimplifyExpressions::new()),
+            Arc::new(OptimizeProjections::new()),
+        ]);
         let plan = prune.optimize(plan, session, |_, _| {}).map_err(mistakes)?;
         let builder = Builder {
             session,

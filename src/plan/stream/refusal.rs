@@ -7,19 +7,22 @@ use datafusion::{
 
 use crate::sql::{Diagnostic, Span, SqlState};
 
+use super::temporal;
+
 /// What cannot mean the same on a stream, wherever it stands in an expression.
 pub(super) fn refuse_expressions(plan: &LogicalPlan, statement: Span) -> Result<(), Vec<Diagnostic>> {
     let mut found = None;
     let refused = plan.apply_with_subqueries(|node| {
+        let may_name_now = matches!(node, LogicalPlan::Filter(_));
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
                 found = match expr {
+                    expr if may_name_now && temporal::is_now(expr) => None,
                     Expr::ScalarFunction(function) if function.func.signature().volatility != Volatility::Immutable => {
                         let name = function.func.name();
                         let help = match name {
-                            "now" | "current_timestamp" | "current_date" | "current_time" => {
-                                "compare with the event time of the rows instead; it is supported in queries over HTTP"
-                            }
+                            "now" | "current_date" => temporal::possible(),
+                            "current_time" => "compare a time of the row with now()",
                             _ => "its value would change when the stream is read again",
                         };
                         Some(

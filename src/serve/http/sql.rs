@@ -152,6 +152,7 @@ fn only_reads(text: &str) -> bool {
         | StatementKind::CreateExternalTable(_)
         | StatementKind::CreateView(_)
         | StatementKind::CreateMaterializedView(_)
+        | StatementKind::CreateFunction(_)
         | StatementKind::Drop(_)
         | StatementKind::Insert(_)
         | StatementKind::Update(_)

@@ -16,7 +16,7 @@ fn a_first_word_that_is_unknown_is_answered_by_the_nearest() {
       = help: did you mean `CREATE`?
     ");
     insta::assert_snapshot!(rendered("CREATE SOURC s (a INT)"), @r"
-    error: expected SOURCE, TABLE, EXTERNAL TABLE, VIEW or MATERIALIZED VIEW, found `SOURC`
+    error: expected SOURCE, TABLE, EXTERNAL TABLE, VIEW, MATERIALIZED VIEW or FUNCTION, found `SOURC`
      --> sql/test.sql:1:8
       |
     1 | CREATE SOURC s (a INT)
@@ -24,7 +24,7 @@ fn a_first_word_that_is_unknown_is_answered_by_the_nearest() {
       = help: did you mean `SOURCE`?
     ");
     insta::assert_snapshot!(rendered("DROP VEIW v"), @r"
-    error: expected SOURCE, TABLE, VIEW or MATERIALIZED VIEW, found `VEIW`
+    error: expected SOURCE, TABLE, VIEW, MATERIALIZED VIEW or FUNCTION, found `VEIW`
      --> sql/test.sql:1:6
       |
     1 | DROP VEIW v
@@ -32,7 +32,7 @@ fn a_first_word_that_is_unknown_is_answered_by_the_nearest() {
       = help: did you mean `VIEW`?
     ");
     insta::assert_snapshot!(rendered("SHOW SOURCE"), @r"
-    error: expected SOURCES, TABLES, VIEWS, MATERIALIZED VIEWS or ALL, found `SOURCE`
+    error: expected SOURCES, TABLES, VIEWS, MATERIALIZED VIEWS, FUNCTIONS or ALL, found `SOURCE`
      --> sql/test.sql:1:6
       |
     1 | SHOW SOURCE
@@ -59,13 +59,13 @@ fn what_is_not_supported_is_answered_by_what_is() {
       |        ^^^^
       = help: write CREATE MATERIALIZED VIEW, and read it over HTTP or WebSocket
     ");
-    insta::assert_snapshot!(rendered("CREATE FUNCTION f() RETURNS INT"), @r"
-    error: CREATE FUNCTION is not supported yet
+    insta::assert_snapshot!(rendered("CREATE INDEX i ON t (a)"), @r"
+    error: CREATE INDEX is not supported yet
      --> sql/test.sql:1:8
       |
-    1 | CREATE FUNCTION f() RETURNS INT
-      |        ^^^^^^^^
-      = help: CREATE SOURCE, TABLE, EXTERNAL TABLE, VIEW and MATERIALIZED VIEW are
+    1 | CREATE INDEX i ON t (a)
+      |        ^^^^^
+      = help: CREATE SOURCE, TABLE, EXTERNAL TABLE, VIEW, MATERIALIZED VIEW and FUNCTION are
     ");
     insta::assert_snapshot!(rendered("CREATE OR REPLACE VIEW v AS SELECT 1"), @r"
     error: CREATE OR REPLACE is not supported yet
@@ -122,14 +122,6 @@ fn what_is_not_supported_is_answered_by_what_is() {
     1 | SHOW CREATE VIEW v
       |      ^^^^^^
       = help: DESCRIBE shows the columns
-    ");
-    insta::assert_snapshot!(rendered("EXPLAIN ANALYZE SELECT 1"), @r"
-    error: EXPLAIN ANALYZE is not supported yet
-     --> sql/test.sql:1:9
-      |
-    1 | EXPLAIN ANALYZE SELECT 1
-      |         ^^^^^^^
-      = help: EXPLAIN and EXPLAIN VERBOSE are
     ");
 }
 
@@ -730,7 +722,7 @@ fn one_broken_statement_costs_only_itself() {
       |                 ^ opened here
       = help: close the text with `'`; a quote inside is written twice: `''`
 
-    error: expected SOURCE, TABLE, VIEW or MATERIALIZED VIEW, found `VEIW`
+    error: expected SOURCE, TABLE, VIEW, MATERIALIZED VIEW or FUNCTION, found `VEIW`
      --> sql/test.sql:8:6
       |
     8 | DROP VEIW v;
@@ -875,4 +867,78 @@ fn clauses_that_the_planner_would_pass_over_are_refused() {
     ] {
         assert_eq!(refused(sql), expected, "{sql}");
     }
+}
+
+#[test]
+fn what_is_wrong_with_a_function_is_shown_at_its_word() {
+    insta::assert_snapshot!(rendered("CREATE FUNCTION f(a DOUBLE, b) RETURNS DOUBLE AS a"), @r"
+    error: parameter `b` has no type
+     --> sql/test.sql:1:29
+      |
+    1 | CREATE FUNCTION f(a DOUBLE, b) RETURNS DOUBLE AS a
+      |                             ^
+      = help: write e.g. b DOUBLE
+    ");
+    insta::assert_snapshot!(rendered("CREATE FUNCTION f(a DOUBLE,) RETURNS DOUBLE AS a"), @r"
+    error: expected a parameter, found `)`
+     --> sql/test.sql:1:28
+      |
+    1 | CREATE FUNCTION f(a DOUBLE,) RETURNS DOUBLE AS a
+      |                            ^
+      = help: leave the comma out
+    ");
+    insta::assert_snapshot!(rendered("CREATE FUNCTION f(a DOUBLE NOT NULL) RETURNS DOUBLE AS a"), @r"
+    error: expected `,` or `)` behind a parameter, found `NOT`
+     --> sql/test.sql:1:28
+      |
+    1 | CREATE FUNCTION f(a DOUBLE NOT NULL) RETURNS DOUBLE AS a
+      |                            ^^^
+      = help: every parameter may be null
+    ");
+    insta::assert_snapshot!(rendered("CREATE FUNCTION f AS 1"), @r"
+    error: expected `(` and the parameters, found `AS`
+     --> sql/test.sql:1:19
+      |
+    1 | CREATE FUNCTION f AS 1
+      |                   ^^
+      = help: write CREATE FUNCTION f (parameter TYPE, …) RETURNS TYPE AS …
+    ");
+    insta::assert_snapshot!(rendered("CREATE FUNCTION f() AS 1"), @r"
+    error: expected RETURNS and a type, found `AS`
+     --> sql/test.sql:1:21
+      |
+    1 | CREATE FUNCTION f() AS 1
+      |                     ^^
+      = help: write CREATE FUNCTION f (parameter TYPE, …) RETURNS TYPE AS …
+    ");
+    insta::assert_snapshot!(rendered("CREATE FUNCTION f() RETURNS INT LANGUAGE python AS 1"), @r"
+    error: functions in python are not supported
+     --> sql/test.sql:1:42
+      |
+    1 | CREATE FUNCTION f() RETURNS INT LANGUAGE python AS 1
+      |                                          ^^^^^^
+      = help: LANGUAGE SQL is: an expression behind AS
+    ");
+    insta::assert_snapshot!(rendered("CREATE FUNCTION f() RETURNS INT AS SELECT 1"), @r"
+    error: the body of a function is an expression, not SELECT
+     --> sql/test.sql:1:36
+      |
+    1 | CREATE FUNCTION f() RETURNS INT AS SELECT 1
+      |                                    ^^^^^^
+      = help: write what stands behind SELECT: AS a + b
+    ");
+    insta::assert_snapshot!(rendered("CREATE FUNCTION f(a INT) RETURNS INT AS a +"), @r"
+    error: expected an expression, found the end of the statement
+     --> sql/test.sql:1:44
+      |
+    1 | CREATE FUNCTION f(a INT) RETURNS INT AS a +
+      |                                            ^
+    ");
+    insta::assert_snapshot!(rendered("CREATE FUNCTION f(a INT) RETURNS INT LANGUAGE SQL AZ a"), @r"
+    error: expected AS and an expression, found `AZ`
+     --> sql/test.sql:1:51
+      |
+    1 | CREATE FUNCTION f(a INT) RETURNS INT LANGUAGE SQL AZ a
+      |                                                   ^^
+    ");
 }

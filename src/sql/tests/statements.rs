@@ -378,9 +378,14 @@ fn a_name_a_query_or_a_create_is_explained() {
         ("EXPLAIN v", false, "name v"),
         ("EXPLAIN verbose", false, "name verbose"),
         ("EXPLAIN VERBOSE v", true, "name v"),
+        ("EXPLAIN watermark", false, "name watermark"),
+        ("EXPLAIN WATERMARK v", false, "watermark of v"),
         ("EXPLAIN SELECT 1", false, "SELECT 1"),
         ("EXPLAIN VERBOSE (SELECT 1)", true, "(SELECT 1)"),
         ("EXPLAIN CREATE VIEW v AS SELECT 1", false, "CREATE VIEW v AS SELECT 1"),
+        ("EXPLAIN ANALYZE v", false, "analyze v"),
+        ("EXPLAIN analyze", false, "name analyze"),
+        ("EXPLAIN ANALYZE SELECT 1", false, "run SELECT 1"),
     ] {
         let StatementKind::Explain(explain) = one(sql).kind else {
             panic!("{sql}")
@@ -388,6 +393,9 @@ fn a_name_a_query_or_a_create_is_explained() {
         assert_eq!(explain.is_verbose, is_verbose, "{sql}");
         let target = match explain.target {
             ExplainTarget::Name(name) => format!("name {}", name.value),
+            ExplainTarget::Analyze(name) => format!("analyze {}", name.value),
+            ExplainTarget::AnalyzeQuery(query) => format!("run {query}"),
+            ExplainTarget::Watermark(name) => format!("watermark of {}", name.value),
             ExplainTarget::Statement(statement) => statement.text,
         };
         assert_eq!(target, expected);
