@@ -49,7 +49,7 @@ impl From<TestError> for Failure {
             TestErrorKind::QueryResultColumnsMismatch { sql, expected, actual } => (
                 format!("its columns are `query {actual}`, but `query {expected}` is expected"),
                 sql,
-                vec!["I is an integer, R another number, T a text or time, ? anything else".to_owned()],
+                vec!["I is an integer, R another number, T a text or time, B or ? anything else".to_owned()],
             ),
             other => (other.to_string(), String::new(), vec![]),
         };

@@ -125,6 +125,19 @@ impl Script {
                         "nothing is retried: what a statement does is there behind it",
                     );
                 }
+                Record::Query { loc, .. } => {
+                    let line = text.lines().nth(loc.line() as usize - 1).unwrap_or_default();
+                    let types = line.split_whitespace().nth(1).filter(|types| *types != "error");
+                    let unknown = types.and_then(|types| types.chars().find(|letter| !"IRTB?".contains(*letter)));
+                    if let Some(letter) = unknown {
+                        let letters = "I for integers, R for other numbers, T for texts and times, B or ? for others";
+                        return refused(
+                            loc.line(),
+                            &format!("there is no type of columns `{letter}`: {letters}"),
+                        );
+                    }
+                    script.records.push(record);
+                }
                 _ => script.records.push(record),
             }
         }
@@ -191,11 +204,6 @@ fn sentence(mistake: &ParseErrorKind) -> String {
                     "`{line}` begins no record; a record is `statement ok`, `statement error` or `query TYPES`, the SQL below it, and a blank line"
                 ),
             }
-        }
-        ParseErrorKind::InvalidType(letter) => {
-            format!(
-                "there is no type of columns `{letter}`: I for integers, R for other numbers, T for text and times, ? for others"
-            )
         }
         ParseErrorKind::StatementHasResults => "rows are expected of a `query`, not of a `statement`".into(),
         ParseErrorKind::UnexpectedEOF => "the SQL of this record is missing".into(),
