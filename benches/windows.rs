@@ -12,13 +12,17 @@ use arrow::{
     array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringViewArray, TimestampNanosecondArray},
     datatypes::TimestampNanosecondType,
 };
-use datafusion::{catalog::TableProvider, datasource::MemTable};
+use datafusion::{
+    catalog::TableProvider,
+    datasource::MemTable,
+    execution::{context::SessionState, runtime_env::RuntimeEnv},
+};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use zeta::{
     cli::{MemoryTopics, registry},
     operator::{EpochEnd, Flow, Output, SplitWatermarks},
     plan::{Binder, Bound, Catalog, Registry, StreamPlan, base_session, session_over},
-    runtime::{clock::Stopwatch, query_environment},
+    runtime::clock::Stopwatch,
     sql::{self, SourceText, render},
     types::{Delta, EventTime, SplitId, limits},
 };
@@ -188,7 +192,7 @@ impl Spread {
 
 struct Bench {
     registry: Registry,
-    base: datafusion::execution::context::SessionState,
+    base: SessionState,
     /// All columns but the time, which is null: `PERIOD` rows.
     rows: RecordBatch,
     /// By how much the rows of a period are out of order.
@@ -200,7 +204,8 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let environment = query_environment();
+        // Without the bounds of queries: the batch side may take what it needs.
+        let environment = Arc::new(RuntimeEnv::default());
         let mut base = base_session(Arc::clone(&environment));
         base.config_mut().options_mut().execution.target_partitions = 1;
         let registry = registry(MemoryTopics::default(), environment);

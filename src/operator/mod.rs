@@ -11,6 +11,7 @@ mod chain;
 mod emit;
 mod group_aggregate;
 mod map_watermark;
+mod ordered_value;
 mod panes;
 mod recompute;
 mod segment;
