@@ -360,7 +360,8 @@ impl Evaluated {
     }
 
     /// The rows at these places, in this order.
-    pub fn take(&self, indices: &ArrayRef) -> Result<Self> {
+    pub fn take(&self, rows: Vec<u32>) -> Result<Self> {
+        let indices: &ArrayRef = &(Arc::new(UInt32Array::from(rows)) as _);
         let pick = |array: &ArrayRef| take(array, indices, None).map_err(|e| Error::bug(e.to_string()));
         Ok(Self {
             groups: self.groups.iter().map(pick).collect::<Result<_>>()?,
