@@ -336,7 +336,7 @@ mod tests {
 
     /// Few distinct orders, nulls and filters, so that there are ties and groups without a row.
     fn rows(random: &mut StdRng, count: usize, has_nulls: bool) -> (Vec<ArrayRef>, Vec<usize>, BooleanArray) {
-        let mut maybe = |value: i64, random: &mut StdRng| (!has_nulls || random.random_bool(0.7)).then_some(value);
+        let maybe = |value: i64, random: &mut StdRng| (!has_nulls || random.random_bool(0.7)).then_some(value);
         let values: Float64Array = (0..count)
             .map(|row| maybe(row as i64, random).map(|v| v as f64))
             .collect();
