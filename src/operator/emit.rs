@@ -18,7 +18,7 @@ use arrow::{
 
 use crate::types::{Delta, Error, EventTime, Result, Watermark};
 
-use super::{EpochEnd, Flow, Operator, Output};
+use super::{EpochEnd, Flow, Operator, Output, bug};
 
 /// Hands deltas on at multiples of an interval of epoch time, counted from 1970.
 pub struct EmitEvery {
@@ -296,10 +296,6 @@ fn without_weights(batch: RecordBatch) -> Result<Delta> {
         rows,
         weights: Some(weights),
     })
-}
-
-fn bug(error: arrow::error::ArrowError) -> Error {
-    Error::bug(error.to_string())
 }
 
 #[cfg(test)]

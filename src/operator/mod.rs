@@ -20,9 +20,12 @@ mod state_table;
 mod watermark;
 mod window_aggregate;
 
-use arrow::array::{Int64Array, RecordBatch};
+use arrow::{
+    array::{Int64Array, RecordBatch},
+    error::ArrowError,
+};
 
-use crate::types::{Delta, EventTime, Result, Watermark};
+use crate::types::{Delta, Error, EventTime, Result, Watermark};
 
 pub use aggregation::{Aggregation, FilteredFunction};
 pub use chain::Chain;
@@ -111,4 +114,9 @@ pub trait Operator: Send {
     fn restore(&mut self, state: Vec<RecordBatch>) -> Result<()>;
 
     fn memory_bytes(&self) -> usize;
+}
+
+/// Arrow refuses only what does not fit together, and operators put together what was planned to fit.
+fn bug(error: ArrowError) -> Error {
+    Error::bug(error.to_string())
 }

@@ -23,6 +23,7 @@ use crate::types::{Delta, Error, Result, Watermark, Windows};
 use super::{
     Aggregation, Emission, EpochEnd, Flow, Operator, Output,
     aggregation::{Evaluated, GroupTable, Results},
+    bug,
 };
 
 /// The group column that says when a group is final.
@@ -370,8 +371,4 @@ impl Operator for RecomputeAggregate {
         let keys: usize = self.groups.keys().map(|key| 2 * key.len()).sum();
         keys + self.groups.values().map(of).sum::<usize>()
     }
-}
-
-fn bug(error: arrow::error::ArrowError) -> Error {
-    Error::bug(error.to_string())
 }

@@ -23,6 +23,7 @@ use crate::types::{Delta, Error, PaneRange, Result, Watermark, Window, Windows};
 use super::{
     Aggregation, EpochEnd, Flow, LateRows, Operator, Output,
     aggregation::{Evaluated, GroupTable, Results},
+    bug,
     panes::{Panes, table_at},
     state_table::StateTable,
 };
@@ -522,8 +523,4 @@ impl Operator for WindowAggregate {
             State::Shared(panes) => panes.memory_bytes(),
         }
     }
-}
-
-fn bug(error: arrow::error::ArrowError) -> Error {
-    Error::bug(error.to_string())
 }
