@@ -121,10 +121,7 @@ fn workloads() -> Vec<Workload> {
 fn main() {
     // `cargo bench` says so; anything else is a filter, as in `cargo bench -- hop`.
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
-    let setting = |name: &str, default: usize| {
-        std::env::var(name).map_or(default, |text| text.parse().expect("a number in the environment"))
-    };
-    let runs = setting("ZETA_RUNS", 5);
+    let runs = std::env::var("ZETA_RUNS").map_or(5usize, |text| text.parse().expect("ZETA_RUNS is a number"));
     let bench = Bench::new();
     println!(
         "{:<20} {:<16} {:>7} {:>8} {:>15} {:>7} {:>9} {:>11} {:>6}",
@@ -135,20 +132,25 @@ fn main() {
             continue;
         }
         let stream = bench.plan(&workload);
-        let batch = workload.batch.as_ref().map(|query| {
-            let rates = (0..runs).map(|_| bench.batch_rate(query, &workload)).collect();
-            Spread::of(rates).median
-        });
+        let epochs = epochs(&workload);
+        let (mut batch, mut ours) = (Vec::new(), vec![Vec::new(); epochs.len()]);
+        let mut rows_out = vec![0; epochs.len()];
         // A long run is its own average.
-        let runs = if workload.rows == BLOCK { runs } else { 1 };
-        for epoch in epochs(&workload) {
-            let mut rows_out = 0;
-            let rates = (0..runs).map(|_| {
-                let (rate, rows) = bench.stream_rate(&stream, &workload, epoch);
-                rows_out = rows;
-                rate
-            });
-            let rates = Spread::of(rates.collect());
+        let runs = if workload.rows == BLOCK { runs.max(1) } else { 1 };
+        // In turn, so that the ratio holds where the speed of the machine drifts.
+        for _ in 0..runs {
+            batch.extend(workload.batch.as_ref().map(|query| bench.batch_rate(query, &workload)));
+            for (at, epoch) in epochs.iter().enumerate() {
+                let (rate, rows) = bench.stream_rate(&stream, &workload, *epoch);
+                ours[at].push(rate);
+                rows_out[at] = rows;
+            }
+        }
+        for ((epoch, rates), rows_out) in epochs.into_iter().zip(ours).zip(rows_out) {
+            let ratios: Vec<f64> = rates.iter().zip(&batch).map(|(ours, batch)| ours / batch).collect();
+            let rates = Spread::of(rates).expect("at least one run");
+            let median =
+                |rates: Vec<f64>| Spread::of(rates).map_or(String::new(), |rates| format!("{:.2}", rates.median));
             println!(
                 "{:<20} {:<16} {:>7} {:>8.2} {:>15} {:>7} {:>9} {:>11} {:>6}",
                 workload.name,
@@ -156,10 +158,10 @@ fn main() {
                 epoch,
                 rates.median,
                 format!("{:.2} to {:.2}", rates.least, rates.most),
-                workload.goal.map_or("".into(), |goal| format!("{goal:.0}")),
+                workload.goal.map_or(String::new(), |goal| format!("{goal:.0}")),
                 rows_out,
-                batch.map_or("".into(), |batch| format!("{batch:.2}")),
-                batch.map_or("".into(), |batch| format!("{:.2}", rates.median / batch)),
+                median(batch.clone()),
+                median(ratios),
             );
         }
     }
@@ -180,13 +182,13 @@ struct Spread {
 }
 
 impl Spread {
-    fn of(mut rates: Vec<f64>) -> Self {
+    fn of(mut rates: Vec<f64>) -> Option<Self> {
         rates.sort_by(f64::total_cmp);
-        Self {
-            least: rates[0],
+        Some(Self {
+            least: *rates.first()?,
             median: rates[rates.len() / 2],
-            most: rates[rates.len() - 1],
-        }
+            most: *rates.last()?,
+        })
     }
 }
 
