@@ -77,8 +77,9 @@ pub fn run(args: &TestArgs) -> Result<Tested> {
         _ => format!(", {unusable} cannot be run"),
     };
     println!(
-        "{}: {held} ok, {failed} failed{broken}; {runs} runs in {:.1} s{seed}",
+        "{}: {held} ok, {failed} failed{broken}; {} in {:.1} s{seed}",
         counted(paths.len(), "script"),
+        counted(runs, "run"),
         watch.elapsed().as_secs_f64()
     );
     Ok(match (unusable, failed) {

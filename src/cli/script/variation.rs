@@ -71,7 +71,7 @@ impl Variation {
             let chance = *of.choose(rng).expect("there are some");
             if is_wanted { chance } else { 0.0 }
         };
-        let cut = chance(vary.cuts, &[0.0, 0.1, 0.5, 1.0]);
+        let cut = chance(vary.cuts, &[0.0, 0.3, 0.7, 1.0]);
         let wait = chance(vary.cuts, &[0.0, 0.2, 0.5]);
         let moved = chance(vary.order, &[0.0, 0.3, 0.6]);
         let event = chance(vary.crashes, &[0.0, 0.05, 0.3]);
@@ -97,10 +97,15 @@ impl Variation {
         };
         for record in shape.runs() {
             let rows = shape.inserted(record).map_or(0, |inserted| inserted.rows);
-            for row in 1..rows {
-                if rng.random_bool(cut) {
-                    let event = happens(rng);
-                    variation.0.push(Perturbation::Cut { record, row, event });
+            if 1 < rows && rng.random_bool(cut) {
+                // One epoch more, some, or one for each row.
+                let only = rng.random_range(1..rows);
+                let share = *[0.0, 0.5, 1.0].choose(rng).expect("there are some");
+                for row in 1..rows {
+                    if row == only || rng.random_bool(share) {
+                        let event = happens(rng);
+                        variation.0.push(Perturbation::Cut { record, row, event });
+                    }
                 }
             }
             if shape.can_wait(record) && rng.random_bool(wait) {
