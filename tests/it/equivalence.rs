@@ -6,6 +6,8 @@
 //! ```
 //! `ZETA_CASES=…` runs so many other cases (`make fuzz`), `ZETA_SEED=…` repeats them.
 
+mod duckdb;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{

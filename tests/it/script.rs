@@ -72,7 +72,7 @@ fn exit_codes_tell_a_script_that_fails_from_one_that_cannot_be_run() {
         (
             vec!["tests/fixtures/script/wrong_pipeline.slt"],
             3,
-            vec!["tests/fixtures/script/wrong.sql:1:64", "did you mean topic?"],
+            vec!["tests/fixtures/script/wrong.sql:1:64", "did you mean `topic`?"],
         ),
         (
             vec!["tests/fixtures/script", "--runs", "0"],
