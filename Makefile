@@ -18,10 +18,10 @@ BUILD_CARGO = $(if $(shell command -v mold),mold -run )cargo
 
 SERVICES := kafka kafka-zookeeper hdfs nginx
 
-.PHONY: help setup build demo test fuzz planted release lint format web clean demo-tools test-tools rust-tools
+.PHONY: help setup build demo test fuzz planted release bench-windows lint format web clean demo-tools test-tools rust-tools
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: test-tools web/node_modules/.installed tests/oracle/node_modules/.installed ## get everything that tests need: system packages, npm packages, jars
 	@for service in $(SERVICES); do tests/services/$$service.sh setup; done
@@ -47,6 +47,9 @@ planted: rust-tools web/dist/index.html ## plant bugs of other engines, and see 
 
 release: demo-tools web/dist/index.html ## build the optimised binary (half an hour on two cores)
 	$(BUILD_CARGO) build --release
+
+bench-windows: rust-tools web/dist/index.html ## rows per second and core of the operators, in the optimised build
+	$(BUILD_CARGO) bench --bench windows
 
 lint: rust-tools web/dist/index.html ## run the linters: clippy, and shellcheck and cargo-deny where installed
 	cargo fmt --all --check

@@ -26,6 +26,8 @@ use datafusion::{
 
 use crate::types::{Error, Result};
 
+use super::ordered_value;
+
 /// A function and the condition under which a row counts for it.
 pub type FilteredFunction = (Arc<AggregateFunctionExpr>, Option<Arc<dyn PhysicalExpr>>);
 
@@ -284,10 +286,11 @@ impl Aggregation {
     }
 
     pub fn accumulators(&self) -> Result<Vec<Box<dyn GroupsAccumulator>>> {
-        self.functions
-            .iter()
-            .map(|function| {
-                if function.groups_accumulator_supported() {
+        std::iter::zip(&self.functions, &self.argument_types)
+            .map(|(function, types)| {
+                if let Some(own) = ordered_value::accumulator(function, types) {
+                    Ok(own)
+                } else if function.groups_accumulator_supported() {
                     function.create_groups_accumulator()
                 } else {
                     let function = Arc::clone(function);
@@ -357,7 +360,8 @@ impl Evaluated {
     }
 
     /// The rows at these places, in this order.
-    pub fn take(&self, indices: &ArrayRef) -> Result<Self> {
+    pub fn take(&self, rows: Vec<u32>) -> Result<Self> {
+        let indices: &ArrayRef = &(Arc::new(UInt32Array::from(rows)) as _);
         let pick = |array: &ArrayRef| take(array, indices, None).map_err(|e| Error::bug(e.to_string()));
         Ok(Self {
             groups: self.groups.iter().map(pick).collect::<Result<_>>()?,

@@ -183,6 +183,13 @@ impl Dataflow {
         self.nodes.iter().map(of).collect()
     }
 
+    /// Brings the rows of figures up to date, and leaves the state as it was measured.
+    pub fn count(&self, figures: &mut [Figures]) {
+        for (figures, node) in figures.iter_mut().zip(&self.nodes) {
+            (figures.rows_in, figures.rows_out) = (node.rows_in, node.rows_out);
+        }
+    }
+
     /// Sends rows through the operators from `first` on.
     fn push(&mut self, first: Option<usize>, mut flows: Vec<Flow>, out: &mut Output) -> Result<()> {
         let mut next = first;

@@ -10,15 +10,15 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ahash::HashMap;
 use arrow::{
-    array::{Array, AsArray, BooleanArray, Int64Array, RecordBatch},
-    compute::{concat_batches, filter_record_batch},
+    array::{Array, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array},
+    compute::{concat_batches, filter_record_batch, take, take_record_batch},
     datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampNanosecondType},
     row::{RowConverter, SortField},
 };
 
 use crate::types::{Delta, Error, EventTime, Result, Watermark};
 
-use super::{EpochEnd, Flow, OpenWindows, Operator, Output};
+use super::{EpochEnd, Flow, OpenWindows, Operator, Output, bug};
 
 /// Hands deltas on at multiples of an interval of epoch time, counted from 1970.
 pub struct EmitEvery {
@@ -150,6 +150,9 @@ impl WindowCloseGate {
 
     /// Adds and retractions of the same row cancel; what is left stands in the order of arrival.
     fn settle(&self, deltas: &[Delta]) -> Result<RecordBatch> {
+        if deltas.iter().all(|delta| delta.weights.is_none()) {
+            return concat_batches(&self.schema, deltas.iter().map(|delta| &delta.rows)).map_err(bug);
+        }
         let parts = deltas.iter().map(with_weights).collect::<Result<Vec<_>>>()?;
         let all = concat_batches(&parts[0].schema(), &parts).map_err(bug)?;
         let delta = without_weights(all)?;
@@ -173,30 +176,23 @@ impl WindowCloseGate {
 
 impl Operator for WindowCloseGate {
     fn on_delta(&mut self, flow: Flow, _out: &mut Output) -> Result<()> {
-        let ends = flow
-            .delta
-            .rows
-            .column(self.window_end)
-            .as_primitive::<TimestampNanosecondType>()
-            .clone();
-        let mut distinct: Vec<i64> = ends.iter().flatten().collect();
-        distinct.sort_unstable();
-        distinct.dedup();
-        for end in distinct {
+        let ends = flow.delta.rows.column(self.window_end);
+        let ends = ends.as_primitive::<TimestampNanosecondType>().clone();
+        // Stable: rows of one window stay in the order in which they came. One without an end is in no window.
+        let mut rows: Vec<u32> = (0..ends.len() as u32)
+            .filter(|row| ends.is_valid(*row as usize))
+            .collect();
+        rows.sort_by_key(|row| ends.value(*row as usize));
+        for rows in rows.chunk_by(|a, b| ends.value(*a as usize) == ends.value(*b as usize)) {
+            let end = ends.value(rows[0] as usize);
             assert!(self.watermark.0 < end, "a closed window does not change");
-            let mask: BooleanArray = ends.iter().map(|other| Some(other == Some(end))).collect();
-            let rows = filter_record_batch(&flow.delta.rows, &mask).map_err(bug)?;
-            let weights = match &flow.delta.weights {
-                Some(weights) => Some(
-                    arrow::compute::filter(weights, &mask)
-                        .map_err(bug)?
-                        .as_primitive()
-                        .clone(),
-                ),
-                None => None,
+            let delta = match rows.len() == flow.delta.rows.num_rows() {
+                true => flow.delta.clone(),
+                // Copied, so that a window does not hold the rows of others.
+                false => picked(&flow.delta, rows)?,
             };
             let held = self.held.entry(end).or_default();
-            held.push(Delta { rows, weights });
+            held.push(delta);
             if DELTAS_PER_SETTLING <= held.len() {
                 let settled = self.settle(&self.held[&end])?;
                 self.held.insert(end, vec![Delta::append(settled)]);
@@ -207,11 +203,15 @@ impl Operator for WindowCloseGate {
 
     fn on_epoch_end(&mut self, end: EpochEnd, out: &mut Output) -> Result<Watermark> {
         self.watermark = end.watermark;
+        let mut closed = Vec::new();
         while let Some(entry) = self.held.first_entry()
             && *entry.key() <= end.watermark.0
         {
-            let deltas = entry.remove();
-            out.push(Flow::of(Delta::append(self.settle(&deltas)?)));
+            closed.extend(entry.remove());
+        }
+        if !closed.is_empty() {
+            // Rows of different windows differ in its end, so that all of them settle at once.
+            out.push(Flow::of(Delta::append(self.settle(&closed)?)));
         }
         Ok(end.watermark)
     }
@@ -260,6 +260,19 @@ impl Operator for WindowCloseGate {
     }
 }
 
+/// These rows of a delta.
+fn picked(delta: &Delta, rows: &[u32]) -> Result<Delta> {
+    let rows = UInt32Array::from(rows.to_vec());
+    let weights = delta.weights.as_ref().map(|weights| take(weights, &rows, None));
+    Ok(Delta {
+        weights: match weights {
+            Some(weights) => Some(weights.map_err(bug)?.as_primitive().clone()),
+            None => None,
+        },
+        rows: take_record_batch(&delta.rows, &rows).map_err(bug)?,
+    })
+}
+
 /// The rows with their weights as a last column.
 fn with_weights(delta: &Delta) -> Result<RecordBatch> {
     let weights = delta
@@ -296,6 +309,71 @@ fn without_weights(batch: RecordBatch) -> Result<Delta> {
     })
 }
 
-fn bug(error: arrow::error::ArrowError) -> Error {
-    Error::bug(error.to_string())
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, TimestampNanosecondArray};
+
+    use super::*;
+
+    fn delta(rows: &[(i64, i64, i64)]) -> Flow {
+        let time = DataType::Timestamp(arrow::datatypes::TimeUnit::Nanosecond, None);
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("window_end", time, true),
+            Field::new("value", DataType::Int64, true),
+        ]));
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(TimestampNanosecondArray::from_iter_values(
+                rows.iter().map(|(end, ..)| *end),
+            )),
+            Arc::new(Int64Array::from_iter_values(rows.iter().map(|(_, value, _)| *value))),
+        ];
+        let weights: Int64Array = rows.iter().map(|(.., weight)| Some(*weight)).collect();
+        Flow::of(Delta {
+            rows: RecordBatch::try_new(schema, columns).unwrap(),
+            weights: weights.values().contains(&-1).then_some(weights),
+        })
+    }
+
+    fn closed(gate: &mut WindowCloseGate, watermark: i64) -> Vec<(i64, i64)> {
+        let mut out = Output::default();
+        let end = EpochEnd {
+            watermark: Watermark(watermark),
+            epoch_time: EventTime(0),
+        };
+        gate.on_epoch_end(end, &mut out).unwrap();
+        let rows = out.flows.into_iter().flat_map(|flow| {
+            assert!(flow.delta.weights.is_none(), "rows of closed windows are only added");
+            let ends = flow
+                .delta
+                .rows
+                .column(0)
+                .as_primitive::<TimestampNanosecondType>()
+                .clone();
+            let values = flow.delta.rows.column(1).as_primitive::<Int64Type>().clone();
+            std::iter::zip(ends.values().to_vec(), values.values().to_vec())
+        });
+        rows.collect()
+    }
+
+    #[test]
+    fn rows_come_once_their_window_is_closed_and_without_what_was_taken_back() {
+        let schema = delta(&[]).delta.rows.schema();
+        let mut gate = WindowCloseGate::new(Arc::clone(&schema), 0).unwrap();
+        let push = |gate: &mut WindowCloseGate, rows: &[(i64, i64, i64)]| {
+            gate.on_delta(delta(rows), &mut Output::default()).unwrap();
+        };
+        push(&mut gate, &[(30, 1, 1), (10, 2, 1), (20, 3, 1), (10, 4, 1), (10, 2, 1)]);
+        assert_eq!(closed(&mut gate, 9), [], "no window is closed");
+        push(&mut gate, &[(10, 2, -1), (10, 5, 1), (30, 1, -1)]);
+        let state = gate.snapshot().unwrap();
+        let mut gate = WindowCloseGate::new(schema, 0).unwrap();
+        gate.restore(state).unwrap();
+        let rows = closed(&mut gate, 20);
+        assert_eq!(
+            rows,
+            [(10, 2), (10, 4), (10, 5), (20, 3)],
+            "by their ends, then as they came"
+        );
+        assert_eq!(closed(&mut gate, 30), [], "what was taken back was never there");
+    }
 }

@@ -18,6 +18,7 @@ use crate::types::{Delta, Error, Result, Watermark};
 use super::{
     Aggregation, EpochEnd, Flow, Operator, Output,
     aggregation::Results,
+    bug,
     state_table::{StateTable, Touched},
 };
 
@@ -124,8 +125,4 @@ fn nested_distinct(old: &ArrayRef, new: &ArrayRef) -> Result<BooleanArray> {
     let old = encoder.convert_columns(&[Arc::clone(old)]).map_err(bug)?;
     let new = encoder.convert_columns(&[Arc::clone(new)]).map_err(bug)?;
     Ok(old.iter().zip(new.iter()).map(|(old, new)| Some(old != new)).collect())
-}
-
-fn bug(error: arrow::error::ArrowError) -> Error {
-    Error::bug(error.to_string())
 }

@@ -12,6 +12,7 @@ mod emit;
 mod group_aggregate;
 mod map_watermark;
 mod open_windows;
+mod ordered_value;
 mod panes;
 mod recompute;
 mod segment;
@@ -22,9 +23,12 @@ mod upsert;
 mod watermark;
 mod window_aggregate;
 
-use arrow::array::{Int64Array, RecordBatch};
+use arrow::{
+    array::{Int64Array, RecordBatch},
+    error::ArrowError,
+};
 
-use crate::types::{Delta, EventTime, Result, Watermark};
+use crate::types::{Delta, Error, EventTime, Result, Watermark};
 
 pub use aggregation::{Aggregation, FilteredFunction};
 pub use dataflow::{Dataflow, Feed, Figures};
@@ -126,4 +130,9 @@ pub trait Operator: Send {
     fn restore(&mut self, state: Vec<RecordBatch>) -> Result<()>;
 
     fn memory_bytes(&self) -> usize;
+}
+
+/// Arrow refuses only what does not fit together, and operators put together what was planned to fit.
+fn bug(error: ArrowError) -> Error {
+    Error::bug(error.to_string())
 }

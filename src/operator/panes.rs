@@ -23,6 +23,7 @@ use crate::types::{Error, PaneRange, Result, Windows};
 use super::{
     Aggregation,
     aggregation::{Evaluated, GroupState, GroupTable, Results},
+    bug,
 };
 
 /// The states of all panes that some open window covers.
@@ -357,8 +358,4 @@ fn part(schema: &SchemaRef, kind: Kind, pane: i64, first_end: i64, state: &Group
         .chain(state.groups.iter().chain(&state.states).cloned())
         .collect();
     RecordBatch::try_new(Arc::clone(schema), columns).map_err(bug)
-}
-
-fn bug(error: arrow::error::ArrowError) -> Error {
-    Error::bug(error.to_string())
 }

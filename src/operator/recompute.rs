@@ -26,6 +26,7 @@ use crate::types::{
 use super::{
     Aggregation, Emission, EpochEnd, Flow, OpenWindows, Operator, Output,
     aggregation::{Evaluated, GroupTable, Results},
+    bug,
 };
 
 /// The group column that says when a group is final.
@@ -401,8 +402,4 @@ impl Operator for RecomputeAggregate {
         let keys: usize = self.groups.keys().map(|key| 2 * key.len()).sum();
         keys + self.groups.values().map(of).sum::<usize>()
     }
-}
-
-fn bug(error: arrow::error::ArrowError) -> Error {
-    Error::bug(error.to_string())
 }

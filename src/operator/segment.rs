@@ -21,7 +21,7 @@ use datafusion::physical_expr::PhysicalExpr;
 
 use crate::types::{Delta, Error, Result, Watermark, Windows};
 
-use super::{EpochEnd, Flow, Operator, Output, aggregation::failed};
+use super::{EpochEnd, Flow, Operator, Output, aggregation::failed, bug};
 
 #[derive(Clone)]
 pub enum Step {
@@ -245,8 +245,4 @@ fn assign(times: &ArrayRef, windows: Windows) -> Result<(Option<UInt32Array>, [A
     }
     let bounds = [starts, ends].map(|times| Arc::new(TimestampNanosecondArray::from(times)) as ArrayRef);
     Ok((Some(UInt32Array::from(indices)), bounds))
-}
-
-fn bug(error: arrow::error::ArrowError) -> Error {
-    Error::bug(error.to_string())
 }

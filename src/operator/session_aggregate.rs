@@ -29,6 +29,7 @@ use crate::types::{
 use super::{
     Aggregation, EpochEnd, Flow, LateRows, OpenWindows, Operator, Output,
     aggregation::{Evaluated, failed},
+    bug,
     state_table::StateRows,
     window_aggregate::{Emission, OutputColumn, WindowResult},
 };
@@ -519,8 +520,4 @@ impl Operator for SessionAggregate {
 
 fn time_array(times: impl Iterator<Item = i64>) -> ArrayRef {
     Arc::new(TimestampNanosecondArray::from_iter_values(times))
-}
-
-fn bug(error: arrow::error::ArrowError) -> Error {
-    Error::bug(error.to_string())
 }

@@ -26,12 +26,15 @@ use crate::types::{
 use super::{
     Aggregation, EpochEnd, Flow, LateRows, OpenWindows, Operator, Output,
     aggregation::{Evaluated, GroupTable, Results},
+    bug,
     panes::{Panes, table_at},
     state_table::StateTable,
 };
 
-/// Beyond so many changes of pane within a batch its rows are gathered per pane in place of being cut into slices.
-const SLICES_MAX: usize = 64;
+/// Shorter runs of rows of a pane are gathered in place of being cut as slices.
+const SLICE_ROWS_MIN: usize = 256;
+/// So many rows at once are asked whether all of them are in one pane.
+const BLOCK_ROWS: usize = 1_024;
 
 /// When a window's rows are handed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,10 +99,36 @@ type Class = (i64, i64);
 /// Consecutive rows of one class.
 type Runs = Vec<(Class, Range<usize>)>;
 
-fn extend(runs: &mut Runs, class: Class, row: usize) {
+fn extend(runs: &mut Runs, class: Class, rows: Range<usize>) {
     match runs.last_mut() {
-        Some((last, range)) if *last == class && range.end == row => range.end += 1,
-        _ => runs.push((class, row..row + 1)),
+        Some((last, range)) if *last == class && range.end == rows.start => range.end = rows.end,
+        _ => runs.push((class, rows)),
+    }
+}
+
+/// The pane at hand: its number, where it begins and ends, its first window and when that one is over.
+struct Pane {
+    index: i64,
+    bounds: Range<i64>,
+    first: PaneRange,
+    first_ends: i64,
+}
+
+impl Pane {
+    /// `None` between two hops.
+    fn of(time: i64, windows: Windows) -> Option<Self> {
+        let index = windows.grid.index(time);
+        let first = windows.next_covering(index, i64::MIN)?;
+        Some(Self {
+            index,
+            bounds: windows.grid.start(index)..windows.grid.start(index + 1),
+            first,
+            first_ends: windows.bounds(first).end,
+        })
+    }
+
+    fn class(&self) -> Class {
+        (self.index, self.first.end)
     }
 }
 
@@ -161,42 +190,71 @@ impl WindowAggregate {
     fn by_time(&self, times: &ArrayRef, watermarks: Option<&Int64Array>) -> (Runs, Vec<(usize, Window)>) {
         let times = times.as_primitive::<TimestampNanosecondType>();
         let (mut runs, mut late) = (Runs::new(), Vec::new());
-        // Of the pane at hand: its number, where it begins and ends, its first window and when that one is over.
-        let mut pane = None::<(i64, Range<i64>, PaneRange, i64)>;
-        for row in 0..times.len() {
-            if times.is_null(row) {
-                // A row without a time is in no window.
+        let mut pane: Option<Pane> = None;
+        for from in (0..times.len()).step_by(BLOCK_ROWS) {
+            let block = from..times.len().min(from + BLOCK_ROWS);
+            if self.is_in_one_pane(times, watermarks, block.clone(), &mut pane) {
+                let class = pane.as_ref().expect("the pane that all are in").class();
+                extend(&mut runs, class, block);
                 continue;
             }
-            let time = times.value(row);
-            if !pane.as_ref().is_some_and(|(_, bounds, ..)| bounds.contains(&time)) {
-                let index = self.windows.grid.index(time);
-                let bounds = self.windows.grid.start(index)..self.windows.grid.start(index + 1);
-                let Some(first) = self.windows.next_covering(index, i64::MIN) else {
-                    // Between two hops.
+            for row in block {
+                if times.is_null(row) {
+                    // A row without a time is in no window.
                     continue;
-                };
-                pane = Some((index, bounds, first, self.windows.bounds(first).end));
-            }
-            let (index, _, first, first_ends) = pane.as_ref().expect("set above");
-            let complete = self.complete(watermarks, row);
-            if complete < *first_ends {
-                extend(&mut runs, (*index, first.end), row);
-                continue;
-            }
-            let open = self.windows.first_open(*index, Watermark(complete));
-            let missed = self
-                .windows
-                .covering(*index)
-                .take_while(|range| open.is_none_or(|open| range.end < open.end))
-                .last()
-                .expect("the first window was missed");
-            late.push((row, self.windows.bounds(missed)));
-            if let Some(open) = open {
-                extend(&mut runs, (*index, open.end), row);
+                }
+                let time = times.value(row);
+                if !pane.as_ref().is_some_and(|pane| pane.bounds.contains(&time)) {
+                    pane = Pane::of(time, self.windows);
+                }
+                let Some(pane) = &pane else { continue };
+                let complete = self.complete(watermarks, row);
+                if complete < pane.first_ends {
+                    extend(&mut runs, pane.class(), row..row + 1);
+                    continue;
+                }
+                let open = self.windows.first_open(pane.index, Watermark(complete));
+                let missed = self
+                    .windows
+                    .covering(pane.index)
+                    .take_while(|range| open.is_none_or(|open| range.end < open.end))
+                    .last()
+                    .expect("the first window was missed");
+                late.push((row, self.windows.bounds(missed)));
+                if let Some(open) = open {
+                    extend(&mut runs, (pane.index, open.end), row..row + 1);
+                }
             }
         }
         (runs, late)
+    }
+
+    /// Whether all these rows have a time in one pane, all of whose windows take them. `pane` becomes it.
+    fn is_in_one_pane(
+        &self,
+        times: &TimestampNanosecondArray,
+        watermarks: Option<&Int64Array>,
+        rows: Range<usize>,
+        pane: &mut Option<Pane>,
+    ) -> bool {
+        if 0 < times.null_count() {
+            return false;
+        }
+        let times = &times.values()[rows.clone()];
+        let (mut least, mut most) = (i64::MAX, i64::MIN);
+        for time in times {
+            least = least.min(*time);
+            most = most.max(*time);
+        }
+        if !pane.as_ref().is_some_and(|pane| pane.bounds.contains(&least)) {
+            *pane = Pane::of(least, self.windows);
+        }
+        let Some(pane) = pane else { return false };
+        // Those that are complete furthest decide.
+        let complete = watermarks
+            .and_then(|watermarks| watermarks.values()[rows].iter().copied().max())
+            .map_or(i64::MIN, |most| Watermark(most).less(self.result.lateness_ns).0);
+        pane.bounds.contains(&most) && complete < pane.first_ends
     }
 
     fn by_bounds(
@@ -221,7 +279,11 @@ impl WindowAggregate {
                 continue;
             }
             let grid = self.windows.grid;
-            extend(&mut runs, (grid.index(window.start), grid.index(window.end)), row);
+            extend(
+                &mut runs,
+                (grid.index(window.start), grid.index(window.end)),
+                row..row + 1,
+            );
         }
         (runs, late)
     }
@@ -376,23 +438,22 @@ impl Operator for WindowAggregate {
         if let [(class, _)] = runs.as_slice() {
             return self.update(*class, &evaluated);
         }
-        // Rows mostly come in the order of time: then the rows of a pane are a slice, and nothing is copied.
-        if runs.len() <= SLICES_MAX {
-            for (class, range) in runs {
-                self.update(class, &evaluated.slice(range.start, range.len()))?;
-            }
-            return Ok(());
-        }
-        let mut by_class: BTreeMap<Class, Vec<u32>> = BTreeMap::new();
+        // Rows mostly come in the order of time: then most rows of a pane are a slice, and only those around its edges are copied.
+        let mut scattered: BTreeMap<Class, Vec<u32>> = BTreeMap::new();
         for (class, range) in runs {
-            by_class
-                .entry(class)
-                .or_default()
-                .extend(range.start as u32..range.end as u32);
+            if range.len() < SLICE_ROWS_MIN {
+                let rows = scattered.entry(class).or_default();
+                rows.extend(range.start as u32..range.end as u32);
+                continue;
+            }
+            // Those that came before go before.
+            if let Some(rows) = scattered.remove(&class) {
+                self.update(class, &evaluated.take(rows)?)?;
+            }
+            self.update(class, &evaluated.slice(range.start, range.len()))?;
         }
-        for (class, rows) in by_class {
-            let indices: ArrayRef = Arc::new(UInt32Array::from(rows));
-            self.update(class, &evaluated.take(&indices)?)?;
+        for (class, rows) in scattered {
+            self.update(class, &evaluated.take(rows)?)?;
         }
         Ok(())
     }
@@ -493,8 +554,4 @@ impl Operator for WindowAggregate {
             State::Shared(panes) => panes.memory_bytes(),
         }
     }
-}
-
-fn bug(error: arrow::error::ArrowError) -> Error {
-    Error::bug(error.to_string())
 }

@@ -34,6 +34,7 @@ pub struct MaintainedView {
     rows_max: usize,
     state_bytes_max: usize,
     figures: Vec<Figures>,
+    rows_measured: u64,
     rows_since_measured: u64,
     epochs_since_measured: u64,
     late: Option<SideOutput>,
@@ -92,6 +93,7 @@ impl MaintainedView {
             rows_max: bounds.view_rows_max,
             state_bytes_max: bounds.operator_state_bytes_max,
             figures: Vec::new(),
+            rows_measured: 0,
             rows_since_measured: 0,
             epochs_since_measured: 0,
             late,
@@ -162,6 +164,7 @@ impl MaintainedView {
     /// [`Error::User`] where one of them holds more than it may.
     fn measure(&mut self) -> Result<()> {
         self.figures = self.dataflow.figures();
+        self.rows_measured += self.rows_since_measured;
         (self.rows_since_measured, self.epochs_since_measured) = (0, 0);
         let over = self
             .figures
@@ -217,11 +220,12 @@ impl MaintainedView {
         let handed_on = self.dataflow.on_epoch_end(&watermarks, end.epoch_time, &mut out)?;
         self.handed_on = handed_on;
         self.epochs_since_measured += 1;
-        if limits::MEASURE_EPOCHS <= self.epochs_since_measured
-            || limits::MEASURE_ROWS <= self.rows_since_measured
-            || self.figures.is_empty()
-        {
+        // Measuring takes as long as the state is large, and the state is no larger than the rows were many.
+        let rows_until_due = (self.rows_measured / 4).min(limits::MEASURE_ROWS);
+        if limits::MEASURE_EPOCHS <= self.epochs_since_measured || rows_until_due <= self.rows_since_measured {
             self.measure()?;
+        } else {
+            self.dataflow.count(&mut self.figures);
         }
         let mut changes = Vec::new();
         // What is handed on is final up to there, and not always up to where the source is.

@@ -40,7 +40,7 @@ pub const SIDE_ROWS_MAX: usize = 100_000;
 pub const VIEW_ROWS_MAX: usize = 20_000_000;
 /// Memory that one operator of a view may hold; one that holds more stops its source, and other sources go on.
 pub const OPERATOR_STATE_BYTES_MAX: usize = 4 << 30;
-/// After so many rows, or epochs, the state of operators is measured again: measuring may take as long as the state is large.
+/// After so many rows, or epochs, the state of operators is measured again at the latest.
 pub const MEASURE_ROWS: u64 = 262_144;
 pub const MEASURE_EPOCHS: u64 = 64;
 /// Changes that a view keeps for subscribers that resume.

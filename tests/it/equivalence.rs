@@ -6,6 +6,8 @@
 //! ```
 //! `ZETA_CASES=…` runs so many other cases (`make fuzz`), `ZETA_SEED=…` repeats them.
 
+mod duckdb;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
@@ -1133,14 +1135,14 @@ mod planted {
     const CASES_MAX: u32 = 5_000;
 
     /// How many cases it takes until one shows the bug.
-    fn cases_until_found(bug: Bug) -> Option<u32> {
+    fn cases_until_found(bug: Option<Bug>, cases_max: u32) -> Option<u32> {
         let config = ProptestConfig {
-            cases: CASES_MAX,
+            cases: cases_max,
             max_shrink_iters: 0,
             ..config()
         };
         let ran = AtomicU32::new(0);
-        plant(Some(bug));
+        plant(bug);
         let found = |check: &dyn Fn()| {
             ran.fetch_add(1, Ordering::Relaxed);
             catch_unwind(AssertUnwindSafe(check)).map_err(|_| TestCaseError::fail("found"))
@@ -1162,7 +1164,12 @@ mod planted {
     fn every_planted_bug_is_found() {
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(|_| {}));
-        let found: Vec<(Bug, Option<u32>)> = Bug::ALL.map(|bug| (bug, cases_until_found(bug))).to_vec();
+        let found: Vec<(Bug, Option<u32>)> = Bug::ALL
+            .map(|bug| (bug, cases_until_found(Some(bug), CASES_MAX)))
+            .to_vec();
+        // The same cases, up to the last that was needed: without a bug none of them fails.
+        let needed = found.iter().filter_map(|(_, cases)| *cases).max().unwrap_or_default();
+        let without = cases_until_found(None, needed);
         std::panic::set_hook(hook);
         for (bug, cases) in &found {
             match cases {
@@ -1170,6 +1177,7 @@ mod planted {
                 None => println!("{bug:?}: NOT found in {CASES_MAX} cases"),
             }
         }
+        assert_eq!(without, None, "a case fails without a planted bug");
         assert!(
             found.iter().all(|(_, cases)| cases.is_some()),
             "a planted bug was not found"

@@ -150,7 +150,7 @@ fn an_expression_has_one_value_in_a_view_and_in_a_query() {
         "k BETWEEN 1 AND 3",
         "k IN (1, 2, NULL)",
         "power(k, 2)",
-        "sqrt(CAST(k AS DOUBLE) - 2)",
+        "sqrt(CAST(k AS DOUBLE) + 2)",
         "reverse(CAST(k AS VARCHAR))",
         "regexp_replace(CAST(k AS VARCHAR), '1', 'one')",
         "CAST(k AS DECIMAL(10, 3)) / 7",

@@ -120,7 +120,9 @@ impl Builder<'_> {
                 }
                 Ok(bounds)
             }
-            Expr::BinaryExpr(BinaryExpr { left, op, right }) => self.comparison(left, *op, right, schema),
+            Expr::BinaryExpr(BinaryExpr { left, op, right }) if !op.is_logic_operator() => {
+                self.comparison(left, *op, right, schema)
+            }
             _ => Err(self.not_followed()),
         }
     }
