@@ -94,8 +94,10 @@ impl Script {
             plain_text.push('\n');
         }
         let records = sqllogictest::parse_with_name::<DefaultColumnType>(&plain_text, name).map_err(|error| {
-            let place = format!("{name}:{}", error.location().line());
-            format!("{place}: {}", sentence(&error.kind()))
+            // Where text is missing it is the record that wants some.
+            let is_behind = matches!(error.kind(), ParseErrorKind::UnexpectedEOF);
+            let line = error.location().line() - u32::from(is_behind);
+            format!("{name}:{line}: {}", sentence(&error.kind()))
         })?;
         for record in records {
             let refused = |line: u32, reason: &str| Err(format!("{name}:{line}: {reason}"));
