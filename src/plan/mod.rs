@@ -9,6 +9,7 @@
 
 mod binder;
 mod catalog;
+mod checked;
 mod columns;
 mod dataflow;
 mod mistakes;

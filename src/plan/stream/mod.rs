@@ -23,7 +23,7 @@ use datafusion::{
     },
     execution::context::SessionState,
     logical_expr::{LogicalPlan, TableScan},
-    optimizer::{Analyzer, Optimizer, optimize_projections::OptimizeProjections},
+    optimizer::{Analyzer, AnalyzerRule, Optimizer, optimize_projections::OptimizeProjections},
 };
 
 use crate::{
@@ -38,6 +38,7 @@ use crate::{
 
 use super::{
     catalog::Catalog,
+    checked::CheckArithmetic,
     mistakes::{Places, diagnostics_of},
 };
 
@@ -269,6 +270,7 @@ impl StreamPlan {
         let plan = Analyzer::new()
             .execute_and_check(plan.clone(), config, |_, _| {})
             .map_err(mistakes)?;
+        let plan = CheckArithmetic.analyze(plan, config).map_err(mistakes)?;
         let plan = sorted::nth_values_from_lists(plan).map_err(mistakes)?;
         let plan = grouping_sets::unfold(plan).map_err(mistakes)?;
         let prune = Optimizer::with_rules(vec![Arc::new(OptimizeProjections::new())]);
