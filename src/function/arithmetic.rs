@@ -6,9 +6,8 @@ use arrow::{
     array::{Array, ArrayRef, AsArray, Datum},
     compute::kernels::numeric::{add, div, mul, neg, rem, sub},
     datatypes::{
-        DECIMAL32_MAX_PRECISION, DECIMAL64_MAX_PRECISION, DECIMAL128_MAX_PRECISION,
-        DECIMAL256_MAX_PRECISION, DataType, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, Field,
-        FieldRef,
+        DECIMAL32_MAX_PRECISION, DECIMAL64_MAX_PRECISION, DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType,
+        Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, Field, FieldRef,
     },
     error::ArrowError,
     util::display::{ArrayFormatter, FormatOptions},
@@ -153,16 +152,24 @@ fn text_of(column: &ArrayRef) -> String {
 fn within_precision(values: ArrayRef) -> Result<ArrayRef, ArrowError> {
     match values.data_type() {
         DataType::Decimal32(precision @ DECIMAL32_MAX_PRECISION, _) => {
-            values.as_primitive::<Decimal32Type>().validate_decimal_precision(*precision)?;
+            values
+                .as_primitive::<Decimal32Type>()
+                .validate_decimal_precision(*precision)?;
         }
         DataType::Decimal64(precision @ DECIMAL64_MAX_PRECISION, _) => {
-            values.as_primitive::<Decimal64Type>().validate_decimal_precision(*precision)?;
+            values
+                .as_primitive::<Decimal64Type>()
+                .validate_decimal_precision(*precision)?;
         }
         DataType::Decimal128(precision @ DECIMAL128_MAX_PRECISION, _) => {
-            values.as_primitive::<Decimal128Type>().validate_decimal_precision(*precision)?;
+            values
+                .as_primitive::<Decimal128Type>()
+                .validate_decimal_precision(*precision)?;
         }
         DataType::Decimal256(precision @ DECIMAL256_MAX_PRECISION, _) => {
-            values.as_primitive::<Decimal256Type>().validate_decimal_precision(*precision)?;
+            values
+                .as_primitive::<Decimal256Type>()
+                .validate_decimal_precision(*precision)?;
         }
         _ => {}
     }
@@ -189,7 +196,12 @@ impl ScalarUDFImpl for Arithmetic {
     fn schema_name(&self, arguments: &[Expr]) -> Result<String> {
         Ok(match arguments {
             [only] => format!("(- {})", only.schema_name()),
-            [left, right] => format!("{} {} {}", left.schema_name(), self.operation.sign(), right.schema_name()),
+            [left, right] => format!(
+                "{} {} {}",
+                left.schema_name(),
+                self.operation.sign(),
+                right.schema_name()
+            ),
             _ => unreachable!("the signature allows one or two arguments"),
         })
     }
@@ -217,7 +229,11 @@ impl ScalarUDFImpl for Arithmetic {
             .map(|field| field.data_type().clone())
             .collect();
         let is_nullable = arguments.arg_fields.iter().any(|field| field.is_nullable());
-        Ok(Arc::new(Field::new(self.name(), self.return_type(&types)?, is_nullable)))
+        Ok(Arc::new(Field::new(
+            self.name(),
+            self.return_type(&types)?,
+            is_nullable,
+        )))
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -274,7 +290,10 @@ mod tests {
         for (operation, arguments, expected) in [
             (
                 Add,
-                vec![array(Int64Array::from(vec![1, 2, i64::MAX])), array(Int64Array::from(vec![1, 1, 1]))],
+                vec![
+                    array(Int64Array::from(vec![1, 2, i64::MAX])),
+                    array(Int64Array::from(vec![1, 1, 1])),
+                ],
                 "9223372036854775807 + 1 does not fit BIGINT",
             ),
             (
@@ -284,12 +303,18 @@ mod tests {
             ),
             (
                 Multiply,
-                vec![array(Int8Array::from(vec![100])), ColumnarValue::Scalar(ScalarValue::Int8(Some(2)))],
+                vec![
+                    array(Int8Array::from(vec![100])),
+                    ColumnarValue::Scalar(ScalarValue::Int8(Some(2))),
+                ],
                 "100 * 2 does not fit TINYINT",
             ),
             (
                 Divide,
-                vec![array(Int64Array::from(vec![i64::MIN])), array(Int64Array::from(vec![-1]))],
+                vec![
+                    array(Int64Array::from(vec![i64::MIN])),
+                    array(Int64Array::from(vec![-1])),
+                ],
                 "-9223372036854775808 / -1 does not fit BIGINT",
             ),
             (

@@ -56,7 +56,10 @@ mod tests {
                 DataFusionError::External(Box::new(Error::user("1 / 0 divides by zero"))),
                 "1 / 0 divides by zero",
             ),
-            (DataFusionError::Execution("UTC is no number.".into()), "UTC is no number"),
+            (
+                DataFusionError::Execution("UTC is no number.".into()),
+                "UTC is no number",
+            ),
         ] {
             assert_eq!(reason_of(&error), expected);
         }

@@ -79,6 +79,7 @@ impl Dataflow {
             handed_on.push(reached);
             let taker = node.taker;
             out.late.append(&mut step.late);
+            out.failed.append(&mut step.failed);
             self.push(taker, step.flows, out)?;
         }
         Ok(handed_on.last().copied().unwrap_or_else(|| inputs[0]))
@@ -120,6 +121,7 @@ impl Dataflow {
                 node.operator.on_delta(flow, &mut step)?;
             }
             out.late.append(&mut step.late);
+            out.failed.append(&mut step.failed);
             flows = step.flows;
             next = node.taker;
         }

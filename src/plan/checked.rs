@@ -57,7 +57,10 @@ fn checked(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             return Ok(Transformed::no(expr));
         }
     }
-    let arguments = arguments.into_iter().map(|argument| argument.as_ref().clone()).collect();
+    let arguments = arguments
+        .into_iter()
+        .map(|argument| argument.as_ref().clone())
+        .collect();
     let function = ScalarUDF::new_from_shared_impl(Arc::new(Arithmetic::new(operation)));
     Ok(Transformed::yes(function.call(arguments)))
 }

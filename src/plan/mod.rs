@@ -26,7 +26,7 @@ mod window_call;
 pub use binder::{Binder, Bound, Write};
 pub use catalog::{
     Catalog, ExternalDefinition, MaterializedDefinition, Relation, SourceDefinition, TableDefinition, Trigger,
-    ViewDefinition, WatermarkDefinition, bad_schema, late_schema,
+    ViewDefinition, WatermarkDefinition, bad_schema, errors_schema, late_schema,
 };
 pub use dataflow::explain;
 pub use mistakes::diagnostics_of;

@@ -188,6 +188,14 @@ impl StreamPlan {
         Ok(Dataflow::new(self.inputs.len(), operators))
     }
 
+    /// Whether it is the log of a table and nothing else: there is nothing to compute.
+    pub fn is_table(&self) -> bool {
+        let weighs = |step: &Step| matches!(step, Step::Weigh { .. });
+        self.nodes
+            .first()
+            .is_some_and(|node| matches!(&node.stage, Stage::Segment(steps) if steps.iter().any(weighs)))
+    }
+
     /// Whether it reads nothing but sources.
     pub fn reads_sources_only(&self) -> bool {
         self.inputs.iter().all(|input| input.is_source)
