@@ -17,6 +17,7 @@ pub mod types;
 
 pub mod connector;
 pub mod format;
+pub mod function;
 pub mod operator;
 pub mod sql;
 pub mod state;

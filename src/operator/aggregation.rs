@@ -6,12 +6,15 @@
 //!                                                          └─ into_state()     rows that merge with those of others
 //! ```
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array},
-    compute::{take, take_arrays},
-    datatypes::{DataType, FieldRef, Schema, SchemaRef},
+    array::{
+        Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array,
+        new_empty_array, new_null_array,
+    },
+    compute::{filter, take, take_arrays},
+    datatypes::{DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType, Field, FieldRef, Schema, SchemaRef},
 };
 use datafusion::{
     common::{DataFusionError, utils::normalize_float_zero},
@@ -24,9 +27,16 @@ use datafusion::{
     },
 };
 
-use crate::types::{Error, Result};
+use crate::{
+    function::{Arithmetic, reason_of},
+    types::{Error, Result},
+};
 
-use super::ordered_value;
+use super::{
+    Output, bug,
+    failure::{Computed, FailedRows, compute},
+    ordered_value,
+};
 
 /// A function and the condition under which a row counts for it.
 pub type FilteredFunction = (Arc<AggregateFunctionExpr>, Option<Arc<dyn PhysicalExpr>>);
@@ -54,12 +64,33 @@ pub struct Evaluated {
     rows: usize,
 }
 
-/// The group columns and the value of every function, a row per group.
+/// The group columns and the value of every function, a row per group that has them.
+#[derive(Default)]
 pub struct Results {
     pub groups: Vec<ArrayRef>,
     pub values: Vec<ArrayRef>,
     /// How many groups: there may be no column to tell.
     pub count: usize,
+    /// The groups without a result: their place among all that were asked for, ascending, and the reason.
+    pub failures: Vec<(usize, String)>,
+    /// Their group columns.
+    pub failed_groups: Vec<ArrayRef>,
+}
+
+impl Results {
+    /// Leaves out the failures of these groups.
+    pub fn forget_failures(&mut self, groups: &BTreeSet<usize>) -> Result<()> {
+        let is_kept: BooleanArray = self
+            .failures
+            .iter()
+            .map(|(group, _)| Some(!groups.contains(group)))
+            .collect();
+        for column in &mut self.failed_groups {
+            *column = filter(column, &is_kept).map_err(bug)?;
+        }
+        self.failures.retain(|(group, _)| !groups.contains(group));
+        Ok(())
+    }
 }
 
 /// The group columns and the state columns of every function, a row per group.
@@ -182,6 +213,37 @@ impl Aggregation {
         &self.state_schema
     }
 
+    /// The inputs of the rows that give them, and which those are; `None` where all do. The others are set aside.
+    pub fn evaluate_good(
+        &self,
+        rows: &RecordBatch,
+        weights: Option<&Int64Array>,
+        out: &mut Output,
+    ) -> Result<(Evaluated, Option<BooleanArray>)> {
+        match self.evaluate(rows) {
+            Ok(evaluated) => return Ok((evaluated, None)),
+            Err(Error::User(_)) => {}
+            Err(error) => return Err(error),
+        }
+        let computed = compute(rows.num_rows(), |range| {
+            let evaluated = self.evaluate(&rows.slice(range.start, range.len()))?;
+            Ok(evaluated.groups.iter().cloned().chain(evaluated.inputs()).collect())
+        })?;
+        let count = rows.num_rows() - computed.failures.len();
+        out.failed
+            .extend(FailedRows::of("aggregate", rows, &computed.failures, weights)?);
+        let is_good = computed.is_good();
+        let mut groups = match count {
+            0 => {
+                let types = self.group_types().into_iter().chain(self.input_types());
+                types.map(|data_type| new_empty_array(&data_type)).collect()
+            }
+            _ => computed.columns,
+        };
+        let inputs = groups.split_off(self.group_count());
+        Ok((Evaluated::of(self, groups, inputs, count), is_good))
+    }
+
     pub fn evaluate(&self, rows: &RecordBatch) -> Result<Evaluated> {
         let array = |expr: &Arc<dyn PhysicalExpr>| {
             expr.evaluate(rows)
@@ -258,14 +320,93 @@ impl Aggregation {
         take_arrays(&merged, &order, None).map_err(|e| Error::bug(e.to_string()))
     }
 
+    /// The values of the functions from number `from` on, over their state columns of a row per group; groups are left out where one
+    /// of them cannot be computed.
+    fn evaluate_states_from(&self, from: usize, states: &[ArrayRef], groups: usize) -> Result<Computed> {
+        compute(groups, |range| {
+            let length = range.len();
+            let states: Vec<ArrayRef> = states.iter().map(|state| state.slice(range.start, length)).collect();
+            let numbers: Vec<usize> = (0..length).collect();
+            let mut at = 0;
+            (from..self.functions.len())
+                .map(|function| {
+                    let mut accumulator = self.accumulator(function)?;
+                    let to = at + self.state_widths[function];
+                    accumulator
+                        .merge_batch(&states[at..to], &numbers, length)
+                        .map_err(failed)?;
+                    at = to;
+                    accumulator.evaluate(EmitTo::All).map_err(failed)
+                })
+                .collect()
+        })
+    }
+
     /// The value of every function over state columns of a row per group.
-    pub fn evaluate_states(&self, states: &[ArrayRef], groups: usize) -> Result<Vec<ArrayRef>> {
-        let mut accumulators = self.accumulators()?;
-        self.merge_into(&mut accumulators, states, &(0..groups).collect::<Vec<_>>(), groups)?;
-        accumulators
-            .iter_mut()
-            .map(|accumulator| accumulator.evaluate(EmitTo::All).map_err(failed))
-            .collect()
+    pub fn evaluate_states(&self, groups: Vec<ArrayRef>, states: &[ArrayRef], count: usize) -> Result<Results> {
+        let computed = self.evaluate_states_from(0, states, count)?;
+        self.results(groups, Vec::new(), computed, count)
+    }
+
+    /// Puts the first values, of all groups, beside the others, of those that have them.
+    fn results(
+        &self,
+        groups: Vec<ArrayRef>,
+        first_values: Vec<ArrayRef>,
+        computed: Computed,
+        count: usize,
+    ) -> Result<Results> {
+        let Some(is_good) = computed.is_good() else {
+            return Ok(Results {
+                groups,
+                values: first_values.into_iter().chain(computed.columns).collect(),
+                count,
+                failures: Vec::new(),
+                failed_groups: Vec::new(),
+            });
+        };
+        let failing = UInt32Array::from_iter_values(computed.failures.iter().map(|(group, _)| *group as u32));
+        let keep = |columns: &[ArrayRef]| -> Result<Vec<ArrayRef>> {
+            columns
+                .iter()
+                .map(|column| filter(column, &is_good).map_err(bug))
+                .collect()
+        };
+        let failed_groups = take_arrays(&groups, &failing, None).map_err(bug)?;
+        let mut values = keep(&first_values)?;
+        values.extend(match is_good.true_count() {
+            0 => self.functions[first_values.len()..]
+                .iter()
+                .map(|function| new_empty_array(function.field().data_type()))
+                .collect(),
+            _ => computed.columns,
+        });
+        Ok(Results {
+            groups: keep(&groups)?,
+            values,
+            count: is_good.true_count(),
+            failures: computed.failures,
+            failed_groups,
+        })
+    }
+
+    /// The groups of `results` without a result, as rows of `more` and their columns.
+    pub fn failed_groups(&self, results: &Results, more: Vec<(&'static str, ArrayRef)>) -> Result<Option<FailedRows>> {
+        if results.failures.is_empty() {
+            return Ok(None);
+        }
+        let more_fields = more
+            .iter()
+            .map(|(name, column)| Arc::new(Field::new(*name, column.data_type().clone(), true)));
+        let fields: Vec<FieldRef> = more_fields.chain(self.group_schema.fields().iter().cloned()).collect();
+        let more_columns = more.iter().map(|(_, column)| column);
+        let columns = more_columns.chain(&results.failed_groups).cloned().collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(results.failures.len()));
+        Ok(Some(FailedRows {
+            operator: "aggregate",
+            rows: RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options).map_err(bug)?,
+            reasons: results.failures.iter().map(|(_, reason)| reason.clone()).collect(),
+        }))
     }
 
     fn merge_into(
@@ -286,26 +427,47 @@ impl Aggregation {
     }
 
     pub fn accumulators(&self) -> Result<Vec<Box<dyn GroupsAccumulator>>> {
-        std::iter::zip(&self.functions, &self.argument_types)
-            .map(|(function, types)| {
-                if let Some(own) = ordered_value::accumulator(function, types) {
-                    Ok(own)
-                } else if function.groups_accumulator_supported() {
-                    function.create_groups_accumulator()
-                } else {
-                    let function = Arc::clone(function);
-                    Ok(
-                        Box::new(GroupsAccumulatorAdapter::new(move || function.create_accumulator()))
-                            as Box<dyn GroupsAccumulator>,
-                    )
-                }
-            })
-            .collect::<Result<_, DataFusionError>>()
-            .map_err(failed)
+        (0..self.functions.len())
+            .map(|function| self.accumulator(function))
+            .collect()
+    }
+
+    fn accumulator(&self, function: usize) -> Result<Box<dyn GroupsAccumulator>> {
+        if let Some(own) = ordered_value::accumulator(&self.functions[function], &self.argument_types[function]) {
+            return Ok(own);
+        }
+        let function = &self.functions[function];
+        if function.groups_accumulator_supported() {
+            return function.create_groups_accumulator().map_err(failed);
+        }
+        let function = Arc::clone(function);
+        Ok(Box::new(GroupsAccumulatorAdapter::new(move || {
+            function.create_accumulator()
+        })))
+    }
+
+    /// Whether a function that fails on one group loses the state of the others: then it is asked over a copy of its state.
+    fn fails_for_good(&self, function: usize) -> bool {
+        let function = &self.functions[function];
+        let data_type = function.field().data_type().clone();
+        match function.fun().name() {
+            "sum" => function.is_distinct() && Arithmetic::takes(&data_type),
+            // The digits that it adds are there for all but the longest decimals.
+            "avg" => matches!(
+                data_type,
+                DataType::Decimal128(DECIMAL128_MAX_PRECISION, _) | DataType::Decimal256(DECIMAL256_MAX_PRECISION, _)
+            ),
+            _ => false,
+        }
     }
 }
 
 impl Evaluated {
+    /// How many rows.
+    pub fn len(&self) -> usize {
+        self.rows
+    }
+
     pub fn groups(&self) -> &[ArrayRef] {
         &self.groups
     }
@@ -473,13 +635,38 @@ impl GroupTable {
     pub fn into_results(mut self) -> Result<Results> {
         let count = self.len();
         let groups = self.take_keys()?;
-        let values = self
-            .accumulators
-            .iter_mut()
-            .map(|accumulator| accumulator.evaluate(EmitTo::All))
-            .collect::<Result<_, _>>()
-            .map_err(failed)?;
-        Ok(Results { groups, values, count })
+        let mut values = Vec::with_capacity(self.accumulators.len());
+        for (function, accumulator) in self.accumulators.iter_mut().enumerate() {
+            if self.aggregation.fails_for_good(function) {
+                break;
+            }
+            match accumulator.evaluate(EmitTo::All).map_err(failed) {
+                Ok(column) => values.push(column),
+                // Some groups have no value: they are told apart by the states.
+                Err(Error::User(_)) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        let from = values.len();
+        if from == self.accumulators.len() {
+            return Ok(Results {
+                groups,
+                values,
+                count,
+                failures: Vec::new(),
+                failed_groups: Vec::new(),
+            });
+        }
+        let mut states = Vec::new();
+        for accumulator in &mut self.accumulators[from..] {
+            states.extend(accumulator.state(EmitTo::All).map_err(failed)?);
+        }
+        assert!(
+            states.iter().all(|state| state.len() == count),
+            "a function that fails keeps its state"
+        );
+        let computed = self.aggregation.evaluate_states_from(from, &states, count)?;
+        self.aggregation.results(groups, values, computed, count)
     }
 
     /// In the order of the groups' first rows.
@@ -515,6 +702,6 @@ impl GroupTable {
 pub(super) fn failed(error: DataFusionError) -> Error {
     match error.find_root() {
         DataFusionError::Internal(message) => Error::bug(message.clone()),
-        root => Error::user(root.strip_backtrace()),
+        _ => Error::user(reason_of(&error)),
     }
 }

@@ -97,6 +97,7 @@ impl Dataflow {
             node.rows_out += rows_of(&step.flows);
             let taker = node.taker;
             out.late.append(&mut step.late);
+            out.failed.append(&mut step.failed);
             self.push(taker, step.flows, out)?;
         }
         Ok(handed_on.last().copied().unwrap_or_else(|| inputs[0]))
@@ -201,6 +202,7 @@ impl Dataflow {
                 node.operator.on_delta(flow, &mut step)?;
             }
             out.late.append(&mut step.late);
+            out.failed.append(&mut step.failed);
             flows = step.flows;
             node.rows_out += rows_of(&flows);
             next = node.taker;

@@ -38,11 +38,11 @@ impl GroupAggregate {
 }
 
 impl Operator for GroupAggregate {
-    fn on_delta(&mut self, flow: Flow, _out: &mut Output) -> Result<()> {
+    fn on_delta(&mut self, flow: Flow, out: &mut Output) -> Result<()> {
         if flow.delta.weights.is_some() {
             return Err(Error::bug("an aggregate over rows that change was planned"));
         }
-        let rows = self.table.aggregation().evaluate(&flow.delta.rows)?;
+        let (rows, _) = self.table.aggregation().evaluate_good(&flow.delta.rows, None, out)?;
         self.table.update(&rows)
     }
 
@@ -55,6 +55,8 @@ impl Operator for GroupAggregate {
                     .map_err(|e| Error::bug(format!("an aggregate's rows do not fit their schema: {e}")))
             };
             out.push(Flow::of(touched.delta(&self.schema, rows)?));
+            out.failed
+                .extend(self.table.aggregation().failed_groups(&touched.now, Vec::new())?);
         }
         Ok(end.watermark)
     }
@@ -84,8 +86,25 @@ impl Touched {
         schema: &SchemaRef,
         rows: impl Fn(&[ArrayRef], &[ArrayRef], usize) -> Result<RecordBatch>,
     ) -> Result<Delta> {
-        let Results { groups, values, count } = &self.now;
+        let Results {
+            groups, values, count, ..
+        } = &self.now;
         let after = rows(groups, values, *count)?;
+        if let Some(gone) = &self.gone {
+            let retracted = rows(&gone.groups, &gone.values, gone.count)?;
+            let retracted = Delta::change(schema, &retracted, &RecordBatch::new_empty(Arc::clone(schema)));
+            return Delta::concat(schema, &[retracted, self.delta_of_known(schema, after, rows)?]);
+        }
+        self.delta_of_known(schema, after, rows)
+    }
+
+    fn delta_of_known(
+        &self,
+        schema: &SchemaRef,
+        after: RecordBatch,
+        rows: impl Fn(&[ArrayRef], &[ArrayRef], usize) -> Result<RecordBatch>,
+    ) -> Result<Delta> {
+        let Results { groups, count, .. } = &self.now;
         if self.known.is_empty() {
             return Ok(Delta::append(after));
         }

@@ -9,6 +9,7 @@
 mod aggregation;
 mod dataflow;
 mod emit;
+mod failure;
 mod group_aggregate;
 mod map_watermark;
 mod open_windows;
@@ -33,6 +34,7 @@ use crate::types::{Delta, Error, EventTime, Result, Watermark};
 pub use aggregation::{Aggregation, FilteredFunction};
 pub use dataflow::{Dataflow, Feed, Figures};
 pub use emit::{EmitEvery, WindowCloseGate};
+pub use failure::FailedRows;
 pub use group_aggregate::GroupAggregate;
 pub use map_watermark::{MapWatermark, Mapping};
 pub use open_windows::OpenWindows;
@@ -75,6 +77,8 @@ pub struct EpochEnd {
 pub struct Output {
     pub flows: Vec<Flow>,
     pub late: Vec<LateRows>,
+    /// Rows whose values could not be computed.
+    pub failed: Vec<FailedRows>,
 }
 
 /// Rows whose window had closed when they came.
@@ -99,9 +103,6 @@ impl Output {
 /// A part of a dataflow with state.
 pub trait Operator: Send {
     /// Takes a delta in. What comes out may come now or at the end of the epoch.
-    ///
-    /// # Errors
-    /// A value that cannot be computed, e.g. a failed cast.
     fn on_delta(&mut self, flow: Flow, out: &mut Output) -> Result<()>;
 
     /// Called once at the end of every epoch, after all its deltas. Returns the watermark that holds for what was handed on.

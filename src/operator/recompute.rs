@@ -14,6 +14,7 @@ use std::{
 use ahash::HashMap;
 use arrow::{
     array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array},
+    compute::filter,
     datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampNanosecondType},
     row::{RowConverter, SortField},
 };
@@ -59,6 +60,8 @@ struct Group {
     rows: BTreeMap<Box<[u8]>, i64>,
     /// The result as it was handed on.
     emitted: Option<Box<[u8]>>,
+    /// It has none, and that was told.
+    fails: bool,
 }
 
 impl RecomputeAggregate {
@@ -109,10 +112,15 @@ impl RecomputeAggregate {
         encoder.convert_rows(rows.map(|row| parser.parse(row))).map_err(bug)
     }
 
-    fn update(&mut self, rows: &RecordBatch, weights: Option<&Int64Array>) -> Result<()> {
-        let evaluated = self.aggregation.evaluate(rows)?;
-        let keys = Self::encode(&self.keys, evaluated.groups(), rows.num_rows())?;
-        let inputs = Self::encode(&self.inputs, &evaluated.inputs(), rows.num_rows())?;
+    fn update(&mut self, rows: &RecordBatch, weights: Option<&Int64Array>, out: &mut Output) -> Result<()> {
+        let (evaluated, is_good) = self.aggregation.evaluate_good(rows, weights, out)?;
+        let good_weights = weights
+            .zip(is_good)
+            .map(|(weights, is_good)| filter(weights, &is_good).map_err(bug))
+            .transpose()?;
+        let weights = good_weights.as_ref().map(|weights| weights.as_primitive()).or(weights);
+        let keys = Self::encode(&self.keys, evaluated.groups(), evaluated.len())?;
+        let inputs = Self::encode(&self.inputs, &evaluated.inputs(), evaluated.len())?;
         let times = self.closing_times(evaluated.groups());
         for (row, (key, input)) in keys.into_iter().zip(inputs).enumerate() {
             if let (Some(closed_by), Some(time)) = (self.closed_by, times.as_ref().map(|times| times[row])) {
@@ -150,11 +158,12 @@ impl RecomputeAggregate {
         Some(times.iter().map(|time| time.unwrap_or(i64::MAX)).collect())
     }
 
-    /// The results of these groups, a row each, in their order. Groups without rows have none, but for the one without keys.
-    fn compute(&self, keys: &[&[u8]]) -> Result<RecordBatch> {
+    /// The results of these groups, in their order, a row for each that has one, and the others. Groups without rows have none, but
+    /// for the one without keys.
+    fn compute(&self, keys: &[&[u8]]) -> Result<(RecordBatch, Results)> {
         if keys.is_empty() {
             // Some accumulators cannot tell the type of no results.
-            return Ok(RecordBatch::new_empty(Arc::clone(&self.schema)));
+            return Ok((RecordBatch::new_empty(Arc::clone(&self.schema)), Results::default()));
         }
         let (mut inputs, mut key_of_input): (Vec<&[u8]>, Vec<u32>) = (Vec::new(), Vec::new());
         for (index, key) in keys.iter().enumerate() {
@@ -184,31 +193,49 @@ impl RecomputeAggregate {
         if 0 < count {
             table.update(&Evaluated::of(&self.aggregation, groups, inputs, count))?;
         }
-        let Results { groups, values, count } = table.into_results()?;
-        let options = RecordBatchOptions::new().with_row_count(Some(count));
-        RecordBatch::try_new_with_options(
-            Arc::clone(&self.schema),
-            groups.into_iter().chain(values).collect(),
-            &options,
-        )
-        .map_err(|e| Error::bug(format!("an aggregate's rows do not fit their schema: {e}")))
+        let results = table.into_results()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(results.count));
+        let columns = results.groups.iter().chain(&results.values).cloned().collect();
+        let rows = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)
+            .map_err(|e| Error::bug(format!("an aggregate's rows do not fit their schema: {e}")))?;
+        Ok((rows, results))
     }
 
     /// Computes the touched groups anew.
-    fn changes(&mut self) -> Result<Delta> {
+    fn changes(&mut self, out: &mut Output) -> Result<Delta> {
         let touched = std::mem::take(&mut self.touched);
         // A group without rows has no row in the result, so results are those of the others, in their order.
         let (full, empty): (Vec<&[u8]>, Vec<&[u8]>) = touched
             .iter()
             .map(|key| key.as_ref())
             .partition(|key| self.is_global() || !self.groups[*key].rows.is_empty());
-        let now = self.compute(&full)?;
-        assert_eq!(now.num_rows(), full.len(), "a row for each group with rows");
-        let encoded = Self::encode(&self.results, now.columns(), now.num_rows())?;
+        let (now, mut results) = self.compute(&full)?;
         let mut retracted: Vec<Box<[u8]>> = Vec::new();
         let mut added = Vec::new();
-        for (row, (key, result)) in full.iter().zip(encoded).enumerate() {
+        let mut is_told = BTreeSet::new();
+        let mut failing = BTreeSet::new();
+        for (index, _) in &results.failures {
+            let group = self.groups.get_mut(full[*index]).expect("touched groups are there");
+            retracted.extend(group.emitted.take());
+            if std::mem::replace(&mut group.fails, true) {
+                is_told.insert(*index);
+            }
+            failing.insert(*index);
+        }
+        results.forget_failures(&is_told)?;
+        out.failed.extend(self.aggregation.failed_groups(&results, Vec::new())?);
+        assert_eq!(
+            now.num_rows() + failing.len(),
+            full.len(),
+            "a row for each group with rows, or a reason"
+        );
+        let encoded = Self::encode(&self.results, now.columns(), now.num_rows())?;
+        let good = (0..full.len())
+            .filter(|index| !failing.contains(index))
+            .map(|index| &full[index]);
+        for (row, (key, result)) in good.zip(encoded).enumerate() {
             let group = self.groups.get_mut(*key).expect("touched groups are there");
+            group.fails = false;
             if group.emitted.as_ref() != Some(&result) {
                 retracted.extend(group.emitted.replace(result));
                 added.push(row as u32);
@@ -239,7 +266,7 @@ impl RecomputeAggregate {
     }
 
     /// Forgets groups that are final, and gives their rows where nobody has them yet.
-    fn close(&mut self) -> Result<Option<Delta>> {
+    fn close(&mut self, out: &mut Output) -> Result<Option<Delta>> {
         let Some(closed_by) = self.closed_by else {
             return Ok(None);
         };
@@ -257,9 +284,14 @@ impl RecomputeAggregate {
                     .map(|key| key.as_ref())
                     .filter(|key: &&[u8]| !self.groups[*key].rows.is_empty())
                     .collect();
-                (!full.is_empty())
-                    .then(|| self.compute(&full).map(Delta::append))
-                    .transpose()?
+                match full.is_empty() {
+                    true => None,
+                    false => {
+                        let (rows, results) = self.compute(&full)?;
+                        out.failed.extend(self.aggregation.failed_groups(&results, Vec::new())?);
+                        Some(Delta::append(rows))
+                    }
+                }
             }
         };
         for key in &closing {
@@ -283,16 +315,17 @@ impl ClosedBy {
 }
 
 impl Operator for RecomputeAggregate {
-    fn on_delta(&mut self, flow: Flow, _out: &mut Output) -> Result<()> {
-        self.update(&flow.delta.rows, flow.delta.weights.as_ref())
+    fn on_delta(&mut self, flow: Flow, out: &mut Output) -> Result<()> {
+        self.update(&flow.delta.rows, flow.delta.weights.as_ref(), out)
     }
 
     fn on_epoch_end(&mut self, end: EpochEnd, out: &mut Output) -> Result<Watermark> {
         if self.emission == Emission::Changes && !self.touched.is_empty() {
-            out.push(Flow::of(self.changes()?));
+            let changes = self.changes(out)?;
+            out.push(Flow::of(changes));
         }
         self.closed = end.watermark;
-        if let Some(delta) = self.close()? {
+        if let Some(delta) = self.close(out)? {
             out.push(Flow::of(delta));
         }
         Ok(end.watermark)
@@ -325,7 +358,7 @@ impl Operator for RecomputeAggregate {
             Field::new("closed", DataType::Int64, false),
             Field::new("has_emitted", DataType::Boolean, false),
         ]));
-        let has_emitted = self.groups.values().any(|group| group.emitted.is_some());
+        let has_emitted = self.groups.values().any(|group| group.emitted.is_some() || group.fails);
         let head = RecordBatch::try_new(
             head,
             vec![
@@ -389,7 +422,8 @@ impl Operator for RecomputeAggregate {
         if head.column(1).as_boolean().value(0) {
             // What was handed on is what the rows give: a checkpoint is taken at the end of an epoch.
             self.touched = self.groups.keys().cloned().collect();
-            self.changes()?;
+            // What fails was told of too.
+            self.changes(&mut Output::default())?;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! delta ─▶ step ─▶ step ─▶ … ─▶ delta      row watermarks and weights go along with their rows
 //! ```
-//! A weight of −1 goes through like any other: the steps look at one row at a time.
+//! A weight of −1 goes through like any other: the steps look at one row at a time. Rows whose values cannot be computed are set aside.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use datafusion::physical_expr::PhysicalExpr;
 
 use crate::types::{Delta, Error, Result, Watermark, Windows};
 
-use super::{EpochEnd, Flow, Operator, Output, aggregation::failed, bug};
+use super::{EpochEnd, FailedRows, Flow, Operator, Output, aggregation::failed, bug, failure::compute};
 
 #[derive(Clone)]
 pub enum Step {
@@ -73,10 +73,11 @@ impl Operator for Segment {
             }
             match step {
                 Step::Filter(predicate) => {
-                    let mask = predicate
-                        .evaluate(&rows)
-                        .and_then(|value| value.into_array(rows.num_rows()))
-                        .map_err(failed)?;
+                    let of = |rows: &RecordBatch| Ok(vec![evaluate(predicate, rows)?]);
+                    let columns = computed("filter", &mut rows, &mut weights, &mut row_watermarks, of, out)?;
+                    let [mask] = columns.as_slice() else {
+                        return Ok(());
+                    };
                     let mask = definite(mask.as_boolean());
                     if mask.true_count() == rows.num_rows() {
                         continue;
@@ -88,11 +89,12 @@ impl Operator for Segment {
                         .transpose()?;
                 }
                 Step::Project { columns, schema } => {
+                    let of = |rows: &RecordBatch| columns.iter().map(|column| evaluate(column, rows)).collect();
+                    let columns = computed("project", &mut rows, &mut weights, &mut row_watermarks, of, out)?;
                     let count = rows.num_rows();
-                    let columns = columns
-                        .iter()
-                        .map(|column| evaluate(column, &rows))
-                        .collect::<Result<Vec<_>>>()?;
+                    if count == 0 {
+                        return Ok(());
+                    }
                     rows = batch(schema, columns, count)?;
                 }
                 Step::Windows { time, windows, schema } => {
@@ -122,10 +124,11 @@ impl Operator for Segment {
                     rows = batch(schema, columns.collect(), rows.num_rows())?;
                 }
                 Step::EachSet { columns, sets, schema } => {
-                    let values = columns
-                        .iter()
-                        .map(|column| evaluate(column, &rows))
-                        .collect::<Result<Vec<_>>>()?;
+                    let of = |rows: &RecordBatch| columns.iter().map(|column| evaluate(column, rows)).collect();
+                    let values = computed("aggregate", &mut rows, &mut weights, &mut row_watermarks, of, out)?;
+                    if rows.num_rows() == 0 {
+                        return Ok(());
+                    }
                     let parts = sets
                         .iter()
                         .map(|set| of_set(&rows, &values, set, schema))
@@ -171,6 +174,30 @@ impl Operator for Segment {
     fn memory_bytes(&self) -> usize {
         0
     }
+}
+
+/// Columns over the rows that give them; the others are set aside and leave.
+fn computed(
+    operator: &'static str,
+    rows: &mut RecordBatch,
+    weights: &mut Option<Int64Array>,
+    row_watermarks: &mut Option<Int64Array>,
+    of: impl Fn(&RecordBatch) -> Result<Vec<ArrayRef>>,
+    out: &mut Output,
+) -> Result<Vec<ArrayRef>> {
+    let computed = compute(rows.num_rows(), |range| of(&rows.slice(range.start, range.len())))?;
+    if let Some(is_good) = computed.is_good() {
+        out.failed
+            .extend(FailedRows::of(operator, rows, &computed.failures, weights.as_ref())?);
+        *rows = filter_record_batch(rows, &is_good).map_err(bug)?;
+        for numbers in [weights, row_watermarks] {
+            *numbers = numbers
+                .take()
+                .map(|numbers| filter_numbers(&numbers, &is_good))
+                .transpose()?;
+        }
+    }
+    Ok(computed.columns)
 }
 
 fn evaluate(column: &Arc<dyn PhysicalExpr>, rows: &RecordBatch) -> Result<ArrayRef> {

@@ -8,7 +8,10 @@
 //! A session is `[first row, last row + gap)`; a row at its end begins the next one. A row is late when its own time is below how far its
 //! split was complete, less the lateness: then no accepted row ever meets a closed session. Raw rows are not kept.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use ahash::HashMap;
 use arrow::{
@@ -28,7 +31,7 @@ use crate::types::{
 
 use super::{
     Aggregation, EpochEnd, Flow, LateRows, OpenWindows, Operator, Output,
-    aggregation::{Evaluated, failed},
+    aggregation::{Evaluated, Results, failed},
     bug,
     state_table::StateRows,
     window_aggregate::{Emission, OutputColumn, WindowResult},
@@ -236,6 +239,7 @@ impl SessionAggregate {
         self.states.put(&slots, columns)?;
         Ok(Some(Merged {
             before: before.iter().map(|old| (old.first, old.last)).collect(),
+            before_into: old_into,
             groups_before: old_groups,
             states_before: old_states,
             now: now.iter().map(|(first, last, ..)| (*first, *last)).collect(),
@@ -244,11 +248,26 @@ impl SessionAggregate {
         }))
     }
 
-    fn rows_of(&self, bounds: &[(i64, i64)], groups: &[ArrayRef], states: &[ArrayRef]) -> Result<RecordBatch> {
-        if bounds.is_empty() {
-            return Ok(RecordBatch::new_empty(Arc::clone(&self.result.schema)));
+    /// The rows of these sessions, and which of them have none.
+    fn rows_of(
+        &self,
+        bounds: &[(i64, i64)],
+        groups: &[ArrayRef],
+        states: &[ArrayRef],
+    ) -> Result<(RecordBatch, Results)> {
+        let results = match bounds.is_empty() {
+            true => Results::default(),
+            false => self
+                .aggregation
+                .evaluate_states(groups.to_vec(), states, bounds.len())?,
+        };
+        if results.count == 0 {
+            return Ok((RecordBatch::new_empty(Arc::clone(&self.result.schema)), results));
         }
-        let values = self.aggregation.evaluate_states(states, bounds.len())?;
+        let Results { groups, values, .. } = &results;
+        let failed: BTreeSet<usize> = results.failures.iter().map(|(session, _)| *session).collect();
+        let good = |session: &usize| !failed.contains(session);
+        let bounds: Vec<(i64, i64)> = (0..bounds.len()).filter(good).map(|session| bounds[session]).collect();
         let columns = self
             .result
             .columns
@@ -261,12 +280,23 @@ impl SessionAggregate {
             })
             .collect();
         let options = RecordBatchOptions::new().with_row_count(Some(bounds.len()));
-        RecordBatch::try_new_with_options(Arc::clone(&self.result.schema), columns, &options)
-            .map_err(|e| Error::bug(format!("a session's rows do not fit their schema: {e}")))
+        let rows = RecordBatch::try_new_with_options(Arc::clone(&self.result.schema), columns, &options)
+            .map_err(|e| Error::bug(format!("a session's rows do not fit their schema: {e}")))?;
+        Ok((rows, results))
+    }
+
+    /// Tells of the sessions that have no result.
+    fn set_aside(&self, bounds: &[(i64, i64)], results: &Results, out: &mut Output) -> Result<()> {
+        let of_failed = || results.failures.iter().map(|(session, _)| bounds[*session]);
+        let starts = time_array(of_failed().map(|(first, _)| first));
+        let ends = time_array(of_failed().map(|(_, last)| self.end_of(last)));
+        let more = vec![("window_start", starts), ("window_end", ends)];
+        out.failed.extend(self.aggregation.failed_groups(results, more)?);
+        Ok(())
     }
 
     /// Forgets the sessions that the watermark closes, and gives their rows where they are wanted.
-    fn close(&mut self) -> Result<Option<Delta>> {
+    fn close(&mut self, out: &mut Output) -> Result<Option<Delta>> {
         let mut bounds = Vec::new();
         let mut slots = Vec::new();
         while let Some(entry) = self.by_end.first_entry()
@@ -297,7 +327,9 @@ impl SessionAggregate {
             Emission::OnWindowClose => {
                 let rows = self.states.gather(&slots, 0)?;
                 let (groups, states) = rows.split_at(self.aggregation.group_count());
-                Some(Delta::append(self.rows_of(&bounds, groups, states)?))
+                let (rows, results) = self.rows_of(&bounds, groups, states)?;
+                self.set_aside(&bounds, &results, out)?;
+                Some(Delta::append(rows))
             }
         };
         for slot in slots {
@@ -310,6 +342,8 @@ impl SessionAggregate {
 /// Sessions that an epoch touched, as they were and as they are.
 struct Merged {
     before: Vec<(i64, i64)>,
+    /// Of each of these the session of now that it is part of.
+    before_into: Vec<usize>,
     groups_before: Vec<ArrayRef>,
     states_before: Vec<ArrayRef>,
     now: Vec<(i64, i64)>,
@@ -401,8 +435,12 @@ impl Operator for SessionAggregate {
         if rows.num_rows() == 0 {
             return Ok(());
         }
+        let (evaluated, is_good) = self.aggregation.evaluate_good(&rows, None, out)?;
+        if let Some(is_good) = is_good {
+            // A row that has no part in a result holds no session together.
+            rows = filter_record_batch(&rows, &is_good).map_err(bug)?;
+        }
         let times = rows.column(self.time).as_primitive::<TimestampNanosecondType>().clone();
-        let evaluated = self.aggregation.evaluate(&rows)?;
         self.runs
             .update(&self.aggregation, times.values(), &evaluated, self.gap_ns)
     }
@@ -415,11 +453,15 @@ impl Operator for SessionAggregate {
         if let Some(merged) = merged
             && self.result.emission == Emission::Changes
         {
-            let retracted = self.rows_of(&merged.before, &merged.groups_before, &merged.states_before)?;
-            let added = self.rows_of(&merged.now, &merged.groups, &merged.states)?;
+            let (retracted, before) = self.rows_of(&merged.before, &merged.groups_before, &merged.states_before)?;
+            let (added, mut now) = self.rows_of(&merged.now, &merged.groups, &merged.states)?;
+            // A session that goes on without a result was told of.
+            let known = before.failures.iter().map(|(old, _)| merged.before_into[*old]);
+            now.forget_failures(&known.collect())?;
+            self.set_aside(&merged.now, &now, out)?;
             out.push(Flow::of(Delta::change(&self.result.schema, &retracted, &added)));
         }
-        if let Some(delta) = self.close()? {
+        if let Some(delta) = self.close(out)? {
             out.push(Flow::of(delta));
         }
         Ok(closed)

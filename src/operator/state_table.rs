@@ -12,8 +12,8 @@ use std::{
 };
 
 use arrow::{
-    array::{Array, ArrayRef, RecordBatch},
-    compute::interleave,
+    array::{Array, ArrayRef, RecordBatch, UInt32Array},
+    compute::{interleave, take_arrays},
 };
 use datafusion::physical_plan::aggregates::group_values::GroupValues;
 
@@ -25,6 +25,7 @@ use crate::types::{
 use super::{
     Aggregation,
     aggregation::{Evaluated, GroupState, GroupTable, Results, failed},
+    bug,
 };
 
 /// How many runs of like size are merged into one.
@@ -44,11 +45,20 @@ pub struct StateTable {
 
 /// The groups that an epoch touched.
 pub struct Touched {
-    /// As they are now.
+    /// As they are now. Of those without a result, the ones that had none before are not told again.
     pub now: Results,
-    /// Which of these groups were there before, ascending, and their values then; no column where none was.
+    /// Which of these groups had a result before, ascending, and their values then; no column where none had.
     pub known: Vec<u32>,
     pub values_before: Vec<ArrayRef>,
+    /// Groups that had a result before and have none now.
+    pub gone: Option<Gone>,
+}
+
+/// Group columns, values before, and how many.
+pub struct Gone {
+    pub groups: Vec<ArrayRef>,
+    pub values: Vec<ArrayRef>,
+    pub count: usize,
 }
 
 impl StateTable {
@@ -88,18 +98,26 @@ impl StateTable {
         let Some(folded) = self.fold()? else {
             return Ok(None);
         };
-        Ok(Some(Touched {
-            now: Results {
-                values: self.aggregation.evaluate_states(&folded.after, folded.count)?,
-                groups: folded.groups,
-                count: folded.count,
-            },
-            values_before: match folded.known.is_empty() {
-                true => Vec::new(),
-                false => self.aggregation.evaluate_states(&folded.before, folded.known.len())?,
-            },
-            known: folded.known.into_iter().map(|row| row as u32).collect(),
-        }))
+        let known: Vec<u32> = folded.known.iter().map(|row| *row as u32).collect();
+        let of_known = match known.len() == folded.count || known.is_empty() {
+            true => folded.groups.clone(),
+            false => take_arrays(&folded.groups, &UInt32Array::from(known.clone()), None).map_err(bug)?,
+        };
+        let now = self
+            .aggregation
+            .evaluate_states(folded.groups, &folded.after, folded.count)?;
+        if known.is_empty() {
+            return Ok(Some(Touched {
+                now,
+                known,
+                values_before: Vec::new(),
+                gone: None,
+            }));
+        }
+        let before = self
+            .aggregation
+            .evaluate_states(of_known, &folded.before, known.len())?;
+        Touched::of(now, before, known, folded.count).map(Some)
     }
 
     /// All groups, for the last time.
@@ -109,11 +127,7 @@ impl StateTable {
         }
         self.fold()?;
         let GroupState { groups, states, count } = self.all()?;
-        Ok(Results {
-            values: self.aggregation.evaluate_states(&states, count)?,
-            groups,
-            count,
-        })
+        self.aggregation.evaluate_states(groups, &states, count)
     }
 
     /// The state as rows of [`Aggregation::state_schema`].
@@ -194,6 +208,66 @@ impl StateTable {
         }
         Ok(indices)
     }
+}
+
+impl Touched {
+    /// `known` are the places among all `count` groups of those that were there `before`.
+    fn of(mut now: Results, before: Results, known: Vec<u32>, count: usize) -> Result<Self> {
+        if now.failures.is_empty() && before.failures.is_empty() {
+            return Ok(Self {
+                now,
+                known,
+                values_before: before.values,
+                gone: None,
+            });
+        }
+        // Of each group its row among the results of now, and of then.
+        let row_now = rows_of(count, now.failures.iter().map(|(group, _)| *group));
+        let row_before = rows_of(known.len(), before.failures.iter().map(|(group, _)| *group));
+        let (mut stays, mut stays_before, mut goes_before) = (Vec::new(), Vec::new(), Vec::new());
+        let mut failed_before = BTreeSet::new();
+        for (group, row_before) in known.iter().zip(row_before) {
+            match (row_now[*group as usize], row_before) {
+                (Some(row), Some(row_before)) => {
+                    stays.push(row);
+                    stays_before.push(row_before);
+                }
+                (None, Some(row_before)) => goes_before.push(row_before),
+                (_, None) => {
+                    failed_before.insert(*group as usize);
+                }
+            }
+        }
+        let pick = |columns: &[ArrayRef], rows: &[u32]| {
+            take_arrays(columns, &UInt32Array::from(rows.to_vec()), None).map_err(bug)
+        };
+        now.forget_failures(&failed_before)?;
+        Ok(Self {
+            values_before: pick(&before.values, &stays_before)?,
+            gone: match goes_before.is_empty() {
+                true => None,
+                false => Some(Gone {
+                    groups: pick(&before.groups, &goes_before)?,
+                    values: pick(&before.values, &goes_before)?,
+                    count: goes_before.len(),
+                }),
+            },
+            known: stays,
+            now,
+        })
+    }
+}
+
+/// The row of each of `count` groups where these have none.
+fn rows_of(count: usize, missing: impl Iterator<Item = usize>) -> Vec<Option<u32>> {
+    let mut rows = vec![Some(0); count];
+    for group in missing {
+        rows[group] = None;
+    }
+    for (number, row) in (0..).zip(rows.iter_mut().flatten()) {
+        *row = number;
+    }
+    rows
 }
 
 /// States before and after what was recent was merged in.

@@ -24,7 +24,7 @@ use datafusion::physical_expr::PhysicalExpr;
 
 use crate::types::{Delta, Error, EventTime, Result, Watermark};
 
-use super::{EpochEnd, Flow, Operator, Output, aggregation::failed};
+use super::{EpochEnd, Flow, Operator, Output, aggregation::failed, bug};
 
 const DAY_NS: i128 = 86_400_000_000_000;
 
@@ -355,10 +355,6 @@ impl Operator for TemporalFilter {
         };
         of(&self.waiting) + of(&self.valid)
     }
-}
-
-fn bug(error: arrow::error::ArrowError) -> Error {
-    Error::bug(error.to_string())
 }
 
 #[cfg(test)]

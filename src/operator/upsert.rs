@@ -14,9 +14,9 @@ use arrow::{
     row::{RowConverter, SortField},
 };
 
-use crate::types::{Delta, Error, Result, Watermark};
+use crate::types::{Delta, Result, Watermark};
 
-use super::{EpochEnd, Flow, Operator, Output};
+use super::{EpochEnd, Flow, Operator, Output, bug};
 
 /// A key or a row as bytes: equal where they are.
 type Encoded = Box<[u8]>;
@@ -133,10 +133,6 @@ impl Operator for Upsert {
     fn memory_bytes(&self) -> usize {
         self.bytes
     }
-}
-
-fn bug(error: arrow::error::ArrowError) -> Error {
-    Error::bug(error.to_string())
 }
 
 #[cfg(test)]

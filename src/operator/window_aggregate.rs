@@ -132,6 +132,17 @@ impl Pane {
     }
 }
 
+/// The runs of the good rows alone.
+fn of_good_rows(runs: Runs, is_good: &BooleanArray) -> Runs {
+    let mut at = 0;
+    let shrunk = runs.into_iter().map(|(class, range)| {
+        let length = is_good.slice(range.start, range.len()).true_count();
+        at += length;
+        (class, at - length..at)
+    });
+    shrunk.filter(|(_, range)| !range.is_empty()).collect()
+}
+
 impl WindowAggregate {
     pub fn new(aggregation: Arc<Aggregation>, assignment: Assignment, windows: Windows, result: WindowResult) -> Self {
         let state = match (result.emission, assignment) {
@@ -349,26 +360,43 @@ impl WindowAggregate {
             .map_err(|e| Error::bug(format!("a window's rows do not fit their schema: {e}")))
     }
 
-    fn final_rows(&self, range: PaneRange, results: &Results) -> Result<Delta> {
+    fn final_rows(&self, range: PaneRange, results: &Results, out: &mut Output) -> Result<Delta> {
+        self.set_aside(range, results, out)?;
         self.rows_of(range, &results.groups, &results.values, results.count)
             .map(Delta::append)
     }
 
-    fn changes_of(&self, range: PaneRange, table: &mut StateTable) -> Result<Option<Delta>> {
+    /// Tells of the groups that have no result.
+    fn set_aside(&self, range: PaneRange, results: &Results, out: &mut Output) -> Result<()> {
+        if results.failures.is_empty() {
+            return Ok(());
+        }
+        let window = self.windows.bounds(range);
+        let constant = |time: i64| TimestampNanosecondArray::from_value(time, results.failures.len());
+        let bounds: Vec<(_, ArrayRef)> = vec![
+            ("window_start", Arc::new(constant(window.start))),
+            ("window_end", Arc::new(constant(window.end))),
+        ];
+        out.failed.extend(self.aggregation.failed_groups(results, bounds)?);
+        Ok(())
+    }
+
+    fn changes_of(&self, range: PaneRange, table: &mut StateTable, out: &mut Output) -> Result<Option<Delta>> {
         let Some(touched) = table.take_touched()? else {
             return Ok(None);
         };
+        self.set_aside(range, &touched.now, out)?;
         let rows = |groups: &[ArrayRef], values: &[ArrayRef], count| self.rows_of(range, groups, values, count);
         touched.delta(&self.result.schema, rows).map(Some)
     }
 
     /// Closes what the watermark closes, and hands on what an epoch changed.
-    fn changes(&self, state: &mut State) -> Result<Vec<Delta>> {
+    fn changes(&self, state: &mut State, out: &mut Output) -> Result<Vec<Delta>> {
         let mut changes = Vec::new();
         let (tables, recent) = match state {
             State::Shared(panes) => {
                 while let Some((range, results)) = panes.close_next(self.closed.0)? {
-                    changes.push(self.final_rows(range, &results)?);
+                    changes.push(self.final_rows(range, &results, out)?);
                 }
                 return Ok(changes);
             }
@@ -386,13 +414,15 @@ impl WindowAggregate {
         {
             let (range, mut table) = entry.remove_entry();
             changes.extend(match self.result.emission {
-                Emission::Changes if table.has_been_taken() => self.changes_of(range, &mut table)?,
-                Emission::Changes | Emission::OnWindowClose => Some(self.final_rows(range, &table.into_results()?)?),
+                Emission::Changes if table.has_been_taken() => self.changes_of(range, &mut table, out)?,
+                Emission::Changes | Emission::OnWindowClose => {
+                    Some(self.final_rows(range, &table.into_results()?, out)?)
+                }
             });
         }
         if self.result.emission == Emission::Changes {
             for (range, table) in tables {
-                changes.extend(self.changes_of(*range, table)?);
+                changes.extend(self.changes_of(*range, table, out)?);
             }
         }
         Ok(changes)
@@ -430,11 +460,14 @@ impl Operator for WindowAggregate {
         if flow.delta.weights.is_some() {
             return Err(Error::bug("a windowed aggregate over rows that change was planned"));
         }
-        let Classified { rows, runs } = self.classify(flow.delta.rows, flow.row_watermarks.as_ref(), out)?;
+        let Classified { rows, mut runs } = self.classify(flow.delta.rows, flow.row_watermarks.as_ref(), out)?;
         if runs.is_empty() {
             return Ok(());
         }
-        let evaluated = self.aggregation.evaluate(&rows)?;
+        let (evaluated, is_good) = self.aggregation.evaluate_good(&rows, None, out)?;
+        if let Some(is_good) = is_good {
+            runs = of_good_rows(runs, &is_good);
+        }
         if let [(class, _)] = runs.as_slice() {
             return self.update(*class, &evaluated);
         }
@@ -467,7 +500,7 @@ impl Operator for WindowAggregate {
             recent: BTreeMap::new(),
         };
         let mut state = std::mem::replace(&mut self.state, empty);
-        let changes = self.changes(&mut state);
+        let changes = self.changes(&mut state, out);
         self.state = state;
         // A row's key names its window, so the changes of all windows fit into one delta.
         out.push(Flow::of(Delta::concat(&self.result.schema, &changes?)?));

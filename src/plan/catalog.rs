@@ -292,6 +292,16 @@ pub fn bad_schema() -> SchemaRef {
     ]))
 }
 
+/// `<view>$errors`: what was to be computed, why it could not be, of which values, in which epoch.
+pub fn errors_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("operator", DataType::Utf8View, false),
+        Field::new("reason", DataType::Utf8View, false),
+        Field::new("row", DataType::Utf8View, false),
+        Field::new("epoch", DataType::UInt64, false),
+    ]))
+}
+
 /// `<view>$late`: the row as the window would have taken it, its window, and how much too late it was.
 pub fn late_schema(rows: &SchemaRef) -> SchemaRef {
     let time = DataType::Timestamp(TimeUnit::Nanosecond, None);

@@ -42,6 +42,7 @@ use crate::{
 use super::{
     binder::{Binder, Bound},
     catalog::{Catalog, Relation},
+    checked::checked_expression,
     columns::value_type,
     function_call::{Body, WrongArgument, check_body},
     mistakes::Mistakes,
@@ -334,6 +335,7 @@ impl Binder<'_> {
                 .build(),
         );
         let expr = simplifier.coerce(expr, &schema).map_err(mistakes)?;
+        let expr = checked_expression(expr, &schema).map_err(mistakes)?;
         let found = expr.get_type(&schema).map_err(mistakes)?;
         if !can_cast_types(&found, returns) {
             let message = format!(

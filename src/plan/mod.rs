@@ -9,6 +9,7 @@
 
 mod binder;
 mod catalog;
+mod checked;
 mod columns;
 mod dataflow;
 mod function;
@@ -27,7 +28,7 @@ mod window_call;
 pub use binder::{Binder, Bound, Write};
 pub use catalog::{
     Catalog, ExternalDefinition, MaterializedDefinition, Relation, SourceDefinition, TableDefinition, Trigger,
-    ViewDefinition, WatermarkDefinition, bad_schema, late_schema,
+    ViewDefinition, WatermarkDefinition, bad_schema, errors_schema, late_schema,
 };
 pub use dataflow::{analyze, explain};
 pub use function::{FunctionDefinition, functions_of};

@@ -7,13 +7,15 @@ use async_trait::async_trait;
 use datafusion::{
     catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, Session, TableProvider},
     common::DataFusionError,
-    execution::{SessionStateBuilder, context::SessionState, runtime_env::RuntimeEnv},
-    logical_expr::{Expr, TableType},
+    execution::{FunctionRegistry, SessionStateBuilder, context::SessionState, runtime_env::RuntimeEnv},
+    logical_expr::{AggregateUDF, Expr, TableType},
     physical_plan::ExecutionPlan,
     prelude::SessionConfig,
 };
 
-use super::{window::LowerWindows, window_call::WindowFunctions};
+use crate::function::ExactSum;
+
+use super::{checked::CheckArithmetic, window::LowerWindows, window_call::WindowFunctions};
 
 const CATALOG: &str = "zeta";
 const SCHEMA: &str = "public";
@@ -30,12 +32,18 @@ pub fn base_session(environment: Arc<RuntimeEnv>) -> SessionState {
     // A pair of millions of rows is filtered by its pages, not read whole.
     options.execution.parquet.pushdown_filters = true;
     options.execution.parquet.reorder_filters = true;
-    SessionStateBuilder::new()
+    let mut state = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(environment)
         .with_default_features()
         .with_analyzer_rule(Arc::new(LowerWindows))
-        .build()
+        .with_analyzer_rule(Arc::new(CheckArithmetic))
+        .build();
+    // In the place of the one of the same name.
+    state
+        .register_udaf(Arc::new(AggregateUDF::from(ExactSum::default())))
+        .expect("a function is always taken");
+    state
 }
 
 /// The same session over these tables.

@@ -16,7 +16,7 @@ use datafusion::{
 };
 
 use super::{
-    catalog::{Catalog, Relation, bad_schema, late_schema},
+    catalog::{Catalog, Relation, bad_schema, errors_schema, late_schema},
     session::StreamRelation,
 };
 
@@ -99,7 +99,7 @@ fn over_snapshots(plan: &LogicalPlan, snapshots: &Tables) -> LogicalPlan {
     bound.expect("the function cannot fail").data
 }
 
-/// `<source>$bad` and `<view>$late`, without rows.
+/// `<source>$bad`, `<view>$late` and `<view>$errors`, without rows.
 fn side_outputs(catalog: &Catalog) -> Tables {
     let table = |name: String, schema: SchemaRef| {
         let refusal = format!("`{name}` has not started yet");
@@ -107,14 +107,17 @@ fn side_outputs(catalog: &Catalog) -> Tables {
         (name, table)
     };
     let of = |relation: &Relation| match relation {
-        Relation::Source(source) => Some(table(format!("{}$bad", source.name), bad_schema())),
+        Relation::Source(source) => vec![table(format!("{}$bad", source.name), bad_schema())],
         Relation::Materialized(view) => {
-            let rows = view.stream.late_rows.as_ref()?;
-            Some(table(format!("{}$late", view.name), late_schema(rows)))
+            let late = view.stream.late_rows.as_ref().map(late_schema);
+            let late = late.map(|schema| table(format!("{}$late", view.name), schema));
+            late.into_iter()
+                .chain([table(format!("{}$errors", view.name), errors_schema())])
+                .collect()
         }
-        Relation::External(_) | Relation::View(_) | Relation::Table(_) => None,
+        Relation::External(_) | Relation::View(_) | Relation::Table(_) => Vec::new(),
     };
-    catalog.iter().filter_map(of).collect()
+    catalog.iter().flat_map(of).collect()
 }
 
 /// Names of the relations that a plan scans, views unfolded or not.

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     connector::TableLog,
-    plan::{Catalog, MakeSource, Registry, Relation, SourceDefinition, base_session, late_schema},
+    plan::{Catalog, MakeSource, Registry, Relation, SourceDefinition, base_session, errors_schema, late_schema},
     sql::Emit,
     state::Store,
     types::{Epoch, Error, Options, Result, Watermark, Windows},
@@ -316,6 +316,8 @@ impl Engine {
                         let late = format!("{}$late", view.name);
                         all.extend(self.side_output(&info, &view.source, &late, late_schema(rows)));
                     }
+                    let errors = format!("{}$errors", view.name);
+                    all.extend(self.side_output(&info, &view.source, &errors, errors_schema()));
                     continue;
                 }
             }

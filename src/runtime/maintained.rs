@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! slices of the source, or ─▶ operators ─┬─▶ rows ─▶ what changed
-//! flows of another view                  └─▶ late rows, set aside
+//! flows of another view                  └─▶ late rows, and rows that cannot be computed, set aside
 //! ```
 
 use std::sync::{Arc, Mutex};
@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use arrow::array::{Int64Array, RecordBatch};
 
 use crate::{
-    operator::{Dataflow, EpochEnd, Figures, Flow, LateRows, OpenWindows, Output},
-    plan::{Input, MaterializedDefinition, late_schema},
+    operator::{Dataflow, EpochEnd, FailedRows, Figures, Flow, LateRows, OpenWindows, Output},
+    plan::{Input, MaterializedDefinition, errors_schema, late_schema},
     state::Part,
     types::{Delta, Epoch, Error, EventTime, Result, Watermark, limits},
     view::{Change, ChangeLog, Rows, RowsSnapshot, consolidate},
@@ -20,7 +20,7 @@ use crate::{
 use super::{
     Bounds, Metrics,
     shared::ViewFace,
-    side_output::{SideOutput, late_rows},
+    side_output::{SideOutput, failed_rows, late_rows},
 };
 
 /// Rows of a source, and the watermark that each of them met.
@@ -40,6 +40,8 @@ pub struct MaintainedView {
     late: Option<SideOutput>,
     /// What it handed on is complete up to here.
     handed_on: Watermark,
+    /// A table computes nothing.
+    errors: Option<SideOutput>,
 }
 
 /// Where rows come from: columns of the decoded rows, or the output of another view of the source.
@@ -86,6 +88,8 @@ impl MaintainedView {
             .late_rows
             .as_ref()
             .map(|rows| SideOutput::new(format!("{}$late", definition.name), late_schema(rows)));
+        let errors =
+            (!stream.is_table()).then(|| SideOutput::new(format!("{}$errors", definition.name), errors_schema()));
         Ok(Self {
             dataflow: stream.operators()?,
             inputs: stream.inputs.iter().map(upstream).collect(),
@@ -98,6 +102,7 @@ impl MaintainedView {
             epochs_since_measured: 0,
             late,
             handed_on: Watermark::START,
+            errors,
             definition,
         })
     }
@@ -112,6 +117,14 @@ impl MaintainedView {
 
     pub fn late(&self) -> Option<&SideOutput> {
         self.late.as_ref()
+    }
+
+    pub fn errors(&self) -> Option<&SideOutput> {
+        self.errors.as_ref()
+    }
+
+    pub fn side_outputs(&self) -> impl Iterator<Item = &SideOutput> {
+        self.late.iter().chain(&self.errors)
     }
 
     pub fn snapshot(&self) -> RowsSnapshot {
@@ -231,6 +244,7 @@ impl MaintainedView {
         // What is handed on is final up to there, and not always up to where the source is.
         changes.extend(self.apply(&out.flows, epoch, handed_on)?);
         changes.extend(self.set_aside(out.late, epoch, handed_on, metrics)?);
+        changes.extend(self.keep_failed(&out.failed, epoch, handed_on, metrics)?);
         Ok(Step {
             changes,
             flows: out.flows,
@@ -326,6 +340,29 @@ impl MaintainedView {
         side.push(batches, epoch, watermark, metrics)
     }
 
+    /// Keeps what could not be computed.
+    fn keep_failed(
+        &mut self,
+        failed: &[FailedRows],
+        epoch: Epoch,
+        watermark: Watermark,
+        metrics: &Metrics,
+    ) -> Result<Option<(String, Change)>> {
+        if failed.is_empty() {
+            return Ok(None);
+        }
+        let side = self.errors.as_mut().expect("a table computes nothing");
+        let batches: Vec<RecordBatch> = failed
+            .iter()
+            .map(|failed| failed_rows(failed, epoch))
+            .collect::<Result<_>>()?;
+        metrics
+            .rows_failed_total
+            .with_label_values(&[&self.definition.name])
+            .inc_by(batches.iter().map(RecordBatch::num_rows).sum::<usize>() as u64);
+        side.push(batches, epoch, watermark, metrics)
+    }
+
     /// All of it for a checkpoint. Taking it merges partial results.
     pub fn save(&mut self) -> Result<Vec<Part>> {
         self.measure()?;
@@ -341,15 +378,23 @@ impl MaintainedView {
             name: format!("{name}/rows"),
             batches: self.rows.snapshot().batches()?,
         });
-        parts.extend(self.late.as_ref().map(|late| Part {
-            name: format!("{name}/late"),
-            batches: late.batches(),
+        let sides = [("late", &self.late), ("errors", &self.errors)];
+        parts.extend(sides.into_iter().filter_map(|(kind, side)| {
+            side.as_ref().map(|side| Part {
+                name: format!("{name}/{kind}"),
+                batches: side.batches(),
+            })
         }));
         Ok(parts)
     }
 
     /// Takes up what [`save`](Self::save) gave: `part` hands out its parts by name.
-    pub fn restore(&mut self, mut part: impl FnMut(String) -> Result<Vec<RecordBatch>>, late_total: u64) -> Result<()> {
+    pub fn restore(
+        &mut self,
+        mut part: impl FnMut(String) -> Result<Vec<RecordBatch>>,
+        late_total: u64,
+        failed_total: u64,
+    ) -> Result<()> {
         let name = &self.definition.name;
         for index in 0..self.dataflow.len() {
             let state = part(format!("{name}/operator/{index}"))?;
@@ -361,6 +406,9 @@ impl MaintainedView {
         self.rows.restore(&part(format!("{name}/rows"))?)?;
         if let Some(late) = &mut self.late {
             late.restore(part(format!("{name}/late"))?, late_total);
+        }
+        if let Some(errors) = &mut self.errors {
+            errors.restore(part(format!("{name}/errors"))?, failed_total);
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ pub struct Metrics {
     pub source_rows_total: IntCounterVec,
     pub bad_records_total: IntCounterVec,
     pub rows_late_total: IntCounterVec,
+    pub rows_failed_total: IntCounterVec,
     pub source_lag_rows: IntGaugeVec,
     pub watermark_lag_seconds: GaugeVec,
     pub epochs_total: IntCounterVec,
@@ -65,6 +66,11 @@ impl Default for Metrics {
             rows_late_total: counter(
                 "zeta_rows_late_total",
                 "Rows that came after their window had closed",
+                &["view"],
+            ),
+            rows_failed_total: counter(
+                "zeta_rows_failed_total",
+                "Rows and groups whose values could not be computed",
                 &["view"],
             ),
             source_lag_rows: gauge(

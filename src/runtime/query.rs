@@ -17,7 +17,10 @@ use datafusion::{
 use futures::StreamExt;
 use tokio::sync::Semaphore;
 
-use crate::types::{Error, limits};
+use crate::{
+    function::reason_of,
+    types::{Error, limits},
+};
 
 use super::{Metrics, clock::Stopwatch, face::ProblemKind};
 
@@ -169,6 +172,6 @@ pub fn problem_of(error: DataFusionError) -> ProblemKind {
             ))
         }
         DataFusionError::Internal(message) => ProblemKind::Internal(Error::bug(message.clone())),
-        root => ProblemKind::Execution(root.strip_backtrace()),
+        _ => ProblemKind::Execution(reason_of(&error)),
     }
 }

@@ -1,4 +1,4 @@
-//! Rows kept beside the views: `<source>$bad` and `<view>$late`.
+//! Rows kept beside the views: `<source>$bad`, `<view>$late` and `<view>$errors`.
 
 use std::sync::{Arc, Mutex};
 
@@ -9,13 +9,13 @@ use arrow::{
 };
 
 use crate::{
-    operator::LateRows,
-    plan::bad_schema,
+    operator::{FailedRows, LateRows},
+    plan::{bad_schema, errors_schema},
     types::{BadRecord, Epoch, Error, Result, SplitId, Watermark},
     view::{Change, ChangeLog, RowsSnapshot, SideRows},
 };
 
-use super::{Metrics, shared::ViewFace};
+use super::{Metrics, intake::values, shared::ViewFace};
 
 /// The newest rows of one side output, and how many there ever were.
 pub struct SideOutput {
@@ -133,6 +133,22 @@ pub fn late_rows(late: LateRows, schema: &SchemaRef) -> Result<RecordBatch> {
         })
         .collect();
     RecordBatch::try_new(Arc::clone(schema), columns).map_err(bug)
+}
+
+/// Rows and groups that could not be computed as rows of `<view>$errors`.
+pub fn failed_rows(failed: &FailedRows, epoch: Epoch) -> Result<RecordBatch> {
+    let count = failed.rows.num_rows();
+    let texts = (0..count).map(|row| String::from_utf8_lossy(&values(&failed.rows, row)).into_owned());
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringViewArray::from_iter_values(std::iter::repeat_n(
+            failed.operator,
+            count,
+        ))),
+        Arc::new(StringViewArray::from_iter_values(&failed.reasons)),
+        Arc::new(StringViewArray::from_iter_values(texts)),
+        Arc::new(UInt64Array::from_value(epoch.0, count)),
+    ];
+    RecordBatch::try_new(errors_schema(), columns).map_err(bug)
 }
 
 fn bug(error: arrow::error::ArrowError) -> Error {

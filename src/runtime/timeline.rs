@@ -71,6 +71,7 @@ struct Header {
     /// How far each view has come.
     #[serde(default)]
     view_watermarks: BTreeMap<String, Watermark>,
+    failed_totals: BTreeMap<String, u64>,
 }
 
 impl Timeline {
@@ -314,10 +315,10 @@ impl Timeline {
                 .view_rows
                 .with_label_values(&[view.name()])
                 .set(view.len() as i64);
-            if let Some(late) = view.late() {
-                views.insert(late.name().to_owned(), late.snapshot());
-                late_rows += late.total();
+            for side in view.side_outputs() {
+                views.insert(side.name().to_owned(), side.snapshot());
             }
+            late_rows += view.late().map_or(0, SideOutput::total);
         }
         views.insert(self.bad.name().to_owned(), self.bad.snapshot());
         {
@@ -387,10 +388,11 @@ impl Timeline {
             name: "bad".into(),
             batches: self.bad.batches(),
         }];
-        let mut late_totals = BTreeMap::new();
+        let (mut late_totals, mut failed_totals) = (BTreeMap::new(), BTreeMap::new());
         for view in &mut self.views {
             parts.extend(view.save()?);
             late_totals.extend(view.late().map(|late| (view.name().to_owned(), late.total())));
+            failed_totals.extend(view.errors().map(|errors| (view.name().to_owned(), errors.total())));
             self.metrics
                 .state_bytes
                 .with_label_values(&[view.name()])
@@ -408,6 +410,7 @@ impl Timeline {
             view_watermarks: (self.views.iter())
                 .map(|view| (view.name().to_owned(), view.watermark()))
                 .collect(),
+            failed_totals,
         };
         let header = serde_json::to_value(header)
             .map_err(|e| Error::bug(format!("a checkpoint's header cannot be written: {e}")))?;
@@ -447,8 +450,9 @@ impl Timeline {
         self.rows = header.rows;
         self.bad.restore(part("bad".into())?, header.bad_total);
         for view in &mut self.views {
-            let late_total = header.late_totals.get(view.name()).copied().unwrap_or_default();
-            view.restore(&mut part, late_total)?;
+            let total = |totals: &BTreeMap<String, u64>| totals.get(view.name()).copied().unwrap_or_default();
+            let (late, failed) = (total(&header.late_totals), total(&header.failed_totals));
+            view.restore(&mut part, late, failed)?;
             let watermark = header.view_watermarks.get(view.name());
             view.restore_watermark(watermark.copied().unwrap_or(Watermark::START));
         }
@@ -541,7 +545,7 @@ fn needed_columns(source: &SourceDefinition, views: &[Arc<MaterializedDefinition
 
 fn faces(views: &[MaintainedView], bad: &SideOutput) -> BTreeMap<String, ViewFace> {
     let of_views = views.iter().map(|view| (view.name().to_owned(), view.face()));
-    let side_outputs = views.iter().filter_map(MaintainedView::late).chain([bad]);
+    let side_outputs = views.iter().flat_map(MaintainedView::side_outputs).chain([bad]);
     of_views
         .chain(side_outputs.map(|side| (side.name().to_owned(), side.face())))
         .collect()

@@ -33,7 +33,7 @@ pub const RECORD_BYTES_MAX: usize = 1 << 20;
 pub const BAD_RECORD_BYTES_KEPT: usize = 256;
 /// How deep JSON may nest.
 pub const JSON_DEPTH_MAX: usize = 128;
-/// Rows that `<source>$bad` and `<view>$late` keep each; older ones make room and are counted.
+/// Rows that `<source>$bad`, `<view>$late` and `<view>$errors` keep each; older ones make room and are counted.
 pub const SIDE_ROWS_MAX: usize = 100_000;
 
 /// Rows that a view holds in memory; one that would hold more stops its source, since no row goes unseen.

@@ -17,6 +17,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("sql", 1),
     ("connector", 1),
     ("format", 1),
+    ("function", 1),
     ("operator", 1),
     ("state", 1),
     ("view", 1),

@@ -123,24 +123,26 @@ struct Above {
     emit: Emit,
 }
 
-const KEYS: [&str; 6] = [
+const KEYS: [&str; 7] = [
     "k",
     "s",
     "b",
     "k % 2",
     "CASE WHEN i > 0 THEN 'up' ELSE 'down' END",
     "upper(s)",
+    "e * 2 > 0",
 ];
-const FILTERS: [&str; 6] = [
+const FILTERS: [&str; 7] = [
     "i > 0",
     "s IS NOT NULL",
     "b",
     "k = 1 OR s = 's2'",
     "f < 10 AND f > -10",
     "CAST(i AS DOUBLE) / 2 < 3",
+    "e + 1 > 0",
 ];
 const HAVINGS: [&str; 3] = ["count(*) > 1", "min(i) IS NOT NULL", "max(e) > 0 OR count(k) = 0"];
-const AGGREGATES: [&str; 36] = [
+const AGGREGATES: [&str; 40] = [
     "count(*)",
     "count(i)",
     "sum(i)",
@@ -178,7 +180,29 @@ const AGGREGATES: [&str; 36] = [
     "sum(i) FILTER (WHERE i > 0)",
     "bit_xor(i)",
     "sum(CASE WHEN b THEN 1 ELSE 0 END)",
+    "sum(e)",
+    "sum(e + i)",
+    "sum(DISTINCT e)",
+    "sum(e) FILTER (WHERE b)",
 ];
+/// What may not fit BIGINT, row by row: such rows are in no result.
+const FALLIBLE: [&str; 3] = ["e * 2", "e + 1", "e + i"];
+/// Sums that may not fit BIGINT: such groups are in no result.
+const SUMS: [&str; 2] = ["sum(e)", "sum(DISTINCT e)"];
+
+/// The same in numbers of 38 digits, which hold everything here.
+fn wide(sql: &str) -> String {
+    let patterns = FALLIBLE.iter().chain(&SUMS);
+    patterns.fold(sql.to_owned(), |sql, pattern| {
+        let (before, after) = pattern.split_at(pattern.find('e').expect("it computes with e"));
+        sql.replace(pattern, &format!("{before}CAST(e AS DECIMAL(38, 0)){}", &after[1..]))
+    })
+}
+
+/// Whether a number fits BIGINT, or is null.
+fn fits(number: &str) -> String {
+    format!("({number} IS NULL OR {number} BETWEEN {} AND {})", i64::MIN, i64::MAX)
+}
 
 impl Query {
     fn of(seed: u64) -> Self {
@@ -440,6 +464,20 @@ impl Query {
         std::iter::once(below).chain(above).collect()
     }
 
+    /// Which rows the query can compute.
+    fn is_computable(&self) -> String {
+        let parts = self.keys.iter().chain(&self.aggregates).chain(&self.filter);
+        let parts: Vec<&&str> = parts.collect();
+        let used = FALLIBLE
+            .iter()
+            .filter(|number| parts.iter().any(|part| part.contains(**number)));
+        let conditions = used.map(|number| fits(&format!("({})", wide(number))));
+        std::iter::once("true".to_owned())
+            .chain(conditions)
+            .collect::<Vec<_>>()
+            .join(" AND ")
+    }
+
     /// As stock DataFusion takes it, over `src` with a column `met`: how far the split was when the row came.
     fn below_for_batch(&self, closed_at: Option<i64>) -> String {
         let lateness = self.lateness;
@@ -484,14 +522,28 @@ impl Query {
                      FROM (SELECT *, sum(begins) OVER ({key} ORDER BY ts) AS session FROM \
                      (SELECT *, CASE WHEN before IS NULL OR CAST(ts AS BIGINT) - CAST(before AS BIGINT) >= {gap_ns} THEN 1 ELSE 0 END AS begins \
                      FROM (SELECT *, lag(ts) OVER ({key} ORDER BY ts) AS before FROM {input} \
-                     WHERE {filter} AND (met IS NULL OR ts + INTERVAL '{lateness} seconds' >= met)))))",
-                    filter = self.filter.map_or("true".into(), |filter| format!("({filter})")),
+                     WHERE {is_computable} AND ({filter}) AND (met IS NULL OR ts + INTERVAL '{lateness} seconds' >= met)))))",
+                    filter = wide(self.filter.unwrap_or("true")),
+                    is_computable = self.is_computable(),
                     of = by("session"),
                     key = by(""),
                 )
             }
         };
-        let select = self.select(&from);
+        let from = match self.windows {
+            Windows::Session { .. } => from,
+            _ => format!("(SELECT * FROM {from} WHERE {})", self.is_computable()),
+        };
+        let sums = (0..self.aggregates.len()).filter(|index| {
+            let aggregate = self.aggregates[*index];
+            aggregate == "sum(e + i)" || SUMS.iter().any(|sum| aggregate.starts_with(sum))
+        });
+        let are_told = sums.map(|index| format!(" AND {}", fits(&format!("a{index}"))));
+        let select = format!(
+            "SELECT * FROM ({}) WHERE true{}",
+            wide(&self.select(&from)),
+            are_told.collect::<String>()
+        );
         match closed_at {
             Some(closed_at) => format!(
                 "SELECT * FROM ({select}) WHERE window_end + INTERVAL '{lateness} seconds' <= arrow_cast({closed_at}, 'Timestamp(Nanosecond, None)')"

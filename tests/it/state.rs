@@ -44,7 +44,7 @@ fn explain_analyze_tells_what_each_operator_did_and_holds() {
     let (engine, _state) = start(Bounds::default(), &[view]);
     block_on(sql(
         &engine,
-        "INSERT INTO src SELECT value, '2024-01-01' FROM generate_series(-1, 4) AS t(value)",
+        "INSERT INTO src SELECT value, '2023-01-01' FROM generate_series(-1, 4) AS t(value)",
     ));
     engine
         .step(
@@ -86,7 +86,7 @@ fn an_operator_that_holds_too_much_stops_its_source_by_name_and_others_go_on() {
             rows_max: None,
         }))
     };
-    let Err(refused) = insert("src", "value, '2024-01-01'") else {
+    let Err(refused) = insert("src", "value, '2023-01-01'") else {
         panic!("50,000 groups do not fit a megabyte");
     };
     let refused = format!("{refused:?}");

@@ -25,7 +25,8 @@ use datafusion::{
     execution::context::SessionState,
     logical_expr::{LogicalPlan, TableScan},
     optimizer::{
-        Analyzer, Optimizer, optimize_projections::OptimizeProjections, simplify_expressions::SimplifyExpressions,
+        Analyzer, AnalyzerRule, Optimizer, optimize_projections::OptimizeProjections,
+        simplify_expressions::SimplifyExpressions,
     },
 };
 
@@ -41,6 +42,7 @@ use crate::{
 
 use super::{
     catalog::Catalog,
+    checked::CheckArithmetic,
     mistakes::{Places, diagnostics_of},
 };
 
@@ -214,6 +216,14 @@ impl StreamPlan {
         Ok(Dataflow::new(self.inputs.len(), operators))
     }
 
+    /// Whether it is the log of a table and nothing else: there is nothing to compute.
+    pub fn is_table(&self) -> bool {
+        let weighs = |step: &Step| matches!(step, Step::Weigh { .. });
+        self.nodes
+            .first()
+            .is_some_and(|node| matches!(&node.stage, Stage::Segment(steps) if steps.iter().any(weighs)))
+    }
+
     /// Whether it reads nothing but sources.
     pub fn reads_sources_only(&self) -> bool {
         self.inputs.iter().all(|input| input.is_source)
@@ -296,6 +306,7 @@ impl StreamPlan {
         let plan = Analyzer::new()
             .execute_and_check(plan.clone(), config, |_, _| {})
             .map_err(mistakes)?;
+        let plan = CheckArithmetic.analyze(plan, config).map_err(mistakes)?;
         let plan = sorted::nth_values_from_lists(plan).map_err(mistakes)?;
         let plan = grouping_sets::unfold(plan).map_err(mistakes)?;
         // Some functions are only names of other expressions (`coalesce` of CASE): simplifying puts these in their place.

@@ -13,7 +13,7 @@ use datafusion::{
     arrow::datatypes::{DataType, TimeUnit},
     common::{DFSchemaRef, ScalarValue, tree_node::TreeNode},
     logical_expr::{
-        Between, BinaryExpr, Expr, ExprSchemable, Filter, Operator, cast,
+        BinaryExpr, Expr, ExprSchemable, Filter, Operator, cast,
         utils::{conjunction, split_conjunction},
     },
 };
@@ -100,26 +100,7 @@ impl Builder<'_> {
     fn bounds(&self, condition: &Expr, schema: &DFSchemaRef) -> Result<Vec<TimeBound>, Refusal> {
         match condition {
             Expr::Alias(alias) => self.bounds(&alias.expr, schema),
-            Expr::Between(Between {
-                expr,
-                negated: false,
-                low,
-                high,
-            }) => {
-                let mut bounds = Vec::new();
-                for (operator, other) in [(Operator::GtEq, low), (Operator::LtEq, high)] {
-                    match names_now(expr) || names_now(other) {
-                        true => bounds.extend(self.comparison(expr, operator, other, schema)?),
-                        false => {
-                            return Err(self.refuse(
-                                "only one side of BETWEEN names now()".into(),
-                                "write two conditions and join them by AND",
-                            ));
-                        }
-                    }
-                }
-                Ok(bounds)
-            }
+            // BETWEEN became two comparisons when the plan was simplified.
             Expr::BinaryExpr(BinaryExpr { left, op, right }) if !op.is_logic_operator() => {
                 self.comparison(left, *op, right, schema)
             }

@@ -1,0 +1,15 @@
+//! Functions of ours in DataFusion's place: those whose numbers would wrap.
+//!
+//! ```text
+//! a + b, a - b, a * b, a / b, a % b, -a  of integers and decimals ─▶ Arithmetic: the exact number, or a sentence
+//! sum(a), sum(DISTINCT a)                of integers and decimals ─▶ ExactSum: the exact total, or a sentence
+//! ```
+//! Queries and operators compute with the same ones, so both mean the same.
+
+mod arithmetic;
+mod reason;
+mod sum;
+
+pub use arithmetic::{Arithmetic, Operation};
+pub use reason::reason_of;
+pub use sum::ExactSum;

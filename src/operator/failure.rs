@@ -1,0 +1,166 @@
+//! Values that cannot be computed: their rows are found and set aside, and the others go on.
+//!
+//! ```text
+//! all rows ── fails ──▶ first half │ second half ── … ──▶ single rows: those that fail by themselves
+//! ```
+//! Whether a row fails depends on that row alone, so the same rows fail however they were cut. k failing rows of n cost O(k log n)
+//! evaluations; none cost nothing.
+
+use std::ops::Range;
+
+use arrow::{
+    array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array},
+    compute::{concat, take_record_batch},
+};
+
+use crate::types::{Error, Result};
+
+use super::bug;
+
+/// Rows without a result, with their reasons.
+#[derive(Debug)]
+pub struct FailedRows {
+    /// What was to be computed, as EXPLAIN calls it.
+    pub operator: &'static str,
+    pub rows: RecordBatch,
+    /// One per row.
+    pub reasons: Vec<String>,
+}
+
+/// Columns over the rows that gave them.
+pub struct Computed {
+    /// A row for each good one. Without any good row there is no column.
+    pub columns: Vec<ArrayRef>,
+    /// Which rows failed, ascending, and why.
+    pub failures: Vec<(usize, String)>,
+    /// How many rows there were.
+    count: usize,
+}
+
+/// Columns over `count` rows: `compute` gives those of a range.
+///
+/// # Errors
+/// Our own, and the world's. What the data did not allow is a failure of its row.
+pub fn compute(count: usize, compute: impl Fn(Range<usize>) -> Result<Vec<ArrayRef>>) -> Result<Computed> {
+    let (mut parts, mut failures) = (Vec::new(), Vec::new());
+    let mut ranges: Vec<Range<usize>> = std::iter::once(0..count).collect();
+    while let Some(range) = ranges.pop() {
+        match compute(range.clone()) {
+            Ok(columns) => parts.push(columns),
+            Err(Error::User(reason)) => match range.len() {
+                // Without rows there is nothing to lose.
+                0 => {}
+                1 => failures.push((range.start, reason)),
+                length => {
+                    let middle = range.start + length / 2;
+                    ranges.extend([middle..range.end, range.start..middle]);
+                }
+            },
+            Err(error) => return Err(error),
+        }
+    }
+    let columns = match parts.len() {
+        1 => parts.pop().expect("one part"),
+        _ => (0..parts.first().map_or(0, Vec::len))
+            .map(|column| {
+                let parts: Vec<&dyn Array> = parts.iter().map(|part| part[column].as_ref()).collect();
+                concat(&parts).map_err(bug)
+            })
+            .collect::<Result<_>>()?,
+    };
+    Ok(Computed {
+        columns,
+        failures,
+        count,
+    })
+}
+
+impl Computed {
+    /// Which rows are good; `None` where all are.
+    pub fn is_good(&self) -> Option<BooleanArray> {
+        if self.failures.is_empty() {
+            return None;
+        }
+        let mut is_good = vec![true; self.count];
+        for (row, _) in &self.failures {
+            is_good[*row] = false;
+        }
+        Some(BooleanArray::from(is_good))
+    }
+}
+
+impl FailedRows {
+    /// Those of `failures` among `rows`. A row with a weight of −1 was never handed on, and was told when it came.
+    pub fn of(
+        operator: &'static str,
+        rows: &RecordBatch,
+        failures: &[(usize, String)],
+        weights: Option<&Int64Array>,
+    ) -> Result<Option<Self>> {
+        let is_new = |row: usize| weights.is_none_or(|weights| 0 < weights.value(row));
+        let (indices, reasons): (Vec<u32>, Vec<String>) = failures
+            .iter()
+            .filter(|(row, _)| is_new(*row))
+            .map(|(row, reason)| (*row as u32, reason.clone()))
+            .unzip();
+        if indices.is_empty() {
+            return Ok(None);
+        }
+        let rows = take_record_batch(rows, &UInt32Array::from(indices)).map_err(bug)?;
+        Ok(Some(Self {
+            operator,
+            rows,
+            reasons,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, sync::Arc};
+
+    use arrow::{array::AsArray, datatypes::Int64Type};
+
+    use super::*;
+
+    /// The numbers of a range, where none of `bad` is in it.
+    fn numbers(range: Range<usize>, bad: &[usize]) -> Result<Vec<ArrayRef>> {
+        match bad.iter().find(|row| range.contains(row)) {
+            Some(row) => Err(Error::user(format!("{row} is bad"))),
+            None => Ok(vec![Arc::new(Int64Array::from_iter_values(
+                range.map(|row| row as i64),
+            ))]),
+        }
+    }
+
+    #[test]
+    fn the_rows_that_fail_by_themselves_are_found_and_no_others() {
+        for bad in [vec![], vec![0], vec![9], vec![3, 4], (0..10).collect()] {
+            let found = compute(10, |range| numbers(range, &bad)).unwrap();
+            let rows: Vec<usize> = found.failures.iter().map(|(row, _)| *row).collect();
+            assert_eq!(rows, bad);
+            let good: Vec<i64> = (0..10).filter(|row| !bad.contains(&(*row as usize))).collect();
+            match found.columns.as_slice() {
+                [column] => assert_eq!(column.as_primitive::<Int64Type>().values(), good.as_slice()),
+                none => assert!(none.is_empty() && good.is_empty()),
+            }
+        }
+    }
+
+    #[test]
+    fn a_few_bad_rows_cost_a_few_evaluations() {
+        let evaluations = Cell::new(0);
+        let found = compute(32_768, |range| {
+            evaluations.set(evaluations.get() + 1);
+            numbers(range, &[17, 20_000])
+        });
+        assert_eq!(found.unwrap().failures.len(), 2);
+        assert!(evaluations.get() <= 2 * 2 * 16, "{}", evaluations.get());
+    }
+
+    #[test]
+    fn an_error_of_ours_is_no_failure_of_a_row() {
+        let found = compute(4, |_| Err(Error::bug("broken")));
+        assert!(matches!(found, Err(Error::Bug(_))));
+    }
+}
