@@ -96,7 +96,7 @@ impl Script {
         let records = sqllogictest::parse_with_name::<DefaultColumnType>(&plain_text, name).map_err(|error| {
             // Where text is missing it is the record that wants some.
             let is_behind = matches!(error.kind(), ParseErrorKind::UnexpectedEOF);
-            let line = error.location().line() - u32::from(is_behind);
+            let line = error.location().line().saturating_sub(u32::from(is_behind));
             format!("{name}:{line}: {}", sentence(&error.kind()))
         })?;
         for record in records {
