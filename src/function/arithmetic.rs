@@ -273,7 +273,7 @@ mod tests {
                 config_options: Arc::new(ConfigOptions::default()),
             })
             .map(|value| value.into_array(rows).unwrap())
-            .map_err(|error| crate::function::reason_of(&error))
+            .map_err(|error| crate::types::reason_of(&error))
     }
 
     fn array(values: impl Array + 'static) -> ColumnarValue {

@@ -7,9 +7,7 @@
 //! Queries and operators compute with the same ones, so both mean the same.
 
 mod arithmetic;
-mod reason;
 mod sum;
 
 pub use arithmetic::{Arithmetic, Operation};
-pub use reason::reason_of;
 pub use sum::ExactSum;

@@ -628,7 +628,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::function::reason_of;
+    use crate::types::reason_of;
 
     const NO_FILTER: Option<&BooleanArray> = None;
 

@@ -27,10 +27,7 @@ use datafusion::{
     },
 };
 
-use crate::{
-    function::{Arithmetic, reason_of},
-    types::{Error, Result},
-};
+use crate::types::{Error, Result, reason_of};
 
 use super::{
     Output, bug,
@@ -323,6 +320,11 @@ impl Aggregation {
     /// The values of the functions from number `from` on, over their state columns of a row per group; groups are left out where one
     /// of them cannot be computed.
     fn evaluate_states_from(&self, from: usize, states: &[ArrayRef], groups: usize) -> Result<Computed> {
+        if groups == 0 {
+            // Some accumulators have no result of no groups.
+            let empty = |function: &Arc<AggregateFunctionExpr>| new_empty_array(function.field().data_type());
+            return Ok(Computed::all(self.functions[from..].iter().map(empty).collect(), 0));
+        }
         compute(groups, |range| {
             let length = range.len();
             let states: Vec<ArrayRef> = states.iter().map(|state| state.slice(range.start, length)).collect();
@@ -451,7 +453,7 @@ impl Aggregation {
         let function = &self.functions[function];
         let data_type = function.field().data_type().clone();
         match function.fun().name() {
-            "sum" => function.is_distinct() && Arithmetic::takes(&data_type),
+            "sum" => function.is_distinct() && (data_type.is_integer() || data_type.is_decimal()),
             // The digits that it adds are there for all but the longest decimals.
             "avg" => matches!(
                 data_type,
@@ -637,7 +639,8 @@ impl GroupTable {
         let groups = self.take_keys()?;
         let mut values = Vec::with_capacity(self.accumulators.len());
         for (function, accumulator) in self.accumulators.iter_mut().enumerate() {
-            if self.aggregation.fails_for_good(function) {
+            // Some accumulators have nothing to say of no groups.
+            if count == 0 || self.aggregation.fails_for_good(function) {
                 break;
             }
             match accumulator.evaluate(EmitTo::All).map_err(failed) {
@@ -648,7 +651,9 @@ impl GroupTable {
             }
         }
         let from = values.len();
-        if from == self.accumulators.len() {
+        if from == self.accumulators.len() || count == 0 {
+            let empty = self.aggregation.functions[from..].iter();
+            values.extend(empty.map(|function| new_empty_array(function.field().data_type())));
             return Ok(Results {
                 groups,
                 values,
@@ -673,6 +678,11 @@ impl GroupTable {
     pub fn into_state(mut self) -> Result<GroupState> {
         let count = self.len();
         let groups = self.take_keys()?;
+        if count == 0 {
+            let fields = self.aggregation.state_schema.fields()[self.aggregation.group_count()..].iter();
+            let states = fields.map(|field| new_empty_array(field.data_type())).collect();
+            return Ok(GroupState { groups, states, count });
+        }
         let mut states = Vec::with_capacity(self.aggregation.state_schema.fields().len());
         for accumulator in &mut self.accumulators {
             states.extend(accumulator.state(EmitTo::All).map_err(failed)?);

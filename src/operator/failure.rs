@@ -76,6 +76,15 @@ pub fn compute(count: usize, compute: impl Fn(Range<usize>) -> Result<Vec<ArrayR
 }
 
 impl Computed {
+    /// Columns of rows that are all good.
+    pub fn all(columns: Vec<ArrayRef>, count: usize) -> Self {
+        Self {
+            columns,
+            failures: Vec::new(),
+            count,
+        }
+    }
+
     /// Which rows are good; `None` where all are.
     pub fn is_good(&self) -> Option<BooleanArray> {
         if self.failures.is_empty() {

@@ -43,7 +43,10 @@ impl Operator for GroupAggregate {
             return Err(Error::bug("an aggregate over rows that change was planned"));
         }
         let (rows, _) = self.table.aggregation().evaluate_good(&flow.delta.rows, None, out)?;
-        self.table.update(&rows)
+        match rows.len() {
+            0 => Ok(()),
+            _ => self.table.update(&rows),
+        }
     }
 
     fn on_epoch_end(&mut self, end: EpochEnd, out: &mut Output) -> Result<Watermark> {

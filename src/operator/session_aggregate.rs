@@ -439,6 +439,9 @@ impl Operator for SessionAggregate {
         if let Some(is_good) = is_good {
             // A row that has no part in a result holds no session together.
             rows = filter_record_batch(&rows, &is_good).map_err(bug)?;
+            if rows.num_rows() == 0 {
+                return Ok(());
+            }
         }
         let times = rows.column(self.time).as_primitive::<TimestampNanosecondType>().clone();
         self.runs

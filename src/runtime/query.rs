@@ -17,10 +17,7 @@ use datafusion::{
 use futures::StreamExt;
 use tokio::sync::Semaphore;
 
-use crate::{
-    function::reason_of,
-    types::{Error, limits},
-};
+use crate::types::{Error, limits, reason_of};
 
 use super::{Metrics, clock::Stopwatch, face::ProblemKind};
 

@@ -2,7 +2,7 @@
 
 use datafusion::common::DataFusionError;
 
-use crate::types::Error;
+use super::Error;
 
 /// The words of the error's root, in lower case and without the names of the parts that it went through.
 pub fn reason_of(error: &DataFusionError) -> String {
