@@ -64,7 +64,8 @@ fn query(random: &mut StdRng) -> Query {
             _ => *[0, 20].choose(random).unwrap(),
         },
         windows,
-        keys: some(random, &KEYS, KEYS_MAX),
+        // Those behind may fail on a value, which is not the same in both.
+        keys: some(random, &KEYS[..6], KEYS_MAX),
         aggregates,
         // The filters on floats order NaN as each engine likes.
         filter: random.random_bool(0.5).then(|| *FILTERS[..4].choose(random).unwrap()),
