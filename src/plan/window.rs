@@ -13,6 +13,7 @@ use arrow::{
     buffer::OffsetBuffer,
     datatypes::{DataType, Field, Fields, TimeUnit, TimestampNanosecondType},
 };
+use chrono_tz::Tz;
 use datafusion::{
     common::{
         Column, DFSchema, DFSchemaRef, DataFusionError, Result, ScalarValue, config::ConfigOptions,
@@ -32,7 +33,7 @@ use datafusion::{
     optimizer::AnalyzerRule,
 };
 
-use crate::types::{Grid, Shape, Windows};
+use crate::types::{CalendarUnit, Grid, Shape, Windows};
 
 pub const TIME: DataType = DataType::Timestamp(TimeUnit::Nanosecond, None);
 pub const WINDOW_COLUMNS: [&str; 2] = ["window_start", "window_end"];
@@ -239,14 +240,24 @@ impl fmt::Display for Cut {
             Self::Aligned(Windows { grid, shape }) => {
                 let panes = |count: i64| match grid {
                     Grid::Fixed { step_ns, .. } => length(step_ns.saturating_mul(count)),
-                    Grid::Months { months, .. } => format!("{} months", i64::from(*months) * count),
+                    Grid::Calendar(calendar) => {
+                        let units = i64::from(calendar.count).saturating_mul(count);
+                        match calendar.unit {
+                            CalendarUnit::Days => format!("{units} days"),
+                            CalendarUnit::Months => format!("{units} months"),
+                        }
+                    }
                 };
                 match shape {
-                    Shape::Tumble => write!(f, "windows of {}", panes(1)),
-                    Shape::Hop { slide, size } => write!(f, "windows of {} every {}", panes(*size), panes(*slide)),
+                    Shape::Tumble => write!(f, "windows of {}", panes(1))?,
+                    Shape::Hop { slide, size } => write!(f, "windows of {} every {}", panes(*size), panes(*slide))?,
                     Shape::Cumulate { size } => {
-                        write!(f, "windows that grow by {} up to {}", panes(1), panes(*size))
+                        write!(f, "windows that grow by {} up to {}", panes(1), panes(*size))?;
                     }
+                }
+                match grid {
+                    Grid::Calendar(calendar) if calendar.zone != Tz::UTC => write!(f, " in {}", calendar.zone),
+                    Grid::Calendar(_) | Grid::Fixed { .. } => Ok(()),
                 }
             }
         }

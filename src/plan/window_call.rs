@@ -1,10 +1,11 @@
 //! Calls of window functions in FROM: `TUMBLE(t, ts, size)`, `HOP(t, ts, slide, size)`, `CUMULATE(t, ts, step, size)`, `SESSION(t, ts, gap, key)`.
 //!
-//! The first argument is the name of a table, source or view, or a sub-query in parentheses. Aligned windows take an offset as last argument.
+//! The first argument is the name of a table, source or view, or a sub-query in parentheses. Aligned windows take an offset and a time zone as last arguments.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::datatypes::{DataType, IntervalMonthDayNano};
+use chrono_tz::Tz;
 use datafusion::{
     catalog::TableProvider,
     common::{Column, DFSchema, DataFusionError, Diagnostic, Result, ScalarValue, Span},
@@ -19,7 +20,10 @@ use datafusion::{
     },
 };
 
-use crate::types::{Grid, Shape, Windows, limits, type_name};
+use crate::{
+    sql::suggest::nearest,
+    types::{Calendar, CalendarUnit, Grid, Shape, Windows, limits, type_name},
+};
 
 use super::window::{Cut, WINDOW_COLUMNS, Windowed};
 
@@ -62,11 +66,52 @@ const CALLS: [Call; 4] = [
     },
 ];
 
-/// A length of windows: of months, or of time.
+/// A length of windows.
 #[derive(Clone, Copy, PartialEq)]
 enum Length {
     Months(i32),
+    /// By the clocks of a time zone.
+    Days(i32),
     Nanos(i64),
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum LengthKind {
+    Months,
+    Days,
+    Time,
+}
+
+impl Length {
+    fn kind(self) -> LengthKind {
+        match self {
+            Self::Months(_) => LengthKind::Months,
+            Self::Days(_) => LengthKind::Days,
+            Self::Nanos(_) => LengthKind::Time,
+        }
+    }
+
+    fn count(self) -> i64 {
+        match self {
+            Self::Months(count) | Self::Days(count) => i64::from(count),
+            Self::Nanos(count) => count,
+        }
+    }
+
+    /// Time as days, where it is whole days.
+    fn in_days(self) -> Option<Self> {
+        match self {
+            Self::Nanos(nanos) if nanos % NANOS_PER_DAY == 0 => Some(Self::Days((nanos / NANOS_PER_DAY) as i32)),
+            Self::Nanos(_) => None,
+            Self::Months(_) | Self::Days(_) => Some(self),
+        }
+    }
+}
+
+/// What may follow the lengths of aligned windows.
+struct Alignment {
+    offset_ns: i64,
+    zone: Option<Tz>,
 }
 
 impl RelationPlanner for WindowFunctions {
@@ -115,12 +160,8 @@ impl RelationPlanner for WindowFunctions {
         let cut = match call.name {
             "session" => sessions(lengths[0], parts, &input, call, context)?,
             _ => {
-                let offset = parts.next();
-                if let Some(extra) = parts.next() {
-                    let message = format!("{} takes {} arguments at most", call.name, least + 1);
-                    return Err(mistake(message, Some(extra.span()), call.usage));
-                }
-                Cut::Aligned(aligned(&lengths, offset, name.span(), call, context)?)
+                let alignment = alignment(parts, call, context)?;
+                Cut::Aligned(aligned(&lengths, &alignment, name.span(), call)?)
             }
         };
         let node = Windowed::try_new(input, time, cut)?;
@@ -266,36 +307,62 @@ fn interval(expr: Expr) -> Option<Option<Length>> {
     })
 }
 
-fn aligned(
-    lengths: &[Length],
-    offset: Option<ast::Expr>,
-    span: TextSpan,
+/// An offset, a time zone, or both in this order.
+fn alignment(
+    parts: impl Iterator<Item = ast::Expr>,
     call: &Call,
     context: &mut dyn RelationPlannerContext,
-) -> Result<Windows> {
-    let offset_ns = match offset {
-        None => 0,
-        Some(offset) => {
-            let span = offset.span();
-            match interval(context.sql_to_expr(offset, &DFSchema::empty())?).flatten() {
-                Some(Length::Nanos(nanos)) => nanos,
-                _ => {
-                    let message = format!("the last argument of {} is an offset of time", call.name);
-                    return Err(mistake(message, Some(span), "e.g. INTERVAL '15 minutes'"));
-                }
+) -> Result<Alignment> {
+    let (mut offset_ns, mut zone) = (None, None);
+    for part in parts {
+        let span = Some(part.span());
+        let value = context.sql_to_expr(part, &DFSchema::empty())?;
+        let text = match &value {
+            Expr::Literal(value, _) => value.try_as_str().flatten(),
+            _ => None,
+        };
+        match (text, interval(value.clone()).flatten()) {
+            (Some(name), _) if zone.is_none() => zone = Some(time_zone(name, span)?),
+            (None, Some(Length::Nanos(nanos))) if offset_ns.is_none() && zone.is_none() => offset_ns = Some(nanos),
+            _ => {
+                let message = format!(
+                    "behind its lengths {} takes an offset of time, then a time zone, each once",
+                    call.name
+                );
+                return Err(mistake(message, span, "e.g. INTERVAL '8 hours', 'Europe/Berlin'"));
             }
         }
+    }
+    Ok(Alignment {
+        offset_ns: offset_ns.unwrap_or(0),
+        zone,
+    })
+}
+
+fn time_zone(name: &str, span: Option<TextSpan>) -> Result<Tz> {
+    name.parse::<Tz>().map_err(|_| {
+        let zones = chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name());
+        let help = match nearest(name, zones) {
+            Some(near) => format!("did you mean '{near}'?"),
+            None => "use a name of the time zone database, e.g. 'Europe/Berlin' or 'UTC'".into(),
+        };
+        mistake(format!("there is no time zone '{name}'"), span, help)
+    })
+}
+
+fn aligned(lengths: &[Length], alignment: &Alignment, span: TextSpan, call: &Call) -> Result<Windows> {
+    let lengths = match alignment.zone {
+        None => lengths.to_vec(),
+        Some(_) => (lengths.iter())
+            .map(|length| length.in_days().ok_or_else(|| part_of_a_day(span)))
+            .collect::<Result<_>>()?,
     };
-    let units: Vec<i64> = match lengths {
-        [Length::Nanos(only)] => vec![*only],
-        [Length::Months(only)] => vec![i64::from(*only)],
-        [Length::Nanos(first), Length::Nanos(second)] => vec![*first, *second],
-        [Length::Months(first), Length::Months(second)] => vec![i64::from(*first), i64::from(*second)],
-        _ => {
-            let message = format!("both lengths of {} are months, or both are time", call.name);
-            return Err(mistake(message, Some(span), call.usage));
-        }
-    };
+    let kind = lengths[0].kind();
+    if lengths.iter().any(|length| length.kind() != kind) {
+        let message = format!("both lengths of {} are months, or both are time", call.name);
+        return Err(mistake(message, Some(span), call.usage));
+    }
+    let units: Vec<i64> = lengths.iter().map(|length| length.count()).collect();
     let (pane, shape) = match (call.name, units.as_slice()) {
         ("hop", [slide, size]) => {
             let pane = greatest_common_divisor(*slide, *size);
@@ -339,9 +406,10 @@ fn aligned(
     if limits::PANES_PER_WINDOW_MAX < panes {
         let message = format!(
             "a window would be made of {panes} parts of {} each, at most {} are possible",
-            match lengths[0] {
-                Length::Nanos(_) => format!("{} s", pane as f64 / 1e9),
-                Length::Months(_) => format!("{pane} months"),
+            match kind {
+                LengthKind::Time => format!("{} s", pane as f64 / 1e9),
+                LengthKind::Days => format!("{pane} days"),
+                LengthKind::Months => format!("{pane} months"),
             },
             limits::PANES_PER_WINDOW_MAX
         );
@@ -351,17 +419,31 @@ fn aligned(
             "choose lengths with a longer common part, e.g. a size that is a multiple of the slide",
         ));
     }
-    let grid = match lengths[0] {
-        Length::Nanos(_) => Grid::Fixed {
+    let calendar = |unit| {
+        Grid::Calendar(Calendar {
+            unit,
+            count: pane as i32,
+            offset_ns: alignment.offset_ns,
+            zone: alignment.zone.unwrap_or(Tz::UTC),
+        })
+    };
+    let grid = match kind {
+        LengthKind::Time => Grid::Fixed {
             step_ns: pane,
-            origin_ns: offset_ns,
+            origin_ns: alignment.offset_ns,
         },
-        Length::Months(_) => Grid::Months {
-            months: pane as i32,
-            offset_ns,
-        },
+        LengthKind::Days => calendar(CalendarUnit::Days),
+        LengthKind::Months => calendar(CalendarUnit::Months),
     };
     Ok(Windows { grid, shape })
+}
+
+fn part_of_a_day(span: TextSpan) -> DataFusionError {
+    mistake(
+        "windows in a time zone are of whole days or months",
+        Some(span),
+        "leave the time zone out: hours and minutes begin everywhere alike; an offset moves them",
+    )
 }
 
 fn sessions(
@@ -382,7 +464,9 @@ fn sessions(
         .collect::<Result<_>>()?;
     match gap {
         Length::Nanos(gap_ns) => Ok(Cut::Sessions { gap_ns, key }),
-        Length::Months(_) => Err(mistake("the gap of a session is time, not months", None, call.usage)),
+        Length::Months(_) | Length::Days(_) => {
+            Err(mistake("the gap of a session is time, not months", None, call.usage))
+        }
     }
 }
 

@@ -1,6 +1,10 @@
 //! The definition of a source and its views as text: kept with the state, which is of no use to another one.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+};
 
 use crate::{
     plan::{MaterializedDefinition, SourceDefinition, functions_of},
@@ -52,6 +56,46 @@ pub fn fingerprint(source: &SourceDefinition, views: &[Arc<MaterializedDefinitio
         lines.push(format!("view {}: {}", view.name, one_line(&view.sql)));
     }
     lines.join("\n")
+}
+
+/// The views that are in `now` and not in `before`; `None` where anything differs but which views there are.
+pub fn added_views(before: &str, now: &str) -> Option<BTreeSet<String>> {
+    let (before, now) = (Parts::of(before), Parts::of(now));
+    let changed = |before: &BTreeMap<&str, &str>, now: &BTreeMap<&str, &str>| {
+        (now.iter()).any(|(name, text)| before.get(name).is_some_and(|other| other != text))
+    };
+    let is_other =
+        before.source != now.source || changed(&before.functions, &now.functions) || changed(&before.views, &now.views);
+    if is_other {
+        return None;
+    }
+    let added = now.views.keys().filter(|name| !before.views.contains_key(*name));
+    Some(added.map(|name| (*name).to_owned()).collect())
+}
+
+/// A definition's text, taken apart. Functions and views by name.
+#[derive(Default)]
+struct Parts<'a> {
+    source: Vec<&'a str>,
+    functions: BTreeMap<&'a str, &'a str>,
+    views: BTreeMap<&'a str, &'a str>,
+}
+
+impl<'a> Parts<'a> {
+    fn of(text: &'a str) -> Self {
+        let mut parts = Self::default();
+        for line in text.lines() {
+            let named = |kind| line.strip_prefix(kind).and_then(|rest: &str| rest.split_once(": "));
+            if let Some((name, sql)) = named("view ") {
+                parts.views.insert(name, sql);
+            } else if let Some((name, sql)) = named("function ") {
+                parts.functions.insert(name, sql);
+            } else {
+                parts.source.push(line);
+            }
+        }
+        parts
+    }
 }
 
 /// The refusal of a state that another definition made.

@@ -11,11 +11,13 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::RecvTimeoutError,
+        mpsc::{self, RecvTimeoutError},
     },
     thread::JoinHandle,
     time::Duration,
 };
+
+use tokio::sync::oneshot;
 
 use crate::{
     connector::{Source, SourceError, SplitBounds},
@@ -32,6 +34,7 @@ use super::{
     reader::{Event, POLL_BYTES, Reader, TICK},
     silence::Silence,
     timeline::Timeline,
+    view_change::{Command, ViewChange},
 };
 
 /// Chunks between the reader and the epochs.
@@ -42,12 +45,14 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// A running timeline.
 pub struct Driver {
     stop: Arc<AtomicBool>,
+    commands: mpsc::Sender<Command>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Driver {
     pub fn start(timeline: Timeline, make: MakeSource, registry: Registry, clock: Arc<dyn Clock>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
+        let (commands, waiting) = mpsc::channel();
         let name = format!("epochs {}", timeline.source().name);
         let stopping = Arc::clone(&stop);
         let thread = std::thread::Builder::new()
@@ -63,6 +68,7 @@ impl Driver {
                     clock,
                     is_unreachable: false,
                     stop: stopping,
+                    commands: waiting,
                     checkpoint: None,
                 };
                 let reason = match catch_unwind(AssertUnwindSafe(move || run.whole_life())) {
@@ -76,8 +82,17 @@ impl Driver {
             .expect("the system can start a thread");
         Self {
             stop,
+            commands,
             thread: Some(thread),
         }
+    }
+
+    /// Asks it to add or remove a view between two epochs. The answer is gone where the timeline does not run any more.
+    pub fn change_views(&self, change: ViewChange) -> oneshot::Receiver<Result<()>> {
+        let (done, answer) = oneshot::channel();
+        // A thread that has ended answers nothing.
+        drop(self.commands.send(Command { change, done }));
+        answer
     }
 
     /// Asks it to finish its epoch and take a checkpoint.
@@ -112,6 +127,7 @@ struct Run {
     /// The source does not answer, so that it is silent says nothing.
     is_unreachable: bool,
     stop: Arc<AtomicBool>,
+    commands: mpsc::Receiver<Command>,
     checkpoint: Option<JoinHandle<()>>,
 }
 
@@ -309,6 +325,9 @@ impl Run {
         let mut is_finished = false;
         let mut has_ended = false;
         while !self.stop.load(Ordering::Relaxed) {
+            while let Ok(command) = self.commands.try_recv() {
+                self.obey(command)?;
+            }
             if !gathered.is_full() && !has_ended {
                 match events.recv_timeout(if gathered.is_empty() {
                     TICK
@@ -386,6 +405,41 @@ impl Run {
             }
         }
         self.last_checkpoint()
+    }
+
+    /// Changes the views, and answers once the state knows.
+    fn obey(&mut self, Command { change, done }: Command) -> Result<()> {
+        if done.is_closed() {
+            return Ok(());
+        }
+        let added = match change {
+            ViewChange::Add(definition) => {
+                let name = definition.name.clone();
+                if let Err(error) = self.timeline.add_view(definition) {
+                    drop(done.send(Err(error)));
+                    return Ok(());
+                }
+                Some(name)
+            }
+            ViewChange::Remove(name) => {
+                self.timeline.remove_view(&name);
+                None
+            }
+        };
+        self.run_empty()?;
+        if let (Err(_), Some(name)) = (done.send(Ok(())), added) {
+            // Nobody waited so long: the catalog has no such view.
+            self.timeline.remove_view(&name);
+            self.run_empty()?;
+        }
+        Ok(())
+    }
+
+    fn run_empty(&mut self) -> Result<()> {
+        let plan = self.timeline.empty_plan(self.clock.now());
+        self.run(plan, Vec::new())?;
+        self.wait_for_checkpoint();
+        Ok(())
     }
 
     fn on_event(
@@ -559,17 +613,7 @@ impl Run {
     /// A clean stop leaves nothing to replay.
     fn last_checkpoint(&mut self) -> Result<()> {
         if self.timeline.has_uncheckpointed_epochs() {
-            let plan = EpochPlan {
-                number: self.timeline.epoch().next(),
-                ranges: BTreeMap::new(),
-                epoch_time: self.clock.now().max(self.timeline.epoch_time()),
-                idle_splits: self.timeline.idle_splits_now(),
-                new_splits: BTreeMap::new(),
-                complete_below: None,
-                is_last: false,
-                checkpoint: true,
-            };
-            self.run(plan, Vec::new())?;
+            self.run_empty()?;
         }
         self.wait_for_checkpoint();
         Ok(())

@@ -20,7 +20,7 @@ use crate::{
     sql::Emit,
     state::Store,
     types::{Epoch, Error, Options, Result, Watermark, Windows},
-    view::{Change, SnapshotTable},
+    view::{Change, RowsSnapshot, SnapshotTable},
 };
 
 use super::{
@@ -29,7 +29,7 @@ use super::{
     driver::Driver,
     face::*,
     query::QueryPool,
-    shared::{Shared, Snapshot},
+    shared::{Shared, Snapshot, ViewFace},
     timeline::Timeline,
 };
 
@@ -73,7 +73,8 @@ pub(super) struct Inner {
     /// One definition at a time.
     pub defining: tokio::sync::Mutex<()>,
     pub timelines: RwLock<BTreeMap<String, Arc<Shared>>>,
-    pub drivers: Mutex<Vec<Driver>>,
+    /// By source.
+    pub drivers: Mutex<BTreeMap<String, Driver>>,
     pub manual: Mutex<BTreeMap<String, super::manual::ManualSource>>,
     /// What was written to tables, by their names.
     pub table_logs: Mutex<BTreeMap<String, TableLog>>,
@@ -169,7 +170,7 @@ impl Engine {
             .drivers
             .lock()
             .expect("nobody panics while holding it")
-            .push(driver);
+            .insert(source.name.clone(), driver);
         Ok(())
     }
 
@@ -194,10 +195,10 @@ impl Engine {
     pub fn stop(&self) {
         self.0.stopping.cancel();
         let mut drivers = std::mem::take(&mut *self.0.drivers.lock().expect("nobody panics while holding it"));
-        for driver in &drivers {
+        for driver in drivers.values() {
             driver.stop();
         }
-        for driver in &mut drivers {
+        for driver in drivers.values_mut() {
             driver.join();
         }
     }
@@ -386,20 +387,18 @@ impl Engine {
     /// A materialized view or side output to follow.
     pub fn follow(&self, view: &str) -> Result<ViewReader, Problem> {
         let timelines = self.0.timelines.read().expect("nobody panics while holding it");
-        if let Some(shared) = timelines.values().find(|shared| shared.views.contains_key(view)) {
-            let shared = Arc::clone(shared);
+        let found = timelines.values().find_map(|shared| Some((shared, shared.face(view)?)));
+        if let Some((shared, face)) = found {
             return Ok(ViewReader {
                 name: view.to_owned(),
                 epochs: shared.epochs(),
-                shared,
+                shared: Arc::clone(shared),
+                face,
                 stopping: self.0.stopping.clone(),
             });
         }
-        let names: Vec<&str> = timelines
-            .values()
-            .flat_map(|shared| shared.views.keys())
-            .map(String::as_str)
-            .collect();
+        let faces: Vec<_> = timelines.values().flat_map(|shared| shared.faces()).collect();
+        let names: Vec<&str> = faces.iter().map(|(name, _)| name.as_str()).collect();
         let help = match crate::sql::suggest::nearest(view, names.iter().copied()) {
             Some(near) => format!("did you mean {near}?"),
             None => format!("views to follow: {}", names.join(", ")),
@@ -416,13 +415,16 @@ impl Engine {
 pub struct ViewReader {
     name: String,
     shared: Arc<Shared>,
+    face: Arc<ViewFace>,
     epochs: watch::Receiver<Epoch>,
     stopping: CancellationToken,
 }
 
 impl ViewReader {
-    fn face(&self) -> &super::shared::ViewFace {
-        &self.shared.views[&self.name]
+    /// Whether the view was not dropped, be there another of its name or not.
+    fn is_there(&self) -> bool {
+        let face = self.shared.face(&self.name);
+        face.is_some_and(|face| Arc::ptr_eq(&face, &self.face))
     }
 
     pub fn name(&self) -> &str {
@@ -430,16 +432,16 @@ impl ViewReader {
     }
 
     pub fn schema(&self) -> &SchemaRef {
-        &self.face().schema
+        &self.face.schema
     }
 
     /// The columns that name a row; empty when rows are only appended.
     pub fn key(&self) -> &[usize] {
-        &self.face().key
+        &self.face.key
     }
 
     pub fn time(&self) -> Option<usize> {
-        self.face().time
+        self.face.time
     }
 
     /// Changes with every start of the engine on its state: part of a token.
@@ -447,28 +449,32 @@ impl ViewReader {
         self.shared.generation
     }
 
+    /// No rows where the view was dropped.
     pub fn published(&self) -> Published {
         let snapshot = self.shared.snapshot();
+        let rows = snapshot.views.get(&self.name).filter(|_| self.is_there());
         Published {
             epoch: snapshot.epoch,
             watermark: snapshot.watermark,
-            rows: snapshot.views[&self.name].clone(),
+            rows: rows
+                .cloned()
+                .unwrap_or_else(|| RowsSnapshot::empty(Arc::clone(&self.face.schema))),
         }
     }
 
     /// All changes after `epoch` that are known by now, or `None` where they are not kept any more.
     pub fn changes_after(&self, epoch: Epoch) -> Option<Vec<Arc<Change>>> {
-        self.face()
+        self.face
             .log
             .lock()
             .expect("nobody panics while holding it")
             .after(epoch)
     }
 
-    /// Waits until an epoch after the one last seen by this reader is published; `false` when the engine stops.
+    /// Waits until an epoch after the one last seen by this reader is published; `false` when the engine stops or the view was dropped.
     pub async fn changed(&mut self) -> bool {
         tokio::select! {
-            changed = self.epochs.changed() => changed.is_ok(),
+            changed = self.epochs.changed() => changed.is_ok() && self.is_there(),
             () = self.stopping.cancelled() => false,
         }
     }

@@ -107,6 +107,10 @@ impl MaintainedView {
         })
     }
 
+    pub fn definition(&self) -> &Arc<MaterializedDefinition> {
+        &self.definition
+    }
+
     pub fn name(&self) -> &str {
         &self.definition.name
     }
@@ -249,6 +253,42 @@ impl MaintainedView {
             changes,
             flows: out.flows,
             handed_on,
+        })
+    }
+
+    /// Takes up what the views `before` hold, as if all of it had come at once and in time. For one that was made after them.
+    pub fn take_up(&mut self, before: &[Self], epoch: Epoch, epoch_time: EventTime, metrics: &Metrics) -> Result<()> {
+        let is_read = |index: usize| {
+            let reads = |input: &Upstream| matches!(input, Upstream::View { index: read, .. } if *read == index);
+            self.inputs.iter().any(reads)
+        };
+        let steps = (before.iter().enumerate())
+            .map(|(index, view)| view.as_step(is_read(index)))
+            .collect::<Result<Vec<_>>>()?;
+        let end = EpochEnd {
+            watermark: Watermark::START,
+            epoch_time,
+        };
+        self.step(epoch, end, &[], &steps, metrics).map(drop)
+    }
+
+    /// All its rows, where those are wanted, as what one epoch handed on.
+    fn as_step(&self, with_rows: bool) -> Result<Step> {
+        let mut flows = Vec::new();
+        let batches = match with_rows {
+            true => self.rows.snapshot().batches()?,
+            false => Vec::new(),
+        };
+        for rows in batches {
+            for from in (0..rows.num_rows()).step_by(limits::CHUNK_ROWS) {
+                let length = limits::CHUNK_ROWS.min(rows.num_rows() - from);
+                flows.push(Flow::of(Delta::append(rows.slice(from, length))));
+            }
+        }
+        Ok(Step {
+            changes: Vec::new(),
+            flows,
+            handed_on: self.handed_on,
         })
     }
 

@@ -17,6 +17,7 @@ use super::{
     intake::{Intake, SplitRows},
     silence::Silence,
     timeline::Timeline,
+    view_change::ViewChange,
 };
 
 /// A source whose epochs a script runs.
@@ -104,36 +105,29 @@ impl Engine {
         Ok(())
     }
 
-    /// What was dropped is not read or shown any more. Only before its source's first epoch: see `allowed`.
-    pub(super) fn close_manual(&self, dropped: &Relation) -> Result<()> {
-        if self.0.options.mode != Mode::Manual {
-            return Ok(());
+    /// Adds or removes a view between two epochs of a script.
+    pub(super) fn change_manual_views(&self, source: &str, change: ViewChange) -> Result<()> {
+        let mut manual = self.0.manual.lock().expect("nobody panics while holding it");
+        let manual = manual
+            .get_mut(source)
+            .ok_or_else(|| Error::bug("a source whose epochs ran is open"))?;
+        let timeline = &mut manual.timeline;
+        match change {
+            ViewChange::Add(definition) => timeline.add_view(definition)?,
+            ViewChange::Remove(name) => timeline.remove_view(&name),
         }
-        match dropped {
-            Relation::Source(_) | Relation::Table(_) => {
-                let name = dropped.name();
-                self.0
-                    .table_logs
-                    .lock()
-                    .expect("nobody panics while holding it")
-                    .remove(name);
-                self.0
-                    .manual
-                    .lock()
-                    .expect("nobody panics while holding it")
-                    .remove(name);
-                self.0
-                    .timelines
-                    .write()
-                    .expect("nobody panics while holding it")
-                    .remove(name);
-                Ok(())
-            }
-            Relation::Materialized(view) => {
+        let plan = timeline.empty_plan(self.0.clock.now());
+        run(timeline, &plan, Vec::new())
+    }
+
+    /// What was dropped before the first epoch of its source is not read or shown any more.
+    pub(super) fn close_manual(&self, dropped: &Relation) -> Result<()> {
+        match (self.0.options.mode, dropped) {
+            (Mode::Manual, Relation::Materialized(view)) => {
                 let source = Arc::clone(self.catalog().source(&view.source).expect("a view's source is there"));
                 self.open_manual(&Relation::Source(source))
             }
-            Relation::External(_) | Relation::View(_) => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -209,15 +203,7 @@ impl Engine {
             is_last: end.is_last,
             checkpoint: end.checkpoint,
         };
-        let ran = timeline.run(&plan, rows)?;
-        timeline.commit(&ran)?;
-        timeline.publish(ran);
-        if plan.checkpoint
-            && let Some((writer, checkpoint)) = timeline.checkpoint()?
-        {
-            writer.write(&checkpoint)?;
-        }
-        Ok(())
+        run(timeline, &plan, rows)
     }
 
     /// What a crash at this moment leaves is taken up again: everything that was only in memory is gone.
@@ -236,6 +222,18 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+fn run(timeline: &mut Timeline, plan: &EpochPlan, rows: Vec<SplitRows>) -> Result<()> {
+    let ran = timeline.run(plan, rows)?;
+    timeline.commit(&ran)?;
+    timeline.publish(ran);
+    if plan.checkpoint
+        && let Some((writer, checkpoint)) = timeline.checkpoint()?
+    {
+        writer.write(&checkpoint)?;
+    }
+    Ok(())
 }
 
 /// The rows of a committed plan, read again.

@@ -30,6 +30,7 @@ mod silence;
 mod statement;
 mod table;
 mod timeline;
+mod view_change;
 mod watermark_rule;
 
 pub use bounds::Bounds;

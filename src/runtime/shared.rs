@@ -26,7 +26,8 @@ pub struct Shared {
     /// Newest known ends, as the source saw them.
     pub ends: Mutex<BTreeMap<SplitId, Position>>,
     epoch: watch::Sender<Epoch>,
-    pub views: BTreeMap<String, ViewFace>,
+    /// Views come and go.
+    views: RwLock<BTreeMap<String, Arc<ViewFace>>>,
 }
 
 /// What does not change about a view or side output.
@@ -98,8 +99,40 @@ impl Shared {
             }),
             ends: Mutex::new(BTreeMap::new()),
             epoch: watch::Sender::new(Epoch(0)),
-            views,
+            views: RwLock::new(views.into_iter().map(|(name, face)| (name, Arc::new(face))).collect()),
         }
+    }
+
+    pub fn face(&self, view: &str) -> Option<Arc<ViewFace>> {
+        let views = self.views.read().expect("nobody panics while holding it");
+        views.get(view).cloned()
+    }
+
+    pub fn faces(&self) -> Vec<(String, Arc<ViewFace>)> {
+        let views = self.views.read().expect("nobody panics while holding it");
+        views
+            .iter()
+            .map(|(name, face)| (name.clone(), Arc::clone(face)))
+            .collect()
+    }
+
+    pub fn add_faces(&self, faces: BTreeMap<String, ViewFace>) {
+        let faces = faces.into_iter().map(|(name, face)| (name, Arc::new(face)));
+        self.views
+            .write()
+            .expect("nobody panics while holding it")
+            .extend(faces);
+    }
+
+    pub fn remove_faces(&self, keep: impl Fn(&str) -> bool) {
+        let mut views = self.views.write().expect("nobody panics while holding it");
+        views.retain(|name, _| keep(name));
+    }
+
+    /// Nobody follows anything of it any more.
+    pub fn end(&self) {
+        self.remove_faces(|_| false);
+        self.epoch.send_modify(|_| {});
     }
 
     pub fn snapshot(&self) -> Arc<Snapshot> {

@@ -19,6 +19,7 @@ use super::{
     face::*,
     functions,
     query::problem_of,
+    view_change::ViewChange,
 };
 
 impl Engine {
@@ -157,22 +158,18 @@ impl Engine {
                 })
             }
             Bound::Create(relation) => {
-                *self.0.catalog.write().expect("nobody panics while holding it") = catalog;
-                if let Err(error) = self.start() {
-                    *self.0.catalog.write().expect("nobody panics while holding it") = before;
-                    return Err(Problem::from(error).kind);
-                }
-                self.open_manual(&relation).map_err(|error| Problem::from(error).kind)?;
+                self.create(&relation, catalog)
+                    .await
+                    .map_err(|error| Problem::from(error).kind)?;
                 Ok(told(
                     "result",
                     vec![format!("created {} {}", relation.kind(), relation.name())],
                 ))
             }
             Bound::Drop(name) => {
-                *self.0.catalog.write().expect("nobody panics while holding it") = catalog;
-                if let Some(dropped) = before.get(&name) {
-                    self.close_manual(dropped).map_err(|error| Problem::from(error).kind)?;
-                }
+                self.remove(&name, catalog)
+                    .await
+                    .map_err(|error| Problem::from(error).kind)?;
                 Ok(told("result", vec![format!("dropped {name}")]))
             }
             Bound::CreateFunction(function) => {
@@ -308,40 +305,73 @@ impl Engine {
         binder.bind(statement, catalog).await
     }
 
+    /// Takes a relation into the catalog, and sees to it that it is kept up to date.
+    async fn create(&self, relation: &Relation, catalog: Catalog) -> Result<()> {
+        let before = self.set_catalog(catalog);
+        let outcome = match relation {
+            Relation::Materialized(view) if self.has_started(&view.source) => {
+                self.change_views(&view.source, ViewChange::Add(Arc::clone(view))).await
+            }
+            _ => self.start().and_then(|()| self.open_manual(relation)),
+        };
+        if outcome.is_err() {
+            self.set_catalog(before);
+        }
+        outcome
+    }
+
+    /// Forgets a relation that no other reads.
+    async fn remove(&self, name: &str, catalog: Catalog) -> Result<()> {
+        let before = self.set_catalog(catalog);
+        let Some(relation) = before.get(name) else {
+            return Ok(());
+        };
+        let outcome = match relation {
+            Relation::Materialized(view) if self.has_started(&view.source) => {
+                self.change_views(&view.source, ViewChange::Remove(name.to_owned()))
+                    .await
+            }
+            Relation::Source(_) | Relation::Table(_) => self.remove_source(name).await,
+            relation => self.close_manual(relation),
+        };
+        if outcome.is_err() {
+            self.set_catalog(before);
+        }
+        outcome
+    }
+
+    /// Returns the catalog of before.
+    fn set_catalog(&self, catalog: Catalog) -> Catalog {
+        std::mem::replace(
+            &mut *self.0.catalog.write().expect("nobody panics while holding it"),
+            catalog,
+        )
+    }
+
+    /// Whether epochs of a source may have run.
+    fn has_started(&self, source: &str) -> bool {
+        let timelines = self.0.timelines.read().expect("nobody panics while holding it");
+        timelines
+            .get(source)
+            .is_some_and(|shared| self.0.options.mode == Mode::Live || 0 < shared.snapshot().epoch.0)
+    }
+
     /// Definitions that a running source cannot take up any more.
     fn allowed(&self, bound: &Bound, statement: &Statement) -> Option<Diagnostic> {
-        let started = |source: &str| {
-            let timelines = self.0.timelines.read().expect("nobody panics while holding it");
-            timelines
-                .get(source)
-                .is_some_and(|shared| self.0.options.mode == Mode::Live || 0 < shared.snapshot().epoch.0)
+        let Bound::Create(Relation::Materialized(view)) = bound else {
+            return None;
         };
-        let catalog = self.catalog();
-        let kind_of = |source: &str| catalog.get(source).map_or("source", Relation::kind);
-        let refuse = |message: String| {
-            Some(Diagnostic::error(SqlState::Unsupported, message, statement.span).help(
-                "change the pipeline file and start it again with --reset; queries and plain views need no restart",
-            ))
-        };
-        match bound {
-            Bound::Create(Relation::Materialized(view)) if started(&view.source) => refuse(format!(
-                "{} `{}` is running: a view that is added now would miss the rows before",
-                kind_of(&view.source),
-                view.source
-            )),
-            Bound::Drop(name) => match catalog.get(name) {
-                Some(Relation::Materialized(view)) if started(&view.source) => refuse(format!(
-                    "{} `{}` is running and keeps `{name}` up to date",
-                    kind_of(&view.source),
-                    view.source
-                )),
-                Some(relation @ (Relation::Source(_) | Relation::Table(_))) if started(name) => {
-                    refuse(format!("{} `{name}` is running", relation.kind()))
-                }
-                _ => None,
-            },
-            _ => None,
+        let is_over_source = view.stream.inputs.iter().any(|input| input.is_source);
+        if !is_over_source || !self.has_started(&view.source) {
+            return None;
         }
+        let message = format!(
+            "source `{}` is running: a view of it that is added now would miss the rows before",
+            view.source
+        );
+        let help = "let it read a materialized view that is there, or add it to the pipeline file and start again with --reset; \
+                    queries and plain views need no restart";
+        Some(Diagnostic::error(SqlState::Unsupported, message, statement.span).help(help))
     }
 
     /// The statement with the connector that the command line wants for its source.

@@ -148,6 +148,12 @@ impl Engine {
                     status.reason.unwrap_or_default()
                 )));
             }
+            if !self
+                .shared_of(table)
+                .is_some_and(|current| Arc::ptr_eq(&current, &shared))
+            {
+                return Err(Error::user(format!("table `{table}` was dropped meanwhile")));
+            }
             if self.0.stopping.is_cancelled() {
                 return Err(Error::external(
                     "what was written is kept and will be seen after the next start: Zeta is stopping",

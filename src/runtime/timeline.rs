@@ -25,7 +25,7 @@ use crate::{
 use super::{
     Bounds, Metrics,
     clock::Stopwatch,
-    definition::{another_definition, fingerprint},
+    definition::{added_views, another_definition, fingerprint},
     face::SplitStatus,
     intake::SplitRows,
     maintained::{MaintainedView, Slice},
@@ -126,16 +126,26 @@ impl Timeline {
         };
         if let Some(recovered) = recovered {
             let folder = folder.expect("state came from a folder");
-            let store = timeline.store.as_mut().expect("state came from a store");
-            if recovered.checkpoint.is_none() && recovered.plans.is_empty() {
-                store.define(&timeline.definition)?;
-            } else if let Some(before) = store.definition()?
-                && before != timeline.definition
-            {
-                return Err(another_definition(folder, &before, &timeline.definition));
-            }
-            if let Some(checkpoint) = recovered.checkpoint {
-                timeline.restore(checkpoint, folder)?;
+            let store = timeline.store.as_ref().expect("state came from a store");
+            let is_new = recovered.checkpoint.is_none() && recovered.plans.is_empty();
+            let before = match &recovered.checkpoint {
+                Some(checkpoint) => Some(checkpoint.definition.clone()),
+                None => store.definition()?.filter(|_| !is_new),
+            };
+            let added = match &before {
+                Some(before) => added_views(before, &timeline.definition)
+                    .filter(|added| timeline.reads_only_views(added))
+                    .ok_or_else(|| another_definition(folder, before, &timeline.definition))?,
+                None => BTreeSet::new(),
+            };
+            match recovered.checkpoint {
+                Some(checkpoint) => timeline.restore(checkpoint, &added, folder)?,
+                // A journal alone does not tell what it is a journal of.
+                None if before.as_ref() != Some(&timeline.definition) => {
+                    let store = timeline.store.as_mut().expect("state came from a store");
+                    store.define(&timeline.definition)?;
+                }
+                None => {}
             }
             timeline.plans_to_replay = recovered.plans.into_iter();
         }
@@ -238,6 +248,54 @@ impl Timeline {
         self.store.is_some() && self.is_ahead_of_checkpoint
     }
 
+    /// Adds a view over views that are there: it takes up what they hold, and follows them from the next epoch on, which is to come at once.
+    ///
+    /// # Errors
+    /// Those of a view's epoch; then nothing was added.
+    pub fn add_view(&mut self, definition: Arc<MaterializedDefinition>) -> Result<()> {
+        let mut view = MaintainedView::new(definition, &self.needed, &self.views, &self.bounds)?;
+        view.take_up(&self.views, self.epoch, self.epoch_time, &self.metrics)?;
+        // Who followed another view of this name up to this epoch has to begin anew.
+        self.shared.add_faces(faces_of(&view, self.epoch.next()));
+        self.views.push(view);
+        self.redefine();
+        Ok(())
+    }
+
+    /// Removes a view that no other reads. An epoch is to come at once.
+    pub fn remove_view(&mut self, name: &str) {
+        self.views.retain(|view| view.name() != name);
+        let kept: BTreeSet<String> = faces(&self.views, &self.bad).into_keys().collect();
+        self.shared.remove_faces(|name| kept.contains(name));
+        self.redefine();
+    }
+
+    fn redefine(&mut self) {
+        let definitions: Vec<_> = self.views.iter().map(|view| Arc::clone(view.definition())).collect();
+        self.definition = fingerprint(&self.source, &definitions);
+    }
+
+    /// Whether these views take no rows of the source itself.
+    fn reads_only_views(&self, names: &BTreeSet<String>) -> bool {
+        (self.views.iter())
+            .filter(|view| names.contains(view.name()))
+            .all(|view| view.definition().stream.inputs.iter().all(|input| !input.is_source))
+    }
+
+    /// An epoch of no rows that ends with a checkpoint, where there is state to keep.
+    pub fn empty_plan(&self, now: EventTime) -> EpochPlan {
+        EpochPlan {
+            number: self.epoch.next(),
+            ranges: BTreeMap::new(),
+            epoch_time: now.max(self.epoch_time),
+            idle_splits: self.idle_splits_now(),
+            new_splits: BTreeMap::new(),
+            complete_below: None,
+            is_last: false,
+            checkpoint: self.is_durable(),
+        }
+    }
+
     /// Runs a plan on its rows: per split of the plan, all its rows in the order of their positions. Nobody sees it yet.
     ///
     /// # Errors
@@ -299,7 +357,7 @@ impl Timeline {
     /// Readers see the epoch. Only after its commit, or in a replay of what was committed.
     pub fn publish(&mut self, ran: Ran) {
         for (view, change) in ran.changes {
-            let face = self.shared.views.get(&view).expect("a face for every view");
+            let face = self.shared.face(&view).expect("a face for every view");
             face.log.lock().expect("nobody panics while holding it").push(change);
         }
         self.publish_state();
@@ -423,10 +481,8 @@ impl Timeline {
         Ok(self.store.as_mut().map(|store| (store.begin_checkpoint(), checkpoint)))
     }
 
-    fn restore(&mut self, checkpoint: Checkpoint, folder: &Path) -> Result<()> {
-        if checkpoint.definition != self.definition {
-            return Err(another_definition(folder, &checkpoint.definition, &self.definition));
-        }
+    /// Takes up a checkpoint; views that it does not know take up what those below them hold.
+    fn restore(&mut self, checkpoint: Checkpoint, added: &BTreeSet<String>, folder: &Path) -> Result<()> {
         let header: Header = serde_json::from_value(checkpoint.header).map_err(|e| {
             Error::state(format!(
                 "the checkpoint in {} has another header: {e}",
@@ -449,14 +505,21 @@ impl Timeline {
         self.watermarks = header.watermarks;
         self.rows = header.rows;
         self.bad.restore(part("bad".into())?, header.bad_total);
-        for view in &mut self.views {
+        for index in 0..self.views.len() {
+            let (before, rest) = self.views.split_at_mut(index);
+            let view = &mut rest[0];
+            if added.contains(view.name()) {
+                tracing::info!(source = self.source.name, view = view.name(), "view added to the state");
+                view.take_up(before, self.epoch, self.epoch_time, &self.metrics)?;
+                continue;
+            }
             let total = |totals: &BTreeMap<String, u64>| totals.get(view.name()).copied().unwrap_or_default();
             let (late, failed) = (total(&header.late_totals), total(&header.failed_totals));
             view.restore(&mut part, late, failed)?;
             let watermark = header.view_watermarks.get(view.name());
             view.restore_watermark(watermark.copied().unwrap_or(Watermark::START));
         }
-        for face in self.shared.views.values() {
+        for (_, face) in self.shared.faces() {
             *face.log.lock().expect("nobody panics while holding it") = ChangeLog::new(self.epoch);
         }
         Ok(())
@@ -544,9 +607,15 @@ fn needed_columns(source: &SourceDefinition, views: &[Arc<MaterializedDefinition
 }
 
 fn faces(views: &[MaintainedView], bad: &SideOutput) -> BTreeMap<String, ViewFace> {
-    let of_views = views.iter().map(|view| (view.name().to_owned(), view.face()));
-    let side_outputs = views.iter().flat_map(MaintainedView::side_outputs).chain([bad]);
-    of_views
-        .chain(side_outputs.map(|side| (side.name().to_owned(), side.face())))
+    let of_views = views.iter().flat_map(|view| faces_of(view, Epoch(0)));
+    of_views.chain([(bad.name().to_owned(), bad.face())]).collect()
+}
+
+/// Of a view and its side outputs, whose changes are known after `since`.
+fn faces_of(view: &MaintainedView, since: Epoch) -> BTreeMap<String, ViewFace> {
+    let side_outputs = view.side_outputs().map(|side| (side.name().to_owned(), side.face()));
+    let faces = side_outputs.chain([(view.name().to_owned(), view.face())]);
+    faces
+        .inspect(|(_, face)| *face.log.lock().expect("nobody else has it yet") = ChangeLog::new(since))
         .collect()
 }

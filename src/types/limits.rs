@@ -69,6 +69,8 @@ pub const SQL_NESTING_MAX: usize = 50;
 pub const DIAGNOSTICS_MAX: usize = 100;
 /// How long an ad-hoc query may run.
 pub const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a view that is added or dropped waits for its source, e.g. one that does not answer yet.
+pub const VIEW_CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Memory that ad-hoc queries share.
 pub const QUERY_MEMORY_BYTES: usize = 512 << 20;
 /// Ad-hoc queries that run at once; others wait, then are refused.

@@ -1,5 +1,6 @@
 //! The vocabulary that all rooms share: times, epochs, positions, deltas, records, names of types, limits, errors.
 
+mod calendar;
 mod delta;
 mod epoch;
 mod error;
@@ -13,6 +14,7 @@ mod sql_type;
 mod time;
 mod window;
 
+pub use calendar::{Calendar, CalendarUnit};
 pub use delta::Delta;
 pub use epoch::{Epoch, EpochPlan, PlannedRange};
 pub use error::{Error, Result};

@@ -9,7 +9,7 @@
 //! ```
 //! All arithmetic saturates at the first and last representable time.
 
-use super::Watermark;
+use super::{Calendar, Watermark};
 
 /// The interval of event time that a row of a windowed result stands for: `[start, end)`, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,8 +23,8 @@ pub struct Window {
 pub enum Grid {
     /// Panes of one length, one of which begins at `origin_ns`.
     Fixed { step_ns: i64, origin_ns: i64 },
-    /// Panes of whole calendar months in UTC; pane 0 begins with January 1970, later by `offset_ns`.
-    Months { months: i32, offset_ns: i64 },
+    /// Panes of whole days or months of a time zone.
+    Calendar(Calendar),
 }
 
 /// Which panes a window covers.
@@ -63,9 +63,7 @@ impl Grid {
                 Some(distance) => distance.div_euclid(step_ns),
                 None => (i128::from(time) - i128::from(origin_ns)).div_euclid(i128::from(step_ns)) as i64,
             },
-            Self::Months { months, offset_ns } => {
-                months_since_1970(time.saturating_sub(offset_ns)).div_euclid(i64::from(months))
-            }
+            Self::Calendar(calendar) => calendar.index(time),
         }
     }
 
@@ -82,10 +80,7 @@ impl Grid {
                     None => i64::MAX,
                 }
             }
-            Self::Months { months, offset_ns } => match start_of_month(index.saturating_mul(i64::from(months))) {
-                edge @ (i64::MIN | i64::MAX) => edge,
-                start => start.saturating_add(offset_ns),
-            },
+            Self::Calendar(calendar) => calendar.start(index),
         }
     }
 }
@@ -118,7 +113,7 @@ impl Windows {
         match (self.grid, self.shape) {
             (Grid::Fixed { step_ns, .. }, Shape::Tumble) => Some(step_ns),
             (Grid::Fixed { step_ns, .. }, Shape::Hop { size, .. }) => Some(step_ns * size),
-            (Grid::Months { .. }, _) | (_, Shape::Cumulate { .. }) => None,
+            (Grid::Calendar(_), _) | (_, Shape::Cumulate { .. }) => None,
         }
     }
 
@@ -231,23 +226,6 @@ impl Windows {
     }
 }
 
-fn months_since_1970(time: i64) -> i64 {
-    use chrono::Datelike;
-    let date = chrono::DateTime::from_timestamp_nanos(time).date_naive();
-    (i64::from(date.year()) - 1970) * 12 + i64::from(date.month0())
-}
-
-fn start_of_month(months: i64) -> i64 {
-    let edge = if months < 0 { i64::MIN } else { i64::MAX };
-    let Ok(year) = i32::try_from(1970 + months.div_euclid(12)) else {
-        return edge;
-    };
-    let month = months.rem_euclid(12) as u32 + 1;
-    chrono::NaiveDate::from_ymd_opt(year, month, 1)
-        .and_then(|date| date.and_time(chrono::NaiveTime::MIN).and_utc().timestamp_nanos_opt())
-        .unwrap_or(edge)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,27 +261,6 @@ mod tests {
         for time in [i64::MIN, i64::MAX] {
             let pane = shifted.index(time);
             assert!(shifted.start(pane) <= time, "the ends of time are in a pane too");
-        }
-    }
-
-    #[test]
-    fn months_begin_on_their_first_day_whatever_their_length() {
-        let day = 86_400_000_000_000i64;
-        let quarter = Grid::Months {
-            months: 3,
-            offset_ns: 0,
-        };
-        assert_eq!(quarter.start(1), 90 * day, "1970-04-01");
-        assert_eq!(quarter.index(90 * day - 1), 0);
-        assert_eq!(quarter.index(-1), -1, "1969 is before");
-        let month = Grid::Months {
-            months: 1,
-            offset_ns: day,
-        };
-        assert_eq!(month.index(0), -1, "months that begin on the second day");
-        assert_eq!(month.start(1), 32 * day);
-        for time in [i64::MIN, i64::MAX] {
-            assert!(month.start(month.index(time)) <= time);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chrono_tz::Tz;
 use datafusion::{
     common::{DFSchemaRef, ScalarValue},
     logical_expr::{Aggregate, Expr, physical_planning_context::PhysicalPlanningContext},
@@ -11,7 +12,7 @@ use datafusion::{
 use crate::{
     operator::{Aggregation, Assignment, ClosedBy, Emission, FilteredFunction, OutputColumn, WindowResult},
     plan::window::Cut,
-    types::{Grid, Shape, Windows},
+    types::{Calendar, CalendarUnit, Grid, Shape, Windows},
 };
 
 use super::{
@@ -389,7 +390,14 @@ fn bin(expr: &Expr, input: &DFSchemaRef, roles: &[Role]) -> Option<(usize, Windo
                 step_ns: seconds * 1_000_000_000,
                 origin_ns: 0,
             };
-            let months = |months| Grid::Months { months, offset_ns: 0 };
+            let months = |count| {
+                Grid::Calendar(Calendar {
+                    unit: CalendarUnit::Months,
+                    count,
+                    offset_ns: 0,
+                    zone: Tz::UTC,
+                })
+            };
             let grid = match unit.try_as_str()??.to_ascii_lowercase().as_str() {
                 "second" => seconds(1),
                 "minute" => seconds(60),
