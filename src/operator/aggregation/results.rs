@@ -10,11 +10,8 @@ use arrow::{
 use datafusion::{logical_expr::EmitTo, physical_expr::aggregate::AggregateFunctionExpr};
 
 use crate::{
-    operator::{
-        bug,
-        failure::{Computed, FailedRows, compute},
-    },
-    types::Result,
+    operator::failure::{Computed, FailedRows, compute},
+    types::{Error, Result},
 };
 
 use super::{Aggregation, failed};
@@ -41,7 +38,7 @@ impl Results {
             .map(|(group, _)| Some(!groups.contains(group)))
             .collect();
         for column in &mut self.failed_groups {
-            *column = filter(column, &is_kept).map_err(bug)?;
+            *column = filter(column, &is_kept).map_err(Error::of_arrow)?;
         }
         self.failures.retain(|(group, _)| !groups.contains(group));
         Ok(())
@@ -103,10 +100,10 @@ impl Aggregation {
         let keep = |columns: &[ArrayRef]| -> Result<Vec<ArrayRef>> {
             columns
                 .iter()
-                .map(|column| filter(column, &is_good).map_err(bug))
+                .map(|column| filter(column, &is_good).map_err(Error::of_arrow))
                 .collect()
         };
-        let failed_groups = take_arrays(&groups, &failing, None).map_err(bug)?;
+        let failed_groups = take_arrays(&groups, &failing, None).map_err(Error::of_arrow)?;
         let mut values = keep(&first_values)?;
         values.extend(match is_good.true_count() {
             0 => self.functions[first_values.len()..]
@@ -138,7 +135,8 @@ impl Aggregation {
         let options = RecordBatchOptions::new().with_row_count(Some(results.failures.len()));
         Ok(Some(FailedRows {
             operator: "aggregate",
-            rows: RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options).map_err(bug)?,
+            rows: RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
+                .map_err(Error::of_arrow)?,
             reasons: results.failures.iter().map(|(_, reason)| reason.clone()).collect(),
         }))
     }
