@@ -18,7 +18,7 @@ use arrow::{
 
 use crate::types::{Delta, Error, EventTime, Result, Watermark};
 
-use super::{EpochEnd, Flow, OpenWindows, Operator, Output, bug};
+use super::{EpochEnd, Flow, OpenWindows, Operator, Output};
 
 /// Hands deltas on at multiples of an interval of epoch time, counted from 1970.
 pub struct EmitEvery {
@@ -80,7 +80,7 @@ impl Operator for EmitEvery {
         let due = Int64Array::from(vec![self.due.map(|due| due.0)]);
         let watermark = Int64Array::from(vec![self.watermark.0]);
         let head = RecordBatch::try_new(Arc::new(head), vec![Arc::new(due), Arc::new(watermark)]);
-        std::iter::once(head.map_err(bug))
+        std::iter::once(head.map_err(Error::of_arrow))
             .chain(self.pending.iter().map(with_weights))
             .collect()
     }
@@ -138,7 +138,7 @@ impl WindowCloseGate {
             .iter()
             .map(|field| SortField::new(field.data_type().clone()))
             .collect();
-        let encoder = RowConverter::new(fields).map_err(bug)?;
+        let encoder = RowConverter::new(fields).map_err(Error::of_arrow)?;
         Ok(Self {
             schema,
             window_end,
@@ -151,12 +151,15 @@ impl WindowCloseGate {
     /// Adds and retractions of the same row cancel; what is left stands in the order of arrival.
     fn settle(&self, deltas: &[Delta]) -> Result<RecordBatch> {
         if deltas.iter().all(|delta| delta.weights.is_none()) {
-            return concat_batches(&self.schema, deltas.iter().map(|delta| &delta.rows)).map_err(bug);
+            return concat_batches(&self.schema, deltas.iter().map(|delta| &delta.rows)).map_err(Error::of_arrow);
         }
         let parts = deltas.iter().map(with_weights).collect::<Result<Vec<_>>>()?;
-        let all = concat_batches(&parts[0].schema(), &parts).map_err(bug)?;
+        let all = concat_batches(&parts[0].schema(), &parts).map_err(Error::of_arrow)?;
         let delta = without_weights(all)?;
-        let rows = self.encoder.convert_columns(delta.rows.columns()).map_err(bug)?;
+        let rows = self
+            .encoder
+            .convert_columns(delta.rows.columns())
+            .map_err(Error::of_arrow)?;
         let weights = delta.weights.expect("made with weights");
         let mut open: HashMap<&[u8], Vec<usize>> = HashMap::default();
         let mut is_left = vec![false; rows.num_rows()];
@@ -170,7 +173,7 @@ impl WindowCloseGate {
                 is_left[retracted] = false;
             }
         }
-        filter_record_batch(&delta.rows, &BooleanArray::from(is_left)).map_err(bug)
+        filter_record_batch(&delta.rows, &BooleanArray::from(is_left)).map_err(Error::of_arrow)
     }
 }
 
@@ -233,7 +236,7 @@ impl Operator for WindowCloseGate {
             Arc::new(watermark),
             vec![Arc::new(Int64Array::from(vec![self.watermark.0]))],
         );
-        std::iter::once(watermark.map_err(bug))
+        std::iter::once(watermark.map_err(Error::of_arrow))
             .chain(self.held.values().flatten().map(with_weights))
             .collect()
     }
@@ -266,10 +269,10 @@ fn picked(delta: &Delta, rows: &[u32]) -> Result<Delta> {
     let weights = delta.weights.as_ref().map(|weights| take(weights, &rows, None));
     Ok(Delta {
         weights: match weights {
-            Some(weights) => Some(weights.map_err(bug)?.as_primitive().clone()),
+            Some(weights) => Some(weights.map_err(Error::of_arrow)?.as_primitive().clone()),
             None => None,
         },
-        rows: take_record_batch(&delta.rows, &rows).map_err(bug)?,
+        rows: take_record_batch(&delta.rows, &rows).map_err(Error::of_arrow)?,
     })
 }
 
@@ -293,7 +296,7 @@ fn with_weights(delta: &Delta) -> Result<RecordBatch> {
         .cloned()
         .chain([Arc::new(weights) as _])
         .collect();
-    RecordBatch::try_new(schema, columns).map_err(bug)
+    RecordBatch::try_new(schema, columns).map_err(Error::of_arrow)
 }
 
 fn without_weights(batch: RecordBatch) -> Result<Delta> {
@@ -302,7 +305,7 @@ fn without_weights(batch: RecordBatch) -> Result<Delta> {
         .checked_sub(1)
         .ok_or_else(|| Error::state("a checkpoint's delta has no weights"))?;
     let weights = batch.column(last).as_primitive::<Int64Type>().clone();
-    let rows = batch.project(&(0..last).collect::<Vec<_>>()).map_err(bug)?;
+    let rows = batch.project(&(0..last).collect::<Vec<_>>()).map_err(Error::of_arrow)?;
     Ok(Delta {
         rows,
         weights: Some(weights),

@@ -15,8 +15,6 @@ use arrow::{
 
 use crate::types::{Error, Result};
 
-use super::bug;
-
 /// Rows without a result, with their reasons.
 #[derive(Debug)]
 pub struct FailedRows {
@@ -64,7 +62,7 @@ pub fn compute(count: usize, compute: impl Fn(Range<usize>) -> Result<Vec<ArrayR
         _ => (0..parts.first().map_or(0, Vec::len))
             .map(|column| {
                 let parts: Vec<&dyn Array> = parts.iter().map(|part| part[column].as_ref()).collect();
-                concat(&parts).map_err(bug)
+                concat(&parts).map_err(Error::of_arrow)
             })
             .collect::<Result<_>>()?,
     };
@@ -115,7 +113,7 @@ impl FailedRows {
         if indices.is_empty() {
             return Ok(None);
         }
-        let rows = take_record_batch(rows, &UInt32Array::from(indices)).map_err(bug)?;
+        let rows = take_record_batch(rows, &UInt32Array::from(indices)).map_err(Error::of_arrow)?;
         Ok(Some(Self {
             operator,
             rows,

@@ -18,7 +18,6 @@ use crate::types::{Delta, Error, Result, Watermark};
 use super::{
     Aggregation, EpochEnd, Flow, Operator, Output,
     aggregation::Results,
-    bug,
     state_table::{StateTable, Touched},
 };
 
@@ -112,15 +111,15 @@ impl Touched {
             return Ok(Delta::append(after));
         }
         let known = UInt32Array::from(self.known.clone());
-        let groups = arrow::compute::take_arrays(groups, &known, None).map_err(bug)?;
+        let groups = arrow::compute::take_arrays(groups, &known, None).map_err(Error::of_arrow)?;
         let before = rows(&groups, &self.values_before, known.len())?;
-        let differs = differing_rows(&before, &take_record_batch(&after, &known).map_err(bug)?)?;
+        let differs = differing_rows(&before, &take_record_batch(&after, &known).map_err(Error::of_arrow)?)?;
         let mut is_added = vec![true; *count];
         for (row, differs) in self.known.iter().zip(&differs) {
             is_added[*row as usize] = *differs;
         }
-        let retracted = filter_record_batch(&before, &BooleanArray::from(differs)).map_err(bug)?;
-        let added = filter_record_batch(&after, &BooleanArray::from(is_added)).map_err(bug)?;
+        let retracted = filter_record_batch(&before, &BooleanArray::from(differs)).map_err(Error::of_arrow)?;
+        let added = filter_record_batch(&after, &BooleanArray::from(is_added)).map_err(Error::of_arrow)?;
         Ok(Delta::change(schema, &retracted, &added))
     }
 }
@@ -142,9 +141,9 @@ fn differing_rows(before: &RecordBatch, after: &RecordBatch) -> Result<Vec<bool>
 }
 
 fn nested_distinct(old: &ArrayRef, new: &ArrayRef) -> Result<BooleanArray> {
-    let encoder =
-        arrow::row::RowConverter::new(vec![arrow::row::SortField::new(old.data_type().clone())]).map_err(bug)?;
-    let old = encoder.convert_columns(&[Arc::clone(old)]).map_err(bug)?;
-    let new = encoder.convert_columns(&[Arc::clone(new)]).map_err(bug)?;
+    let encoder = arrow::row::RowConverter::new(vec![arrow::row::SortField::new(old.data_type().clone())])
+        .map_err(Error::of_arrow)?;
+    let old = encoder.convert_columns(&[Arc::clone(old)]).map_err(Error::of_arrow)?;
+    let new = encoder.convert_columns(&[Arc::clone(new)]).map_err(Error::of_arrow)?;
     Ok(old.iter().zip(new.iter()).map(|(old, new)| Some(old != new)).collect())
 }

@@ -24,12 +24,9 @@ mod upsert;
 mod watermark;
 mod window_aggregate;
 
-use arrow::{
-    array::{Int64Array, RecordBatch},
-    error::ArrowError,
-};
+use arrow::array::{Int64Array, RecordBatch};
 
-use crate::types::{Delta, Error, EventTime, Result, Watermark};
+use crate::types::{Delta, EventTime, Result, Watermark};
 
 pub use aggregation::{Aggregation, FilteredFunction};
 pub use dataflow::{Dataflow, Feed, Figures};
@@ -131,9 +128,4 @@ pub trait Operator: Send {
     fn restore(&mut self, state: Vec<RecordBatch>) -> Result<()>;
 
     fn memory_bytes(&self) -> usize;
-}
-
-/// Arrow refuses only what does not fit together, and operators put together what was planned to fit.
-fn bug(error: ArrowError) -> Error {
-    Error::bug(error.to_string())
 }

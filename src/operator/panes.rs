@@ -23,7 +23,6 @@ use crate::types::{Error, PaneRange, Result, Windows};
 use super::{
     Aggregation,
     aggregation::{Evaluated, GroupState, GroupTable, Results},
-    bug,
 };
 
 /// The states of all panes that some open window covers.
@@ -131,8 +130,8 @@ impl Panes {
         let closed = Schema::new(vec![Field::new("closed", DataType::Int64, false)]);
         let closed = RecordBatch::try_new(Arc::new(closed), vec![Arc::new(Int64Array::from(vec![self.closed]))]);
         Ok(vec![
-            closed.map_err(bug)?,
-            concat_batches(&schema, &parts).map_err(bug)?,
+            closed.map_err(Error::of_arrow)?,
+            concat_batches(&schema, &parts).map_err(Error::of_arrow)?,
         ])
     }
 
@@ -146,7 +145,7 @@ impl Panes {
         let of = |row: usize| (kinds[row], panes[row], ends[row]);
         let states = rows
             .project(&(3..rows.num_columns()).collect::<Vec<_>>())
-            .map_err(bug)?;
+            .map_err(Error::of_arrow)?;
         let mut from = 0;
         while from < rows.num_rows() {
             let (kind, pane, first_end) = of(from);
@@ -357,5 +356,5 @@ fn part(schema: &SchemaRef, kind: Kind, pane: i64, first_end: i64, state: &Group
         .into_iter()
         .chain(state.groups.iter().chain(&state.states).cloned())
         .collect();
-    RecordBatch::try_new(Arc::clone(schema), columns).map_err(bug)
+    RecordBatch::try_new(Arc::clone(schema), columns).map_err(Error::of_arrow)
 }

@@ -27,7 +27,6 @@ use crate::types::{
 use super::{
     Aggregation, Emission, EpochEnd, Flow, OpenWindows, Operator, Output,
     aggregation::{Evaluated, GroupTable, Results},
-    bug,
 };
 
 /// The group column that says when a group is final.
@@ -72,8 +71,9 @@ impl RecomputeAggregate {
         emission: Emission,
         schema: SchemaRef,
     ) -> Result<Self> {
-        let fields =
-            |types: Vec<DataType>| RowConverter::new(types.into_iter().map(SortField::new).collect()).map_err(bug);
+        let fields = |types: Vec<DataType>| {
+            RowConverter::new(types.into_iter().map(SortField::new).collect()).map_err(Error::of_arrow)
+        };
         let mut operator = Self {
             keys: fields(aggregation.group_types())?,
             inputs: fields(aggregation.input_types())?,
@@ -103,20 +103,22 @@ impl RecomputeAggregate {
         if columns.is_empty() {
             return Ok(vec![Box::default(); rows]);
         }
-        let encoded = encoder.convert_columns(columns).map_err(bug)?;
+        let encoded = encoder.convert_columns(columns).map_err(Error::of_arrow)?;
         Ok(encoded.iter().map(|row| row.data().into()).collect())
     }
 
     fn decode<'a>(encoder: &RowConverter, rows: impl Iterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>> {
         let parser = encoder.parser();
-        encoder.convert_rows(rows.map(|row| parser.parse(row))).map_err(bug)
+        encoder
+            .convert_rows(rows.map(|row| parser.parse(row)))
+            .map_err(Error::of_arrow)
     }
 
     fn update(&mut self, rows: &RecordBatch, weights: Option<&Int64Array>, out: &mut Output) -> Result<()> {
         let (evaluated, is_good) = self.aggregation.evaluate_good(rows, weights, out)?;
         let good_weights = weights
             .zip(is_good)
-            .map(|(weights, is_good)| filter(weights, &is_good).map_err(bug))
+            .map(|(weights, is_good)| filter(weights, &is_good).map_err(Error::of_arrow))
             .transpose()?;
         let weights = good_weights.as_ref().map(|weights| weights.as_primitive()).or(weights);
         let keys = Self::encode(&self.keys, evaluated.groups(), evaluated.len())?;
@@ -181,7 +183,7 @@ impl RecomputeAggregate {
             true => Vec::new(),
             false => {
                 let groups = Self::decode(&self.keys, keys.iter().copied())?;
-                arrow::compute::take_arrays(&groups, &UInt32Array::from(key_of_input), None).map_err(bug)?
+                arrow::compute::take_arrays(&groups, &UInt32Array::from(key_of_input), None).map_err(Error::of_arrow)?
             }
         };
         let count = inputs.len();
@@ -258,10 +260,11 @@ impl RecomputeAggregate {
                 }
             }
         }
-        let added = arrow::compute::take_record_batch(&now, &UInt32Array::from(added)).map_err(bug)?;
+        let added = arrow::compute::take_record_batch(&now, &UInt32Array::from(added)).map_err(Error::of_arrow)?;
         let columns = Self::decode(&self.results, retracted.iter().map(|row| row.as_ref()))?;
         let options = RecordBatchOptions::new().with_row_count(Some(retracted.len()));
-        let retracted = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options).map_err(bug)?;
+        let retracted =
+            RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options).map_err(Error::of_arrow)?;
         Ok(Delta::change(&self.schema, &retracted, &added))
     }
 
@@ -366,7 +369,7 @@ impl Operator for RecomputeAggregate {
                 Arc::new(arrow::array::BooleanArray::from(vec![has_emitted])),
             ],
         )
-        .map_err(bug)?;
+        .map_err(Error::of_arrow)?;
         let mut keys: Vec<&Box<[u8]>> = self.groups.keys().collect();
         keys.sort_unstable();
         let (mut key_rows, mut inputs, mut counts): (Vec<&[u8]>, Vec<&[u8]>, Vec<i64>) = Default::default();
@@ -390,7 +393,7 @@ impl Operator for RecomputeAggregate {
             .enumerate()
             .map(|(index, column)| Field::new(index.to_string(), column.data_type().clone(), true))
             .collect();
-        let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(bug)?;
+        let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(Error::of_arrow)?;
         Ok(vec![head, rows])
     }
 

@@ -21,7 +21,7 @@ use datafusion::physical_expr::PhysicalExpr;
 
 use crate::types::{Delta, Error, Result, Watermark, Windows};
 
-use super::{EpochEnd, FailedRows, Flow, Operator, Output, aggregation::failed, bug, failure::compute};
+use super::{EpochEnd, FailedRows, Flow, Operator, Output, aggregation::failed, failure::compute};
 
 #[derive(Clone)]
 pub enum Step {
@@ -82,7 +82,7 @@ impl Operator for Segment {
                     if mask.true_count() == rows.num_rows() {
                         continue;
                     }
-                    rows = filter_record_batch(&rows, &mask).map_err(bug)?;
+                    rows = filter_record_batch(&rows, &mask).map_err(Error::of_arrow)?;
                     weights = weights.map(|weights| filter_numbers(&weights, &mask)).transpose()?;
                     row_watermarks = row_watermarks
                         .map(|watermarks| filter_numbers(&watermarks, &mask))
@@ -100,7 +100,7 @@ impl Operator for Segment {
                 Step::Windows { time, windows, schema } => {
                     let (indices, bounds) = assign(rows.column(*time), *windows)?;
                     if let Some(indices) = indices {
-                        rows = take_record_batch(&rows, &indices).map_err(bug)?;
+                        rows = take_record_batch(&rows, &indices).map_err(Error::of_arrow)?;
                         weights = weights.map(|weights| take_numbers(&weights, &indices)).transpose()?;
                         row_watermarks = row_watermarks
                             .map(|watermarks| take_numbers(&watermarks, &indices))
@@ -112,8 +112,8 @@ impl Operator for Segment {
                 Step::CarryTime { time, schema } => {
                     if 0 < rows.column(*time).null_count() {
                         // A row without a time is in no window.
-                        let has_time = is_not_null(rows.column(*time)).map_err(bug)?;
-                        rows = filter_record_batch(&rows, &has_time).map_err(bug)?;
+                        let has_time = is_not_null(rows.column(*time)).map_err(Error::of_arrow)?;
+                        rows = filter_record_batch(&rows, &has_time).map_err(Error::of_arrow)?;
                         weights = weights.map(|weights| filter_numbers(&weights, &has_time)).transpose()?;
                         row_watermarks = row_watermarks
                             .map(|watermarks| filter_numbers(&watermarks, &has_time))
@@ -137,7 +137,7 @@ impl Operator for Segment {
                         let all = std::iter::repeat_n(numbers.values(), sets.len());
                         all.flat_map(|numbers| numbers.iter().copied()).collect()
                     };
-                    rows = concat_batches(schema, &parts).map_err(bug)?;
+                    rows = concat_batches(schema, &parts).map_err(Error::of_arrow)?;
                     weights = weights.map(repeat);
                     row_watermarks = row_watermarks.map(repeat);
                 }
@@ -189,7 +189,7 @@ fn computed(
     if let Some(is_good) = computed.is_good() {
         out.failed
             .extend(FailedRows::of(operator, rows, &computed.failures, weights.as_ref())?);
-        *rows = filter_record_batch(rows, &is_good).map_err(bug)?;
+        *rows = filter_record_batch(rows, &is_good).map_err(Error::of_arrow)?;
         for numbers in [weights, row_watermarks] {
             *numbers = numbers
                 .take()
@@ -220,7 +220,7 @@ fn of_set(
         false => Arc::clone(value),
     });
     let id_type = schema.field(schema.fields().len() - 1).data_type();
-    let id = cast(&UInt64Array::from_value(*id, count), id_type).map_err(bug)?;
+    let id = cast(&UInt64Array::from_value(*id, count), id_type).map_err(Error::of_arrow)?;
     batch(
         schema,
         rows.columns().iter().cloned().chain(own).chain([id]).collect(),
@@ -230,7 +230,7 @@ fn of_set(
 
 fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
-    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(bug)
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(Error::of_arrow)
 }
 
 fn definite(mask: &BooleanArray) -> BooleanArray {
@@ -242,11 +242,14 @@ fn definite(mask: &BooleanArray) -> BooleanArray {
 }
 
 fn filter_numbers(values: &Int64Array, mask: &BooleanArray) -> Result<Int64Array> {
-    Ok(filter(values, mask).map_err(bug)?.as_primitive().clone())
+    Ok(filter(values, mask).map_err(Error::of_arrow)?.as_primitive().clone())
 }
 
 fn take_numbers(values: &Int64Array, indices: &UInt32Array) -> Result<Int64Array> {
-    Ok(take(values, indices, None).map_err(bug)?.as_primitive().clone())
+    Ok(take(values, indices, None)
+        .map_err(Error::of_arrow)?
+        .as_primitive()
+        .clone())
 }
 
 /// Start and end of the windows of each time, and the row that each belongs to: `None` where that is one per row, in their order.

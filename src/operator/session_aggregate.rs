@@ -32,7 +32,6 @@ use crate::types::{
 use super::{
     Aggregation, EpochEnd, Flow, LateRows, OpenWindows, Operator, Output,
     aggregation::{Evaluated, Results, failed},
-    bug,
     state_table::StateRows,
     window_aggregate::{Emission, OutputColumn, WindowResult},
 };
@@ -77,7 +76,7 @@ impl SessionAggregate {
             .map(|field| SortField::new(field.data_type().clone()))
             .collect();
         Ok(Self {
-            encoder: RowConverter::new(fields).map_err(bug)?,
+            encoder: RowConverter::new(fields).map_err(Error::of_arrow)?,
             runs: Runs::new(&aggregation)?,
             aggregation,
             time,
@@ -108,17 +107,20 @@ impl SessionAggregate {
             return Ok(rows);
         }
         let starts: Int64Array = filter(times, &is_late)
-            .map_err(bug)?
+            .map_err(Error::of_arrow)?
             .as_primitive::<TimestampNanosecondType>()
             .reinterpret_cast();
         out.late.push(LateRows {
-            rows: filter_record_batch(&rows, &is_late).map_err(bug)?,
+            rows: filter_record_batch(&rows, &is_late).map_err(Error::of_arrow)?,
             // The session that the row would be by itself.
             window_ends: starts.unary(|start| self.end_of(start)),
             window_starts: starts,
-            watermarks: filter(watermarks, &is_late).map_err(bug)?.as_primitive().clone(),
+            watermarks: filter(watermarks, &is_late)
+                .map_err(Error::of_arrow)?
+                .as_primitive()
+                .clone(),
         });
-        filter_record_batch(&rows, &arrow::compute::not(&is_late).map_err(bug)?).map_err(bug)
+        filter_record_batch(&rows, &arrow::compute::not(&is_late).map_err(Error::of_arrow)?).map_err(Error::of_arrow)
     }
 
     /// Merges the runs of the epoch with the open sessions that they touch. Gives what was there and what is there now.
@@ -134,7 +136,7 @@ impl SessionAggregate {
         let keys: Vec<Box<[u8]>> = match width {
             0 => vec![Box::default(); bounds.len()],
             _ => {
-                let encoded = self.encoder.convert_columns(&groups).map_err(bug)?;
+                let encoded = self.encoder.convert_columns(&groups).map_err(Error::of_arrow)?;
                 encoded.iter().map(|row| row.data().into()).collect()
             }
         };
@@ -218,7 +220,7 @@ impl SessionAggregate {
                 .merge_states(&[(&old_states, &old_into), (&run_states, &run_into)], now.len())?,
         };
         let representatives: arrow::array::UInt32Array = now.iter().map(|(_, _, run, _)| *run as u32).collect();
-        let groups = arrow::compute::take_arrays(&groups, &representatives, None).map_err(bug)?;
+        let groups = arrow::compute::take_arrays(&groups, &representatives, None).map_err(Error::of_arrow)?;
         for (old, now_of_it) in before.iter().zip(&old_into) {
             self.by_end.remove(&(self.end_of(old.last), now[*now_of_it].3.into()));
             self.states.remove(old.slot);
@@ -396,7 +398,7 @@ impl Runs {
         }
         let representatives = arrow::array::UInt32Array::from(representatives);
         self.groups
-            .push(arrow::compute::take_arrays(rows.groups(), &representatives, None).map_err(bug)?);
+            .push(arrow::compute::take_arrays(rows.groups(), &representatives, None).map_err(Error::of_arrow)?);
         let total = self.bounds.len();
         rows.update(&mut self.accumulators, &run_of_row, total)
     }
@@ -407,7 +409,7 @@ impl Runs {
         let groups = (0..width)
             .map(|column| {
                 let parts: Vec<&dyn Array> = self.groups.iter().map(|part| part[column].as_ref()).collect();
-                let all = arrow::compute::concat(&parts).map_err(bug)?;
+                let all = arrow::compute::concat(&parts).map_err(Error::of_arrow)?;
                 // A view of text holds the text of all rows that came with it.
                 Ok(match all.as_string_view_opt() {
                     Some(texts) => Arc::new(texts.gc()),
@@ -438,7 +440,7 @@ impl Operator for SessionAggregate {
         let (evaluated, is_good) = self.aggregation.evaluate_good(&rows, None, out)?;
         if let Some(is_good) = is_good {
             // A row that has no part in a result holds no session together.
-            rows = filter_record_batch(&rows, &is_good).map_err(bug)?;
+            rows = filter_record_batch(&rows, &is_good).map_err(Error::of_arrow)?;
             if rows.num_rows() == 0 {
                 return Ok(());
             }
@@ -491,7 +493,8 @@ impl Operator for SessionAggregate {
 
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
         let head = Arc::new(Schema::new(vec![Field::new("closed", DataType::Int64, false)]));
-        let head = RecordBatch::try_new(head, vec![Arc::new(Int64Array::from(vec![self.closed.0]))]).map_err(bug)?;
+        let head = RecordBatch::try_new(head, vec![Arc::new(Int64Array::from(vec![self.closed.0]))])
+            .map_err(Error::of_arrow)?;
         let mut sessions: Vec<Session> = self.open.values().flatten().copied().collect();
         sessions.sort_by_key(|session| session.slot);
         let slots: Vec<usize> = sessions.iter().map(|session| session.slot).collect();
@@ -512,7 +515,10 @@ impl Operator for SessionAggregate {
             )),
         ];
         let columns = bounds.into_iter().chain(self.states.gather(&slots, 0)?).collect();
-        Ok(vec![head, RecordBatch::try_new(schema, columns).map_err(bug)?])
+        Ok(vec![
+            head,
+            RecordBatch::try_new(schema, columns).map_err(Error::of_arrow)?,
+        ])
     }
 
     fn restore(&mut self, state: Vec<RecordBatch>) -> Result<()> {
@@ -536,7 +542,7 @@ impl Operator for SessionAggregate {
                 let encoded = self
                     .encoder
                     .convert_columns(&rows.columns()[2..2 + width])
-                    .map_err(bug)?;
+                    .map_err(Error::of_arrow)?;
                 encoded.iter().map(|row| row.data().into()).collect()
             }
         };

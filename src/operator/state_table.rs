@@ -25,7 +25,6 @@ use crate::types::{
 use super::{
     Aggregation,
     aggregation::{Evaluated, GroupState, GroupTable, Results, failed},
-    bug,
 };
 
 /// How many runs of like size are merged into one.
@@ -101,7 +100,7 @@ impl StateTable {
         let known: Vec<u32> = folded.known.iter().map(|row| *row as u32).collect();
         let of_known = match known.len() == folded.count || known.is_empty() {
             true => folded.groups.clone(),
-            false => take_arrays(&folded.groups, &UInt32Array::from(known.clone()), None).map_err(bug)?,
+            false => take_arrays(&folded.groups, &UInt32Array::from(known.clone()), None).map_err(Error::of_arrow)?,
         };
         let now = self
             .aggregation
@@ -239,7 +238,7 @@ impl Touched {
             }
         }
         let pick = |columns: &[ArrayRef], rows: &[u32]| {
-            take_arrays(columns, &UInt32Array::from(rows.to_vec()), None).map_err(bug)
+            take_arrays(columns, &UInt32Array::from(rows.to_vec()), None).map_err(Error::of_arrow)
         };
         now.forget_failures(&failed_before)?;
         Ok(Self {

@@ -24,7 +24,7 @@ use datafusion::physical_expr::PhysicalExpr;
 
 use crate::types::{Delta, Error, EventTime, Result, Watermark};
 
-use super::{EpochEnd, Flow, Operator, Output, aggregation::failed, bug};
+use super::{EpochEnd, Flow, Operator, Output, aggregation::failed};
 
 const DAY_NS: i128 = 86_400_000_000_000;
 
@@ -125,7 +125,7 @@ impl TemporalFilter {
         let fields = schema.fields().iter();
         let fields = fields.map(|field| SortField::new(field.data_type().clone())).collect();
         Ok(Self {
-            encoder: RowConverter::new(fields).map_err(bug)?,
+            encoder: RowConverter::new(fields).map_err(Error::of_arrow)?,
             bounds,
             schema,
             waiting: Due::new(),
@@ -138,7 +138,7 @@ impl TemporalFilter {
         if rows.num_columns() == 0 {
             return Ok(vec![RowKey::default(); rows.num_rows()]);
         }
-        let encoded = self.encoder.convert_columns(rows.columns()).map_err(bug)?;
+        let encoded = self.encoder.convert_columns(rows.columns()).map_err(Error::of_arrow)?;
         Ok(encoded.iter().map(|row| row.data().into()).collect())
     }
 
@@ -149,11 +149,11 @@ impl TemporalFilter {
             false => {
                 let parser = self.encoder.parser();
                 let rows = rows.map(|row| parser.parse(row));
-                self.encoder.convert_rows(rows).map_err(bug)?
+                self.encoder.convert_rows(rows).map_err(Error::of_arrow)?
             }
         };
         let options = RecordBatchOptions::new().with_row_count(Some(count));
-        RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options).map_err(bug)
+        RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options).map_err(Error::of_arrow)
     }
 
     /// What the time of an epoch and the rows that came in it change of what is there, by row.
@@ -312,7 +312,7 @@ impl Operator for TemporalFilter {
             .map(|(index, column)| Field::new(index.to_string(), column.data_type().clone(), true))
             .collect::<Vec<_>>();
         Ok(vec![
-            RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(bug)?,
+            RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(Error::of_arrow)?,
         ])
     }
 

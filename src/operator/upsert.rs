@@ -14,9 +14,9 @@ use arrow::{
     row::{RowConverter, SortField},
 };
 
-use crate::types::{Delta, Result, Watermark};
+use crate::types::{Delta, Error, Result, Watermark};
 
-use super::{EpochEnd, Flow, Operator, Output, bug};
+use super::{EpochEnd, Flow, Operator, Output};
 
 /// A key or a row as bytes: equal where they are.
 type Encoded = Box<[u8]>;
@@ -42,7 +42,7 @@ impl Upsert {
                     .map(|column| SortField::new(schema.field(column).data_type().clone()))
                     .collect(),
             )
-            .map_err(bug)
+            .map_err(Error::of_arrow)
         };
         Ok(Self {
             keys: encoder(&mut key.iter().copied())?,
@@ -69,8 +69,8 @@ impl Upsert {
 
     fn encoded(&self, rows: &RecordBatch) -> Result<Vec<(Encoded, Encoded)>> {
         let columns: Vec<ArrayRef> = self.key.iter().map(|column| rows.column(*column).clone()).collect();
-        let keys = self.keys.convert_columns(&columns).map_err(bug)?;
-        let values = self.values.convert_columns(rows.columns()).map_err(bug)?;
+        let keys = self.keys.convert_columns(&columns).map_err(Error::of_arrow)?;
+        let values = self.values.convert_columns(rows.columns()).map_err(Error::of_arrow)?;
         Ok(keys
             .iter()
             .zip(values.iter())
@@ -83,8 +83,8 @@ impl Upsert {
         let columns = self
             .values
             .convert_rows(rows.map(|row| parser.parse(row)))
-            .map_err(bug)?;
-        RecordBatch::try_new(self.schema.clone(), columns).map_err(bug)
+            .map_err(Error::of_arrow)?;
+        RecordBatch::try_new(self.schema.clone(), columns).map_err(Error::of_arrow)
     }
 }
 

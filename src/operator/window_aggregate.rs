@@ -26,7 +26,6 @@ use crate::types::{
 use super::{
     Aggregation, EpochEnd, Flow, LateRows, OpenWindows, Operator, Output,
     aggregation::{Evaluated, GroupTable, Results},
-    bug,
     panes::{Panes, table_at},
     state_table::StateTable,
 };
@@ -174,10 +173,13 @@ impl WindowAggregate {
             let watermarks = watermarks.expect("only a row with a watermark is late");
             let indices = UInt32Array::from_iter_values(late.iter().map(|(row, _)| *row as u32));
             out.late.push(LateRows {
-                rows: take_record_batch(&rows, &indices).map_err(bug)?,
+                rows: take_record_batch(&rows, &indices).map_err(Error::of_arrow)?,
                 window_starts: late.iter().map(|(_, window)| Some(window.start)).collect(),
                 window_ends: late.iter().map(|(_, window)| Some(window.end)).collect(),
-                watermarks: take(watermarks, &indices, None).map_err(bug)?.as_primitive().clone(),
+                watermarks: take(watermarks, &indices, None)
+                    .map_err(Error::of_arrow)?
+                    .as_primitive()
+                    .clone(),
             });
         }
         let taken: usize = runs.iter().map(|(_, range)| range.len()).sum();
@@ -193,7 +195,7 @@ impl WindowAggregate {
             at = range.end;
         }
         Ok(Classified {
-            rows: filter_record_batch(&rows, &BooleanArray::from(mask)).map_err(bug)?,
+            rows: filter_record_batch(&rows, &BooleanArray::from(mask)).map_err(Error::of_arrow)?,
             runs,
         })
     }
@@ -535,8 +537,8 @@ impl Operator for WindowAggregate {
 
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
         let closed = Arc::new(Schema::new(vec![Field::new("closed", DataType::Int64, false)]));
-        let closed =
-            RecordBatch::try_new(closed, vec![Arc::new(Int64Array::from(vec![self.closed.0]))]).map_err(bug)?;
+        let closed = RecordBatch::try_new(closed, vec![Arc::new(Int64Array::from(vec![self.closed.0]))])
+            .map_err(Error::of_arrow)?;
         let schema = self.snapshot_schema();
         let parts = match &mut self.state {
             State::Shared(panes) => panes.snapshot()?,
@@ -547,9 +549,9 @@ impl Operator for WindowAggregate {
                     let own = [range.end, range.first]
                         .map(|pane| Arc::new(Int64Array::from_value(pane, state.num_rows())) as ArrayRef);
                     let columns = own.into_iter().chain(state.columns().iter().cloned()).collect();
-                    parts.push(RecordBatch::try_new(Arc::clone(&schema), columns).map_err(bug)?);
+                    parts.push(RecordBatch::try_new(Arc::clone(&schema), columns).map_err(Error::of_arrow)?);
                 }
-                vec![concat_batches(&schema, &parts).map_err(bug)?]
+                vec![concat_batches(&schema, &parts).map_err(Error::of_arrow)?]
             }
         };
         Ok(std::iter::once(closed).chain(parts).collect())
@@ -568,7 +570,7 @@ impl Operator for WindowAggregate {
         let ranges: Vec<(i64, i64)> = std::iter::zip(column(0), column(1)).collect();
         let states = rows
             .project(&(2..rows.num_columns()).collect::<Vec<_>>())
-            .map_err(bug)?;
+            .map_err(Error::of_arrow)?;
         let mut from = 0;
         for run in ranges.chunk_by(|a, b| a == b) {
             let (end, first) = run[0];

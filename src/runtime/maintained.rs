@@ -300,7 +300,7 @@ impl MaintainedView {
                     for (rows, row_watermarks) in slices {
                         self.rows_since_measured += rows.num_rows() as u64;
                         let flow = Flow {
-                            delta: Delta::append(rows.project(columns).map_err(bug)?),
+                            delta: Delta::append(rows.project(columns).map_err(Error::of_arrow)?),
                             row_watermarks: row_watermarks.clone(),
                         };
                         self.dataflow.on_delta(input, flow, out)?;
@@ -310,7 +310,7 @@ impl MaintainedView {
                     for flow in &before[*index].flows {
                         self.rows_since_measured += flow.delta.rows.num_rows() as u64;
                         let delta = Delta {
-                            rows: flow.delta.rows.project(columns).map_err(bug)?,
+                            rows: flow.delta.rows.project(columns).map_err(Error::of_arrow)?,
                             weights: flow.delta.weights.clone(),
                         };
                         let row_watermarks = flow.row_watermarks.clone();
@@ -452,8 +452,4 @@ impl MaintainedView {
         }
         Ok(())
     }
-}
-
-fn bug(error: arrow::error::ArrowError) -> Error {
-    Error::bug(error.to_string())
 }

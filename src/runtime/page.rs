@@ -350,5 +350,5 @@ fn reversed(rows: &RecordBatch) -> Result<RecordBatch, ProblemKind> {
 }
 
 fn internal(error: arrow::error::ArrowError) -> ProblemKind {
-    ProblemKind::Internal(crate::types::Error::bug(error.to_string()))
+    ProblemKind::Internal(crate::types::Error::of_arrow(error))
 }

@@ -76,7 +76,7 @@ impl SideOutput {
         if batches.is_empty() {
             return Ok(None);
         }
-        let added = concat_batches(self.schema(), &batches).map_err(bug)?;
+        let added = concat_batches(self.schema(), &batches).map_err(Error::of_arrow)?;
         for batch in batches {
             let evicted = self.rows.push(batch);
             metrics
@@ -105,7 +105,7 @@ pub fn bad_rows(split: &SplitId, bad: &[BadRecord]) -> Result<RecordBatch> {
             bad.iter().map(|bad| String::from_utf8_lossy(&bad.first_bytes)),
         )),
     ];
-    RecordBatch::try_new(bad_schema(), columns).map_err(bug)
+    RecordBatch::try_new(bad_schema(), columns).map_err(Error::of_arrow)
 }
 
 /// Late rows of a window as rows of `<view>$late`.
@@ -132,7 +132,7 @@ pub fn late_rows(late: LateRows, schema: &SchemaRef) -> Result<RecordBatch> {
                 .map_or_else(|| new_null_array(field.data_type(), late.rows.num_rows()), Arc::clone),
         })
         .collect();
-    RecordBatch::try_new(Arc::clone(schema), columns).map_err(bug)
+    RecordBatch::try_new(Arc::clone(schema), columns).map_err(Error::of_arrow)
 }
 
 /// Rows and groups that could not be computed as rows of `<view>$errors`.
@@ -148,9 +148,5 @@ pub fn failed_rows(failed: &FailedRows, epoch: Epoch) -> Result<RecordBatch> {
         Arc::new(StringViewArray::from_iter_values(texts)),
         Arc::new(UInt64Array::from_value(epoch.0, count)),
     ];
-    RecordBatch::try_new(errors_schema(), columns).map_err(bug)
-}
-
-fn bug(error: arrow::error::ArrowError) -> Error {
-    Error::bug(error.to_string())
+    RecordBatch::try_new(errors_schema(), columns).map_err(Error::of_arrow)
 }

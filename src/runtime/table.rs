@@ -58,7 +58,7 @@ impl Engine {
         let own: Vec<usize> = (0..width).collect();
         let old: Vec<RecordBatch> = rows
             .iter()
-            .map(|batch| batch.project(&own).map_err(bug))
+            .map(|batch| batch.project(&own).map_err(Error::of_arrow))
             .collect::<Result<_>>()?;
         let retracted = all_of(table.schema(), &old)?;
         let added = if columns.is_empty() {
@@ -73,7 +73,7 @@ impl Engine {
                     }
                 });
                 let values = values.collect::<Result<Vec<_>>>()?;
-                RecordBatch::try_new(nullable(table.schema()), values).map_err(bug)
+                RecordBatch::try_new(nullable(table.schema()), values).map_err(Error::of_arrow)
             };
             all_of(table.schema(), &rows.iter().map(new).collect::<Result<Vec<_>>>()?)?
         };
@@ -177,10 +177,10 @@ fn all_of(schema: &SchemaRef, rows: &[RecordBatch]) -> Result<RecordBatch> {
         rows.iter()
             .map(|batch| batch.clone().with_schema(nullable(schema)))
             .collect::<std::result::Result<Vec<_>, _>>()
-            .map_err(bug)?
+            .map_err(Error::of_arrow)?
             .iter(),
     )
-    .map_err(bug)?;
+    .map_err(Error::of_arrow)?;
     for (field, column) in schema.fields().iter().zip(rows.columns()) {
         if !field.is_nullable()
             && let Some(row) = (0..column.len()).find(|row| column.is_null(*row))
@@ -192,7 +192,7 @@ fn all_of(schema: &SchemaRef, rows: &[RecordBatch]) -> Result<RecordBatch> {
             )));
         }
     }
-    RecordBatch::try_new(Arc::clone(schema), rows.columns().to_vec()).map_err(bug)
+    RecordBatch::try_new(Arc::clone(schema), rows.columns().to_vec()).map_err(Error::of_arrow)
 }
 
 fn nullable(schema: &SchemaRef) -> SchemaRef {
@@ -202,8 +202,4 @@ fn nullable(schema: &SchemaRef) -> SchemaRef {
         .map(|field| field.as_ref().clone().with_nullable(true))
         .collect();
     Arc::new(arrow::datatypes::Schema::new(fields))
-}
-
-fn bug(error: arrow::error::ArrowError) -> Error {
-    Error::bug(error.to_string())
 }

@@ -1,5 +1,7 @@
 //! Failures by whose they are: the user's, the world's, ours.
 
+use arrow::error::ArrowError;
+
 /// What went wrong, as a sentence that starts in lower case and ends without a full stop.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -49,5 +51,10 @@ impl Error {
 
     pub fn bug(message: impl Into<String>) -> Self {
         Self::Bug(message.into())
+    }
+
+    /// Ours: Arrow refuses only what does not fit together, and what is put together was planned to fit.
+    pub fn of_arrow(error: ArrowError) -> Self {
+        Self::bug(error.to_string())
     }
 }

@@ -178,10 +178,10 @@ impl Rows {
                 Some(places.get(key.as_ref()).is_some_and(|found| *taken <= found.len()))
             })
             .collect();
-        let unknown = arrow::compute::not(&known).map_err(bug)?;
+        let unknown = arrow::compute::not(&known).map_err(Error::of_arrow)?;
         Ok((
-            filter_record_batch(rows, &known).map_err(bug)?,
-            filter_record_batch(rows, &unknown).map_err(bug)?,
+            filter_record_batch(rows, &known).map_err(Error::of_arrow)?,
+            filter_record_batch(rows, &unknown).map_err(Error::of_arrow)?,
         ))
     }
 
@@ -247,10 +247,10 @@ impl Rows {
             run.live_count -= rows.len();
             self.len -= rows.len();
             let indices = arrow::array::UInt32Array::from(rows);
-            removed.push(arrow::compute::take_record_batch(&run.batch, &indices).map_err(bug)?);
+            removed.push(arrow::compute::take_record_batch(&run.batch, &indices).map_err(Error::of_arrow)?);
         }
         self.runs.retain(|run| 0 < run.live_count);
-        concat_batches(&self.schema, &removed).map_err(bug)
+        concat_batches(&self.schema, &removed).map_err(Error::of_arrow)
     }
 
     /// Merges the newest runs while enough of them are of like size.
@@ -265,7 +265,7 @@ impl Rows {
             let from = self.runs.len() - count;
             let merged: Vec<Run> = self.runs.drain(from..).collect();
             let parts = merged.iter().map(Run::live_rows).collect::<Result<Vec<_>>>()?;
-            let batch = compact(&concat_batches(&self.schema, &parts).map_err(bug)?)?;
+            let batch = compact(&concat_batches(&self.schema, &parts).map_err(Error::of_arrow)?)?;
             let id = merged[0].id;
             let keys = self.encode(&batch)?;
             if let Some(places) = &mut self.places {
@@ -322,7 +322,7 @@ fn compact(batch: &RecordBatch) -> Result<RecordBatch> {
             None => Arc::clone(column),
         })
         .collect();
-    RecordBatch::try_new(batch.schema(), columns).map_err(bug)
+    RecordBatch::try_new(batch.schema(), columns).map_err(Error::of_arrow)
 }
 
 impl Run {
@@ -338,12 +338,10 @@ impl Run {
 fn live_rows(batch: &RecordBatch, live: Option<&[bool]>) -> Result<RecordBatch> {
     match live {
         None => Ok(batch.clone()),
-        Some(live) => filter_record_batch(batch, &BooleanArray::new(BooleanBuffer::from(live), None)).map_err(bug),
+        Some(live) => {
+            filter_record_batch(batch, &BooleanArray::new(BooleanBuffer::from(live), None)).map_err(Error::of_arrow)
+        }
     }
-}
-
-fn bug(error: arrow::error::ArrowError) -> Error {
-    Error::bug(error.to_string())
 }
 
 impl RowsSnapshot {

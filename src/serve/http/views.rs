@@ -64,14 +64,13 @@ pub async fn rows(
                 .split(',')
                 .map(|name| index(name.trim()))
                 .collect::<Result<Vec<_>, _>>()?;
-            let bug = |error: arrow::error::ArrowError| Error::bug(error.to_string());
             let rows = page
                 .rows
                 .iter()
                 .map(|rows| rows.project(&indices))
                 .collect::<Result<Vec<_>, _>>()
-                .map_err(bug)?;
-            (Arc::new(page.schema.project(&indices).map_err(bug)?), rows)
+                .map_err(Error::of_arrow)?;
+            (Arc::new(page.schema.project(&indices).map_err(Error::of_arrow)?), rows)
         }
     };
     let answer = Answer {

@@ -5,12 +5,31 @@
 //!                        └─▶ rows with what each met (Parquet) ─▶ DuckDB ─────┴─ rows of one shape: all cases in one go
 //! ```
 
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, Int64Array, RecordBatch},
+    datatypes::DataType,
+};
 use parquet::arrow::ArrowWriter;
-use proptest::{strategy::ValueTree, test_runner::TestRunner};
+use proptest::{
+    strategy::{Strategy, ValueTree},
+    test_runner::{RngSeed, TestRunner},
+};
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
-use crate::oracle::{self, Table};
+use crate::{
+    engine::{block_on, sql},
+    oracle::{self, Table},
+};
 
-use super::*;
+use super::{
+    config,
+    grammar::{FILTERS, KEYS, some},
+    query::{Emit, Input, Query, Sets, Windows},
+    rows::{SECOND, rows},
+    run::{run, turns},
+};
 
 const CASES: i64 = 100;
 

@@ -1,157 +1,39 @@
-//! Functions that users create: an expression over parameters, under a name.
-//!
-//! ```text
-//! CREATE FUNCTION ─▶ checked ─▶ simplified ─▶ FunctionDefinition { parameters, returns, PhysicalExpr }
-//! f(x, y)         ─▶ arguments cast to the parameters' types ─▶ its expression over them, row by row ─▶ cast to what it returns
-//! ```
-//! DataFusion meets a [`ScalarUDF`], so that a call means the same in a view, a dataflow and a query. Arguments are evaluated first, and
-//! once. Another language would be another way to make the `expression`.
+//! CREATE FUNCTION and DROP FUNCTION: checked, bound, and refused with what is wrong.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    hash::{Hash, Hasher},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, RecordBatch, RecordBatchOptions},
-    compute::{CastOptions, can_cast_types, cast_with_options},
-    datatypes::{DataType, Field, FieldRef, Schema, SchemaRef},
+    compute::can_cast_types,
+    datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use datafusion::{
     common::{
         DFSchema, DataFusionError, Result, ScalarValue,
         tree_node::{TreeNode, TreeNodeRecursion},
     },
-    execution::{FunctionRegistry, context::SessionState},
-    logical_expr::{
-        ColumnarValue, Expr, ExprSchemable, LogicalPlan, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
-        Signature, TypeSignature, Volatility, cast, lit, simplify::SimplifyContext,
-    },
+    logical_expr::{Expr, ExprSchemable, Volatility, cast, lit, simplify::SimplifyContext},
     optimizer::simplify_expressions::ExprSimplifier,
     physical_expr::PhysicalExpr,
     sql::sqlparser::ast,
 };
 
 use crate::{
+    plan::{
+        binder::{Binder, Bound},
+        catalog::{Catalog, Relation},
+        checked::checked_expression,
+        columns::value_type,
+        function_call::{Body, check_body},
+        mistakes::Mistakes,
+    },
     sql::{CreateFunction, Diagnostic, Span, Spanned, SqlState, Statement, suggest},
     types::type_name,
 };
 
-use super::{
-    binder::{Binder, Bound},
-    catalog::{Catalog, Relation},
-    checked::checked_expression,
-    columns::value_type,
-    function_call::{Body, WrongArgument, check_body},
-    mistakes::Mistakes,
-};
-
-/// One function: what it takes, gives and computes.
-pub struct FunctionDefinition {
-    pub name: String,
-    /// Its parameters in their order, each nullable.
-    pub parameters: SchemaRef,
-    pub returns: DataType,
-    /// The expression as written.
-    pub body: String,
-    /// Functions that its expression calls.
-    pub calls: Vec<Arc<FunctionDefinition>>,
-    pub sql: String,
-    /// The expression, cast to what it returns: for what the types say of it.
-    logical: Expr,
-    /// The same, over rows of arguments.
-    expression: Arc<dyn PhysicalExpr>,
-}
-
-impl FunctionDefinition {
-    /// `a DOUBLE, b INT`
-    pub fn parameter_list(&self) -> String {
-        let parameter = |field: &FieldRef| format!("{} {}", field.name(), type_name(field.data_type()));
-        self.parameters
-            .fields()
-            .iter()
-            .map(parameter)
-            .collect::<Vec<_>>()
-            .join(", ")
-    }
-}
-
-impl fmt::Debug for FunctionDefinition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}({})", self.name, self.parameter_list())
-    }
-}
-
-/// The functions of a catalog, in the order of creation: those that one calls stand before it.
-#[derive(Clone, Debug, Default)]
-pub struct Functions(Vec<Arc<FunctionDefinition>>);
-
-impl Functions {
-    pub fn get(&self, name: &str) -> Option<&Arc<FunctionDefinition>> {
-        self.0.iter().find(|function| function.name == name)
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<FunctionDefinition>> {
-        self.0.iter()
-    }
-
-    /// Makes them known to a session.
-    pub fn register_in(&self, session: &mut SessionState) {
-        for function in &self.0 {
-            session
-                .register_udf(Arc::new(ScalarUDF::from(Call::of(Arc::clone(function)))))
-                .expect("a function is always taken");
-        }
-    }
-}
-
-/// The definitions that plans depend on, and those that these call, each once, by name.
-pub fn functions_of<'a>(plans: impl IntoIterator<Item = &'a LogicalPlan>) -> Vec<Arc<FunctionDefinition>> {
-    fn add(function: &Arc<FunctionDefinition>, found: &mut BTreeMap<String, Arc<FunctionDefinition>>) {
-        if found.insert(function.name.clone(), Arc::clone(function)).is_none() {
-            function.calls.iter().for_each(|called| add(called, found));
-        }
-    }
-    let mut found = BTreeMap::new();
-    for plan in plans {
-        called_in_plan(plan)
-            .iter()
-            .for_each(|function| add(function, &mut found));
-    }
-    found.into_values().collect()
-}
-
-fn called_in_plan(plan: &LogicalPlan) -> Vec<Arc<FunctionDefinition>> {
-    let mut found = Vec::new();
-    let visited = plan.apply_with_subqueries(|node| {
-        node.apply_expressions(|expr| {
-            found.extend(called_in(expr));
-            Ok(TreeNodeRecursion::Continue)
-        })
-    });
-    debug_assert!(visited.is_ok(), "the visitor cannot fail");
-    found
-}
-
-fn called_in(expr: &Expr) -> Vec<Arc<FunctionDefinition>> {
-    let mut found: Vec<Arc<FunctionDefinition>> = Vec::new();
-    let visited = expr.apply(|expr| {
-        if let Expr::ScalarFunction(function) = expr
-            && let Some(call) = function.func.inner().downcast_ref::<Call>()
-            && !found.iter().any(|known| known.name == call.definition.name)
-        {
-            found.push(Arc::clone(&call.definition));
-        }
-        Ok(TreeNodeRecursion::Continue)
-    });
-    debug_assert!(visited.is_ok(), "the visitor cannot fail");
-    found
-}
+use super::{FunctionDefinition, called_in, called_in_plan};
 
 impl Binder<'_> {
-    pub(super) fn create_function(
+    pub(in crate::plan) fn create_function(
         &self,
         create: &CreateFunction,
         statement: &Statement,
@@ -240,7 +122,7 @@ impl Binder<'_> {
         }
     }
 
-    pub(super) fn drop_function(
+    pub(in crate::plan) fn drop_function(
         &self,
         name: &Spanned<String>,
         if_exists: bool,
@@ -400,103 +282,4 @@ fn refuse(expr: &Expr, span: Span) -> Result<(), Mistakes> {
             .help("a function computes with its parameters, other functions and literals"),
         ]),
     }
-}
-
-/// A function as DataFusion calls it.
-#[derive(Debug)]
-struct Call {
-    definition: Arc<FunctionDefinition>,
-    signature: Signature,
-}
-
-impl Call {
-    fn of(definition: Arc<FunctionDefinition>) -> Self {
-        // Any arguments: those that do not fit are told in our own words, with their place.
-        let any = TypeSignature::OneOf(vec![TypeSignature::VariadicAny, TypeSignature::Nullary]);
-        Self {
-            definition,
-            signature: Signature::new(any, Volatility::Immutable),
-        }
-    }
-}
-
-impl PartialEq for Call {
-    fn eq(&self, other: &Self) -> bool {
-        (&self.definition.name, &self.definition.sql) == (&other.definition.name, &other.definition.sql)
-    }
-}
-
-impl Eq for Call {}
-
-impl Hash for Call {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.definition.name.hash(state);
-    }
-}
-
-impl ScalarUDFImpl for Call {
-    fn name(&self) -> &str {
-        &self.definition.name
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
-        Ok(self.definition.returns.clone())
-    }
-
-    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
-        let FunctionDefinition {
-            name,
-            parameters,
-            returns,
-            logical,
-            ..
-        } = self.definition.as_ref();
-        let given: Vec<&DataType> = args.arg_fields.iter().map(|field| field.data_type()).collect();
-        WrongArgument::check(name, parameters, &given)?;
-        // Null where its expression may be, over arguments such as these.
-        let fields: Vec<Field> = parameters
-            .fields()
-            .iter()
-            .zip(args.arg_fields)
-            .map(|(parameter, argument)| parameter.as_ref().clone().with_nullable(argument.is_nullable()))
-            .collect();
-        let is_nullable = logical.nullable(&DFSchema::try_from(Schema::new(fields))?)?;
-        Ok(Arc::new(Field::new(name, returns.clone(), is_nullable)))
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let parameters = &self.definition.parameters;
-        let is_constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
-        let rows = if is_constant { 1 } else { args.number_rows };
-        let columns = args
-            .args
-            .into_iter()
-            .zip(parameters.fields())
-            .map(|(argument, parameter)| as_declared(argument.into_array(rows)?, parameter.data_type()))
-            .collect::<Result<Vec<ArrayRef>>>()?;
-        let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        let batch = RecordBatch::try_new_with_options(Arc::clone(parameters), columns, &options)?;
-        match self.definition.expression.evaluate(&batch)? {
-            ColumnarValue::Array(values) if is_constant => {
-                Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&values, 0)?))
-            }
-            value => Ok(value),
-        }
-    }
-}
-
-/// A value that does not fit is an error, never null.
-fn as_declared(values: ArrayRef, data_type: &DataType) -> Result<ArrayRef> {
-    if values.data_type() == data_type {
-        return Ok(values);
-    }
-    let options = CastOptions {
-        safe: false,
-        ..CastOptions::default()
-    };
-    Ok(cast_with_options(&values, data_type, &options)?)
 }
