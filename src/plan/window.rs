@@ -117,7 +117,7 @@ impl Windowed {
             Cut::Sessions { gap_ns, key } => {
                 let key: Vec<Expr> = key.iter().cloned().map(Expr::Column).collect();
                 let number = |time: Expr| cast(time, DataType::Int64);
-                let previous = lag(time.clone(), None, None)
+                let previous = lag(time.clone(), Some(1), None)
                     .partition_by(key.clone())
                     .order_by(vec![time.clone().sort(true, false)])
                     .build()?

@@ -224,6 +224,13 @@ pub fn engine(topics: &MemoryTopics, state: &Path, mode: Mode, clock: Arc<dyn Cl
 }
 
 pub async fn sql(engine: &Engine, sql: &str) -> Vec<RecordBatch> {
+    try_sql(engine, sql)
+        .await
+        .unwrap_or_else(|problem| panic!("{sql}: {problem}"))
+}
+
+/// The rows, or the problem as text.
+pub async fn try_sql(engine: &Engine, sql: &str) -> Result<Vec<RecordBatch>, String> {
     let request = SqlRequest {
         sql: sql.into(),
         timeout: Duration::from_secs(60),
@@ -232,8 +239,8 @@ pub async fn sql(engine: &Engine, sql: &str) -> Vec<RecordBatch> {
     let answer = engine
         .execute(request)
         .await
-        .unwrap_or_else(|problem| panic!("{sql}: {problem:?}"));
-    answer.rows.try_collect().await.unwrap()
+        .map_err(|problem| format!("{problem:?}"))?;
+    answer.rows.try_collect().await.map_err(|error| error.to_string())
 }
 
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {

@@ -60,7 +60,7 @@ proptest! {
     fn a_view_of_a_table_holds_what_its_query_says(
         seed in any::<u64>().no_shrink(), has_key in any::<bool>(), splits in rows(), writes in writes()
     ) {
-        check_table(&Query::over_a_table(seed), has_key, &splits.concat(), &writes);
+        check_table(&Query::over_a_table(seed), &Query::of_sessions(seed), has_key, &splits.concat(), &writes);
     }
 }
 

@@ -23,7 +23,7 @@ pub const FILTERS: [&str; 7] = [
     "e + 1 > 0",
 ];
 const HAVINGS: [&str; 3] = ["count(*) > 1", "min(i) IS NOT NULL", "max(e) > 0 OR count(k) = 0"];
-const AGGREGATES: [&str; 40] = [
+const AGGREGATES: [&str; 43] = [
     "count(*)",
     "count(i)",
     "sum(i)",
@@ -65,6 +65,9 @@ const AGGREGATES: [&str; 40] = [
     "sum(e + i)",
     "sum(DISTINCT e)",
     "sum(e) FILTER (WHERE b)",
+    "count(*) FILTER (WHERE i > 5 - 3)",
+    "first_value(i ORDER BY -u)",
+    "count(DISTINCT s)",
 ];
 
 impl Query {
@@ -153,6 +156,17 @@ impl Query {
                     })
             })
             .expect("some query is so")
+    }
+
+    /// Sessions, which are no view over a table yet.
+    pub fn of_sessions(seed: u64) -> Self {
+        let of = |turn| Self {
+            lateness: 0,
+            above: None,
+            ..Self::of(seed.wrapping_add(turn))
+        };
+        let is_of_sessions = |query: &Self| matches!(query.windows, Windows::Session { .. });
+        (0u64..).map(of).find(is_of_sessions).expect("some query is so")
     }
 
     fn above(&self, random: &mut StdRng) -> Option<Above> {

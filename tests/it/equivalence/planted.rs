@@ -63,7 +63,15 @@ fn cases_until_found(bug: Option<Bug>, cases_max: u32) -> Option<u32> {
         found(&|| check(&Query::of(seed), &splits, &turns))?;
         // As in a usual run: a table for every four streams.
         match seed % 4 {
-            0 => found(&|| check_table(&Query::over_a_table(seed), has_key, &splits.concat(), &writes)),
+            0 => found(&|| {
+                check_table(
+                    &Query::over_a_table(seed),
+                    &Query::of_sessions(seed),
+                    has_key,
+                    &splits.concat(),
+                    &writes,
+                )
+            }),
             _ => Ok(()),
         }
     });

@@ -72,10 +72,15 @@ pub struct Above {
 }
 
 impl Query {
-    /// As Zeta takes it.
-    pub fn views(&self) -> Vec<String> {
+    /// The lower view as a query of its own, over the rows that `src` has now.
+    pub fn ad_hoc(&self) -> String {
+        self.select(&self.windowed())
+    }
+
+    /// The rows in their windows, as Zeta takes it.
+    fn windowed(&self) -> String {
         let input = self.input("");
-        let from = match self.windows {
+        match self.windows {
             Windows::None | Windows::Bin { .. } => input,
             Windows::Tumble { size, offset: 0 } => format!("TUMBLE({input}, ts, INTERVAL '{size} seconds')"),
             Windows::Tumble { size, offset } => {
@@ -95,14 +100,20 @@ impl Query {
                 };
                 format!("SESSION({from}, ts, INTERVAL '{gap} seconds'{key})")
             }
-        };
-        let with = match self.lateness {
-            0 => String::new(),
-            lateness => format!(" WITH (allowed_lateness = '{lateness} seconds')"),
+        }
+    }
+
+    /// As Zeta takes it.
+    pub fn views(&self) -> Vec<String> {
+        let with = match (self.windows, self.lateness) {
+            // Some aggregates keep all rows.
+            (Windows::None, _) => " WITH (unbounded_state = 'allow')".to_owned(),
+            (_, 0) => String::new(),
+            (_, lateness) => format!(" WITH (allowed_lateness = '{lateness} seconds')"),
         };
         let below = format!(
             "CREATE MATERIALIZED VIEW below{with} AS {}{}",
-            self.select(&from),
+            self.ad_hoc(),
             self.emit.sql()
         );
         let above = self

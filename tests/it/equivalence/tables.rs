@@ -9,7 +9,7 @@ use zeta::{
     types::{EventTime, SplitId},
 };
 
-use crate::engine::{block_on, engine, sql};
+use crate::engine::{block_on, engine, sql, try_sql};
 
 use super::{
     model::never_late,
@@ -50,7 +50,7 @@ pub fn writes() -> impl Strategy<Value = Vec<Write>> {
 }
 
 /// The same queries over a table whose rows come, change and go.
-pub fn check_table(query: &Query, has_key: bool, feed: &[Row], writes: &[Write]) {
+pub fn check_table(query: &Query, sessions: &Query, has_key: bool, feed: &[Row], writes: &[Write]) {
     let state = tempfile::tempdir().unwrap();
     let topics = MemoryTopics::default();
     let clock = Arc::new(ManualClock::at(EventTime(1_000_000 * SECOND)));
@@ -124,5 +124,22 @@ pub fn check_table(query: &Query, has_key: bool, feed: &[Row], writes: &[Write])
         let found = shown(&run(&format!("SELECT * FROM {name}")));
         let expected = block_on(by_batch(query, never_late(&rows), None));
         assert_eq!(found, expected, "after {write:?}: {:#?}", query.views());
+    }
+    // A query over the rows that a table has now means what a view of the same text means.
+    for query in [query, sessions] {
+        let found = block_on(try_sql(&engine, &query.ad_hoc()));
+        let expected = block_on(by_batch(
+            &Query {
+                above: None,
+                ..query.clone()
+            },
+            never_late(&rows),
+            None,
+        ));
+        match found {
+            Ok(found) => assert_eq!(shown(&found), expected, "{}", query.ad_hoc()),
+            // A view sets aside what a query fails on.
+            Err(problem) => assert!(problem.contains("does not fit"), "{}: {problem}", query.ad_hoc()),
+        }
     }
 }
