@@ -1,4 +1,4 @@
-//! Arithmetic of integers and decimals, in the planner's operators, becomes ours: it fails where theirs wraps.
+//! Arithmetic of integers and decimals, in the planner's operators, becomes ours: it fails where theirs wraps. Distinct floats have one zero.
 
 use std::sync::Arc;
 
@@ -8,11 +8,14 @@ use datafusion::{
         config::ConfigOptions,
         tree_node::{Transformed, TreeNode},
     },
-    logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, ScalarUDF, utils::merge_schema},
+    logical_expr::{
+        BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, ScalarUDF, expr_rewriter::NamePreserver,
+        utils::merge_schema,
+    },
     optimizer::AnalyzerRule,
 };
 
-use crate::function::{Arithmetic, Operation};
+use crate::function::{Arithmetic, OneZero, Operation};
 
 /// Runs behind the coercion of types. Columns keep their names, types and nulls; times, intervals and floats are left alone.
 #[derive(Debug)]
@@ -30,7 +33,13 @@ impl AnalyzerRule for CheckArithmetic {
                 true => plan.schema().as_ref().clone(),
                 false => merge_schema(&inputs),
             };
-            plan.map_expressions(|expr| expr.transform_up(|expr| checked(expr, &schema)))
+            let names = NamePreserver::new(&plan);
+            plan.map_expressions(|expr| {
+                // Conditions and orders inside an aggregate show in its name.
+                let name = names.save(&expr);
+                let checked = expr.transform_up(|expr| checked(expr, &schema))?;
+                Ok(checked.update_data(|expr| name.restore(expr)))
+            })
         })
         .map(|transformed| transformed.data)
     }
@@ -56,7 +65,7 @@ fn checked(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             (operation, vec![left, right])
         }
         Expr::Negative(argument) => (Operation::Negate, vec![argument]),
-        _ => return Ok(Transformed::no(expr)),
+        _ => return with_one_zero(expr, schema),
     };
     for argument in &arguments {
         if !Arithmetic::takes(&argument.get_type(schema)?) {
@@ -69,4 +78,27 @@ fn checked(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         .collect();
     let function = ScalarUDF::new_from_shared_impl(Arc::new(Arithmetic::new(operation)));
     Ok(Transformed::yes(function.call(arguments)))
+}
+
+/// What an aggregate takes as distinct has one zero.
+fn with_one_zero(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let Expr::AggregateFunction(mut aggregate) = expr else {
+        return Ok(Transformed::no(expr));
+    };
+    if !aggregate.params.distinct {
+        return Ok(Transformed::no(Expr::AggregateFunction(aggregate)));
+    }
+    let mut is_changed = false;
+    for argument in &mut aggregate.params.args {
+        let is_done = matches!(argument, Expr::ScalarFunction(call) if call.func.inner().is::<OneZero>());
+        if argument.get_type(schema)?.is_floating() && !is_done {
+            let function = ScalarUDF::new_from_shared_impl(Arc::new(OneZero::default()));
+            *argument = function.call(vec![std::mem::take(argument)]);
+            is_changed = true;
+        }
+    }
+    Ok(Transformed::new_transformed(
+        Expr::AggregateFunction(aggregate),
+        is_changed,
+    ))
 }

@@ -4,16 +4,21 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
+use chrono::DateTime;
 use datafusion::{
     catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, Session, TableProvider},
     common::DataFusionError,
     execution::{FunctionRegistry, SessionStateBuilder, context::SessionState, runtime_env::RuntimeEnv},
+    functions_aggregate::min_max::{Max, Min},
     logical_expr::{AggregateUDF, Expr, TableType},
     physical_plan::ExecutionPlan,
     prelude::SessionConfig,
 };
 
-use crate::function::ExactSum;
+use crate::{
+    function::{ExactSum, Extreme, Xor},
+    types::EventTime,
+};
 
 use super::{checked::CheckArithmetic, window::LowerWindows, window_call::WindowFunctions};
 
@@ -39,10 +44,17 @@ pub fn base_session(environment: Arc<RuntimeEnv>) -> SessionState {
         .with_analyzer_rule(Arc::new(LowerWindows))
         .with_analyzer_rule(Arc::new(CheckArithmetic))
         .build();
-    // In the place of the one of the same name.
-    state
-        .register_udaf(Arc::new(AggregateUDF::from(ExactSum::default())))
-        .expect("a function is always taken");
+    // In the place of those of the same names.
+    for function in [
+        AggregateUDF::from(ExactSum::default()),
+        AggregateUDF::from(Extreme::Least(Min::new())),
+        AggregateUDF::from(Extreme::Greatest(Max::new())),
+        AggregateUDF::from(Xor::default()),
+    ] {
+        state
+            .register_udaf(Arc::new(function))
+            .expect("a function is always taken");
+    }
     state
 }
 
@@ -58,6 +70,14 @@ pub fn session_over(base: &SessionState, tables: BTreeMap<String, Arc<dyn TableP
     state
         .register_relation_planner(Arc::new(windows))
         .expect("a planner is always taken");
+    state
+}
+
+/// For one query whose plan has its tables already: `now` is its time.
+pub fn query_session(base: &SessionState, now: EventTime) -> SessionState {
+    let mut state = session_over(base, BTreeMap::new());
+    state.mark_start_execution();
+    state.execution_props_mut().query_execution_start_time = Some(DateTime::from_timestamp_nanos(now.0));
     state
 }
 

@@ -5,7 +5,7 @@
 //! ```
 //! The seam is the oldest time that the view has for these keys: no hole, no row twice.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use arrow::{
     array::{Array, AsArray, RecordBatch},
@@ -21,7 +21,7 @@ use datafusion::{
 use futures::TryStreamExt;
 
 use crate::{
-    plan::{ExternalDefinition, MaterializedDefinition, Relation, SourceDefinition, replace_scan, session_over},
+    plan::{ExternalDefinition, MaterializedDefinition, Relation, SourceDefinition, query_session, replace_scan},
     sql::suggest,
     types::{Epoch, Watermark, limits},
     view::{RowsSnapshot, SnapshotTable},
@@ -217,7 +217,7 @@ impl Engine {
     }
 
     async fn collect(&self, plan: LogicalPlan) -> Result<Vec<RecordBatch>, ProblemKind> {
-        let session = session_over(&self.0.session, BTreeMap::new());
+        let session = query_session(&self.0.session, self.0.clock.now());
         self.0
             .queries
             .run(session, plan, page_timeout())
