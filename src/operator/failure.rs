@@ -6,7 +6,12 @@
 //! Whether a row fails depends on that row alone, so the same rows fail however they were cut. k failing rows of n cost O(k log n)
 //! evaluations; none cost nothing.
 
-use std::ops::Range;
+use std::{
+    cell::Cell,
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook},
+    sync::Once,
+};
 
 use arrow::{
     array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array},
@@ -43,7 +48,7 @@ pub fn compute(count: usize, compute: impl Fn(Range<usize>) -> Result<Vec<ArrayR
     let (mut parts, mut failures) = (Vec::new(), Vec::new());
     let mut ranges: Vec<Range<usize>> = std::iter::once(0..count).collect();
     while let Some(range) = ranges.pop() {
-        match compute(range.clone()) {
+        match guarded(|| compute(range.clone())) {
             Ok(columns) => parts.push(columns),
             Err(Error::User(reason)) => match range.len() {
                 // Without rows there is nothing to lose.
@@ -71,6 +76,41 @@ pub fn compute(count: usize, compute: impl Fn(Range<usize>) -> Result<Vec<ArrayR
         failures,
         count,
     })
+}
+
+/// A function that panics over some value fails the value's row, and nothing else.
+pub fn guarded<T>(compute: impl FnOnce() -> Result<T>) -> Result<T> {
+    silence_expected_panics();
+    IS_EXPECTED.set(true);
+    // Nothing that a panic could leave half done is used behind it: expressions are without state.
+    let outcome = catch_unwind(AssertUnwindSafe(compute));
+    IS_EXPECTED.set(false);
+    outcome.unwrap_or_else(|panic| {
+        let message =
+            (panic.downcast_ref::<String>().map(String::as_str)).or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(Error::user(match message {
+            Some(message) => format!("a function broke on it: {message}"),
+            None => "a function broke on it".to_owned(),
+        }))
+    })
+}
+
+thread_local! {
+    /// Whether a panic on this thread becomes the failure of a row.
+    static IS_EXPECTED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The failure of a row is told where the row is set aside; nobody needs the stack of each.
+fn silence_expected_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let tell = take_hook();
+        set_hook(Box::new(move |panic| {
+            if !IS_EXPECTED.get() {
+                tell(panic);
+            }
+        }));
+    });
 }
 
 impl Computed {
@@ -124,7 +164,7 @@ impl FailedRows {
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::Cell, sync::Arc};
+    use std::sync::Arc;
 
     use arrow::{array::AsArray, datatypes::Int64Type};
 
@@ -163,6 +203,18 @@ mod tests {
         });
         assert_eq!(found.unwrap().failures.len(), 2);
         assert!(evaluations.get() <= 2 * 2 * 16, "{}", evaluations.get());
+    }
+
+    #[test]
+    fn a_row_on_which_a_function_panics_fails_alone() {
+        let found = compute(10, |range| {
+            assert!(!range.contains(&7), "capacity overflow");
+            numbers(range, &[])
+        });
+        assert_eq!(
+            found.unwrap().failures,
+            [(7, "a function broke on it: capacity overflow".to_owned())]
+        );
     }
 
     #[test]

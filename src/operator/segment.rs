@@ -21,7 +21,7 @@ use datafusion::physical_expr::PhysicalExpr;
 
 use crate::types::{Delta, Error, Result, Watermark, Windows};
 
-use super::{EpochEnd, FailedRows, Flow, Operator, Output, aggregation::failed, failure::compute};
+use super::{EpochEnd, FailedRows, Flow, Operator, Output, aggregation::failed_value, failure::compute};
 
 #[derive(Clone)]
 pub enum Step {
@@ -204,7 +204,7 @@ fn evaluate(column: &Arc<dyn PhysicalExpr>, rows: &RecordBatch) -> Result<ArrayR
     column
         .evaluate(rows)
         .and_then(|value| value.into_array(rows.num_rows()))
-        .map_err(failed)
+        .map_err(failed_value)
 }
 
 /// The rows as they stand for one set.
