@@ -34,6 +34,7 @@ use super::{
     session::session_over,
     stream::{Scope, StreamPlan, ViewSettings},
     tables::{self, SIDE_SUFFIXES, Tables, scanned},
+    unfolded::{parts_of_query, too_many},
     watermark::{check_has_watermark, watermark},
 };
 
@@ -350,6 +351,7 @@ impl Binder<'_> {
             name: create.name.value.clone(),
             reads: scanned(&plan),
             plan,
+            parts: parts_of_query(&create.query, catalog),
             sql: statement.text.clone(),
         };
         self.created(Relation::View(Arc::new(definition)), mistakes, catalog)
@@ -478,6 +480,9 @@ impl Binder<'_> {
         let wrong_calls = check_calls(query, &catalog.functions, self.places);
         if !wrong_calls.is_empty() {
             return Err(wrong_calls);
+        }
+        if let Some(mistake) = too_many(parts_of_query(query, catalog), span) {
+            return Err(vec![mistake]);
         }
         match checked_plan(session, query).await {
             Ok(plan) => Ok(plan),

@@ -118,6 +118,8 @@ pub struct ExternalDefinition {
 pub struct ViewDefinition {
     pub name: String,
     pub plan: LogicalPlan,
+    /// How many parts it has with everything unfolded.
+    pub parts: usize,
     /// The relations that it reads, by name.
     pub reads: Vec<String>,
     pub sql: String,

@@ -239,7 +239,7 @@ fn arity_message(name: &str, wanted: usize, given: usize) -> String {
     format!("`{name}` takes {arguments}, and {given} are given")
 }
 
-fn called_name(function: &Function) -> Option<String> {
+pub fn called_name(function: &Function) -> Option<String> {
     match function.name.0.as_slice() {
         [only] => only.as_ident().map(folded),
         _ => None,
@@ -247,7 +247,7 @@ fn called_name(function: &Function) -> Option<String> {
 }
 
 /// As the planner reads it: lower case unless it is quoted.
-fn folded(ident: &Ident) -> String {
+pub fn folded(ident: &Ident) -> String {
     match ident.quote_style {
         Some(_) => ident.value.clone(),
         None => ident.value.to_lowercase(),

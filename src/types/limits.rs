@@ -63,6 +63,8 @@ pub const SQL_BYTES_MAX: usize = 64 << 10;
 pub const SQL_TOKENS_MAX: usize = 10_000;
 /// Operators chained in one expression: planning time grows with their square.
 pub const SQL_OPERATORS_MAX: usize = 300;
+/// What a query is made of once its views and functions are unfolded: planning takes as long as they are many.
+pub const PLAN_PARTS_MAX: usize = 10_000;
 /// Parentheses inside each other.
 pub const SQL_NESTING_MAX: usize = 50;
 /// Mistakes that are reported for one text; more are not read by anyone.

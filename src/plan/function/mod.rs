@@ -36,6 +36,8 @@ pub struct FunctionDefinition {
     /// Functions that its expression calls.
     pub calls: Vec<Arc<FunctionDefinition>>,
     pub sql: String,
+    /// How many parts it has with everything unfolded.
+    pub parts: usize,
     /// The expression, cast to what it returns: for what the types say of it.
     logical: Expr,
     /// The same, over rows of arguments.

@@ -25,6 +25,7 @@ use crate::{
         columns::value_type,
         function_call::{Body, check_body},
         mistakes::Mistakes,
+        unfolded::{parts_of_body, too_many},
     },
     sql::{CreateFunction, Diagnostic, Span, Spanned, SqlState, Statement, suggest},
     types::type_name,
@@ -87,6 +88,8 @@ impl Binder<'_> {
             places: self.places,
             span: create.body.span,
         });
+        let parts = parts_of_body(&create.body.value, &catalog.functions);
+        let in_body: Mistakes = in_body.into_iter().chain(too_many(parts, create.body.span)).collect();
         let is_body_right = in_body.is_empty();
         mistakes.extend(in_body);
         // With an unknown type nothing can be said of the expression.
@@ -112,6 +115,7 @@ impl Binder<'_> {
             body: create.body_text.clone(),
             calls: called_in(&logical),
             sql: statement.text.clone(),
+            parts,
             logical,
             expression,
         });
