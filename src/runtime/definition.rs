@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     plan::{MaterializedDefinition, SourceDefinition, functions_of},
+    sql::normalized,
     types::Error,
 };
 
@@ -48,29 +49,28 @@ pub fn fingerprint(source: &SourceDefinition, views: &[Arc<MaterializedDefinitio
             .as_ref()
             .map(|watermark| format!("  watermark {}", watermark.text)),
     );
-    let one_line = |sql: &str| sql.split_whitespace().collect::<Vec<_>>().join(" ");
     for function in functions_of(views.iter().map(|view| &view.plan)) {
-        lines.push(format!("function {}: {}", function.name, one_line(&function.sql)));
+        lines.push(format!("function {}: {}", function.name, normalized(&function.sql)));
     }
     for view in views {
-        lines.push(format!("view {}: {}", view.name, one_line(&view.sql)));
+        lines.push(format!("view {}: {}", view.name, normalized(&view.sql)));
     }
     lines.join("\n")
 }
 
-/// The views that are in `now` and not in `before`; `None` where anything differs but which views there are.
-pub fn added_views(before: &str, now: &str) -> Option<BTreeSet<String>> {
+/// The views of `now` that are not in `before` as they are now; `None` where anything else differs but views that are gone.
+pub fn views_made_anew(before: &str, now: &str) -> Option<BTreeSet<String>> {
     let (before, now) = (Parts::of(before), Parts::of(now));
-    let changed = |before: &BTreeMap<&str, &str>, now: &BTreeMap<&str, &str>| {
-        (now.iter()).any(|(name, text)| before.get(name).is_some_and(|other| other != text))
-    };
-    let is_other =
-        before.source != now.source || changed(&before.functions, &now.functions) || changed(&before.views, &now.views);
-    if is_other {
+    let is_other_function =
+        |(name, text): (&&str, &&str)| before.functions.get(name).is_some_and(|other| other != text);
+    if before.source != now.source || now.functions.iter().any(is_other_function) {
         return None;
     }
-    let added = now.views.keys().filter(|name| !before.views.contains_key(*name));
-    Some(added.map(|name| (*name).to_owned()).collect())
+    let anew = now
+        .views
+        .iter()
+        .filter(|(name, text)| before.views.get(*name) != Some(text));
+    Some(anew.map(|(name, _)| (*name).to_owned()).collect())
 }
 
 /// A definition's text, taken apart. Functions and views by name.
@@ -118,4 +118,29 @@ fn difference(before: &str, now: &str) -> String {
         .filter(|line| !before.lines().any(|other| other == *line))
         .map(|line| format!("  + {line}"));
     gone.chain(new).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_may_come_go_and_change_and_nothing_else_may() {
+        let before = "source s (kafka)\n  a Int64\nfunction f: x\nview v: 1\nview w: 2";
+        for (now, expected) in [
+            (before.to_owned(), Some(vec![])),
+            (before.replace("\nview w: 2", ""), Some(vec![])),
+            (
+                before.replace("view w: 2", "view w: 3\nview x: 4"),
+                Some(vec!["w", "x"]),
+            ),
+            (before.replace("function f: x\n", ""), Some(vec![])),
+            (before.replace("f: x", "f: y"), None),
+            (before.replace("a Int64", "a Int32"), None),
+        ] {
+            let found = views_made_anew(before, &now);
+            let found: Option<Vec<&str>> = found.as_ref().map(|names| names.iter().map(String::as_str).collect());
+            assert_eq!(found, expected, "{now}");
+        }
+    }
 }

@@ -25,7 +25,7 @@ use crate::{
 use super::{
     Bounds, Metrics,
     clock::Stopwatch,
-    definition::{added_views, another_definition, fingerprint},
+    definition::{another_definition, fingerprint, views_made_anew},
     face::SplitStatus,
     intake::SplitRows,
     maintained::{MaintainedView, Slice},
@@ -132,14 +132,14 @@ impl Timeline {
                 Some(checkpoint) => Some(checkpoint.definition.clone()),
                 None => store.definition()?.filter(|_| !is_new),
             };
-            let added = match &before {
-                Some(before) => added_views(before, &timeline.definition)
-                    .filter(|added| timeline.reads_only_views(added))
+            let anew = match &before {
+                Some(before) => views_made_anew(before, &timeline.definition)
+                    .and_then(|anew| timeline.computed_from_views(anew))
                     .ok_or_else(|| another_definition(folder, before, &timeline.definition))?,
                 None => BTreeSet::new(),
             };
             match recovered.checkpoint {
-                Some(checkpoint) => timeline.restore(checkpoint, &added, folder)?,
+                Some(checkpoint) => timeline.restore(checkpoint, &anew, folder)?,
                 // A journal alone does not tell what it is a journal of.
                 None if before.as_ref() != Some(&timeline.definition) => {
                     let store = timeline.store.as_mut().expect("state came from a store");
@@ -275,11 +275,21 @@ impl Timeline {
         self.definition = fingerprint(&self.source, &definitions);
     }
 
-    /// Whether these views take no rows of the source itself.
-    fn reads_only_views(&self, names: &BTreeSet<String>) -> bool {
-        (self.views.iter())
-            .filter(|view| names.contains(view.name()))
-            .all(|view| view.definition().stream.inputs.iter().all(|input| !input.is_source))
+    /// These views and those that read them; `None` where one of them takes rows of the source itself, which are not read again.
+    fn computed_from_views(&self, mut names: BTreeSet<String>) -> Option<BTreeSet<String>> {
+        for view in &self.views {
+            let inputs = &view.definition().stream.inputs;
+            if inputs
+                .iter()
+                .any(|input| !input.is_source && names.contains(&input.relation))
+            {
+                names.insert(view.name().to_owned());
+            }
+            if names.contains(view.name()) && inputs.iter().any(|input| input.is_source) {
+                return None;
+            }
+        }
+        Some(names)
     }
 
     /// An epoch of no rows that ends with a checkpoint, where there is state to keep.
@@ -481,8 +491,8 @@ impl Timeline {
         Ok(self.store.as_mut().map(|store| (store.begin_checkpoint(), checkpoint)))
     }
 
-    /// Takes up a checkpoint; views that it does not know take up what those below them hold.
-    fn restore(&mut self, checkpoint: Checkpoint, added: &BTreeSet<String>, folder: &Path) -> Result<()> {
+    /// Takes up a checkpoint; views that are made anew take up what those below them hold.
+    fn restore(&mut self, checkpoint: Checkpoint, anew: &BTreeSet<String>, folder: &Path) -> Result<()> {
         let header: Header = serde_json::from_value(checkpoint.header).map_err(|e| {
             Error::state(format!(
                 "the checkpoint in {} has another header: {e}",
@@ -508,8 +518,12 @@ impl Timeline {
         for index in 0..self.views.len() {
             let (before, rest) = self.views.split_at_mut(index);
             let view = &mut rest[0];
-            if added.contains(view.name()) {
-                tracing::info!(source = self.source.name, view = view.name(), "view added to the state");
+            if anew.contains(view.name()) {
+                tracing::info!(
+                    source = self.source.name,
+                    view = view.name(),
+                    "view computed from those below it"
+                );
                 view.take_up(before, self.epoch, self.epoch_time, &self.metrics)?;
                 continue;
             }

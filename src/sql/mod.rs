@@ -23,6 +23,7 @@ mod table;
 mod dialect;
 mod flink;
 mod guard;
+mod normal;
 mod shapes;
 mod syntax;
 mod token;
@@ -32,6 +33,7 @@ pub mod suggest;
 
 pub use diagnostic::{Diagnostic, Severity, SqlState};
 pub use guard::guard;
+pub use normal::normalized;
 pub use parser::{ParsedFile, byte_span, parse, parse_file};
 pub use render::{Color, render};
 pub use shapes::check_query;
