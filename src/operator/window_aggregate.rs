@@ -59,8 +59,8 @@ pub enum OutputColumn {
 pub enum Assignment {
     /// In all windows that cover the time in this column.
     Time(usize),
-    /// In the one window whose start and end stand in these columns.
-    Bounds { start: usize, end: usize },
+    /// In the one window whose start and end stand in these columns; one is enough where it tells windows apart.
+    Bounds { start: Option<usize>, end: Option<usize> },
 }
 
 /// What a windowed aggregate hands on, and when.
@@ -167,7 +167,10 @@ impl WindowAggregate {
     fn classify(&self, rows: RecordBatch, watermarks: Option<&Int64Array>, out: &mut Output) -> Result<Classified> {
         let (mut runs, late) = match self.assignment {
             Assignment::Time(time) => self.by_time(rows.column(time), watermarks),
-            Assignment::Bounds { start, end } => self.by_bounds(rows.column(start), rows.column(end), watermarks),
+            Assignment::Bounds { start, end } => {
+                let column = |bound: Option<usize>| bound.map(|bound| rows.column(bound));
+                self.by_bounds(column(start), column(end), watermarks)
+            }
         };
         if !late.is_empty() {
             let watermarks = watermarks.expect("only a row with a watermark is late");
@@ -272,31 +275,34 @@ impl WindowAggregate {
 
     fn by_bounds(
         &self,
-        starts: &ArrayRef,
-        ends: &ArrayRef,
+        starts: Option<&ArrayRef>,
+        ends: Option<&ArrayRef>,
         watermarks: Option<&Int64Array>,
     ) -> (Runs, Vec<(usize, Window)>) {
-        let starts = starts.as_primitive::<TimestampNanosecondType>();
-        let ends = ends.as_primitive::<TimestampNanosecondType>();
+        let times =
+            |bounds: Option<&ArrayRef>| bounds.map(|bounds| bounds.as_primitive::<TimestampNanosecondType>().clone());
+        let (starts, ends) = (times(starts), times(ends));
         let (mut runs, mut late) = (Runs::new(), Vec::new());
-        for row in 0..starts.len() {
-            if starts.is_null(row) || ends.is_null(row) {
+        let count = starts.as_ref().or(ends.as_ref()).map_or(0, Array::len);
+        for row in 0..count {
+            let time = |times: &Option<TimestampNanosecondArray>| {
+                times
+                    .as_ref()
+                    .map(|times| times.is_valid(row).then(|| times.value(row)))
+            };
+            let (start, end) = (time(&starts), time(&ends));
+            if start == Some(None) || end == Some(None) {
                 continue;
             }
-            let window = Window {
-                start: starts.value(row),
-                end: ends.value(row),
+            let Some(panes) = self.windows.told_by(start.flatten(), end.flatten()) else {
+                continue;
             };
+            let window = self.windows.bounds(panes);
             if window.end <= self.complete(watermarks, row) {
                 late.push((row, window));
                 continue;
             }
-            let grid = self.windows.grid;
-            extend(
-                &mut runs,
-                (grid.index(window.start), grid.index(window.end)),
-                row..row + 1,
-            );
+            extend(&mut runs, (panes.first, panes.end), row..row + 1);
         }
         (runs, late)
     }

@@ -235,9 +235,13 @@ fn stage_lines(stage: &Stage, is_verbose: bool) -> Vec<String> {
         Stage::MapWatermark(_) => lines.push("the watermark of the column that windows are over".into()),
         Stage::GroupAggregate { aggregation, schema } => {
             lines.push(format!("aggregate per key: {}", field_names(schema)));
-            lines.push(match aggregation.group_count() {
-                0 => "  state: one group".into(),
-                _ => "  state: a group per key, for ever".into(),
+            let groups = match aggregation.group_count() {
+                0 => "one group",
+                _ => "a group per key, for ever",
+            };
+            lines.push(match aggregation.collecting() {
+                None => format!("  state: {groups}"),
+                Some(function) => format!("  state: {groups}; {function} keeps all values of each"),
             });
         }
         Stage::Upsert { schema, .. } => {

@@ -9,7 +9,7 @@ use arrow::{
 use futures::TryStreamExt;
 
 use crate::{
-    plan::{Binder, Bound, Catalog, Relation, analyze, explain, session_over},
+    plan::{Binder, Bound, Catalog, Relation, analyze, explain, query_session},
     sql::{self, Diagnostic, ParsedFile, SourceText, Spanned, SqlOption, SqlState, Statement, StatementKind},
     types::{Error, Result},
 };
@@ -143,8 +143,7 @@ impl Engine {
         }
         match bound {
             Bound::Query(plan) => {
-                // The tables of the plan are bound to it already.
-                let session = session_over(&self.0.session, BTreeMap::new());
+                let session = query_session(&self.0.session, self.0.clock.now());
                 let stream = self.0.queries.run(session, plan, request.timeout).await?;
                 let schema = stream.schema();
                 let rows = match request.rows_max {
@@ -208,7 +207,7 @@ impl Engine {
                 ))
             }
             Bound::ExplainQuery(plan, is_verbose) => {
-                let session = session_over(&self.0.session, BTreeMap::new());
+                let session = query_session(&self.0.session, self.0.clock.now());
                 let optimized = session.optimize(&plan).map_err(problem_of)?;
                 let mut text = optimized.display_indent().to_string();
                 if is_verbose {
@@ -247,7 +246,7 @@ impl Engine {
                 Ok(answer(schema, vec![rows]))
             }
             Bound::Insert { table, columns, query } => {
-                let session = session_over(&self.0.session, BTreeMap::new());
+                let session = query_session(&self.0.session, self.0.clock.now());
                 let rows: Vec<RecordBatch> = self
                     .0
                     .queries
@@ -263,7 +262,7 @@ impl Engine {
                 Ok(told("result", vec![format!("inserted {count}")]))
             }
             Bound::Write(write) => {
-                let session = session_over(&self.0.session, BTreeMap::new());
+                let session = query_session(&self.0.session, self.0.clock.now());
                 let rows: Vec<RecordBatch> = self
                     .0
                     .queries

@@ -129,6 +129,33 @@ impl Windows {
         }
     }
 
+    /// The window of these bounds, one of which is enough where it tells windows apart; `None` without any.
+    pub fn told_by(self, start: Option<i64>, end: Option<i64>) -> Option<PaneRange> {
+        let size = match self.shape {
+            Shape::Tumble => 1,
+            Shape::Hop { size, .. } | Shape::Cumulate { size } => size,
+        };
+        let (first, end) = (
+            start.map(|start| self.grid.index(start)),
+            end.map(|end| self.grid.index(end)),
+        );
+        Some(match (first, end) {
+            (Some(first), Some(end)) => PaneRange { first, end },
+            (Some(first), None) => PaneRange {
+                first,
+                end: first + size,
+            },
+            (None, Some(end)) => {
+                let first = match self.shape {
+                    Shape::Tumble | Shape::Hop { .. } => end - size,
+                    Shape::Cumulate { .. } => (end - 1).div_euclid(size) * size,
+                };
+                PaneRange { first, end }
+            }
+            (None, None) => return None,
+        })
+    }
+
     /// The windows that cover a pane, by their ends; none where hops leave a gap.
     pub fn covering(self, pane: i64) -> impl Iterator<Item = PaneRange> {
         std::iter::successors(self.next_covering(pane, i64::MIN), move |last| {

@@ -19,7 +19,7 @@ use arrow::{
     datatypes::{DataType, FieldRef, Schema, SchemaRef},
 };
 use datafusion::{
-    common::{DataFusionError, utils::normalize_float_zero},
+    common::{DataFusionError, ScalarValue, utils::normalize_float_zero},
     logical_expr::{EmitTo, GroupsAccumulator},
     physical_expr::{GroupsAccumulatorAdapter, PhysicalExpr, aggregate::AggregateFunctionExpr},
     physical_plan::aggregates::{
@@ -33,7 +33,7 @@ use crate::types::{Error, Result, reason_of};
 
 use super::{
     Output,
-    failure::{FailedRows, compute},
+    failure::{FailedRows, compute, guarded},
     ordered_value,
 };
 
@@ -44,6 +44,43 @@ pub use results::Results;
 
 /// A function and the condition under which a row counts for it.
 pub type FilteredFunction = (Arc<AggregateFunctionExpr>, Option<Arc<dyn PhysicalExpr>>);
+
+/// Aggregates that keep of a group as much however many rows it has. Those that are not listed are taken to keep them all.
+const SMALL_STATES: [&str; 33] = [
+    "approx_distinct",
+    "approx_percentile_cont",
+    "approx_percentile_cont_with_weight",
+    "approx_median",
+    "avg",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
+    "bool_and",
+    "bool_or",
+    "corr",
+    "count",
+    "covar_pop",
+    "covar_samp",
+    "first_value",
+    "grouping",
+    "last_value",
+    "max",
+    "min",
+    "regr_avgx",
+    "regr_avgy",
+    "regr_count",
+    "regr_intercept",
+    "regr_r2",
+    "regr_slope",
+    "regr_sxx",
+    "regr_sxy",
+    "regr_syy",
+    "stddev",
+    "stddev_pop",
+    "sum",
+    "var",
+    "var_pop",
+];
 
 /// What to compute per group; compiled once, without state.
 pub struct Aggregation {
@@ -135,6 +172,11 @@ impl Aggregation {
             .collect()
     }
 
+    /// The first function whose state of a group grows with its rows, as EXPLAIN calls it.
+    pub fn collecting(&self) -> Option<String> {
+        collecting(&self.functions).map(|function| function.human_display().unwrap_or(function.name()).to_owned())
+    }
+
     pub fn state_schema(&self) -> &SchemaRef {
         &self.state_schema
     }
@@ -146,7 +188,7 @@ impl Aggregation {
         weights: Option<&Int64Array>,
         out: &mut Output,
     ) -> Result<(Evaluated, Option<BooleanArray>)> {
-        match self.evaluate(rows) {
+        match guarded(|| self.evaluate(rows)) {
             Ok(evaluated) => return Ok((evaluated, None)),
             Err(Error::User(_)) => {}
             Err(error) => return Err(error),
@@ -174,7 +216,7 @@ impl Aggregation {
         let array = |expr: &Arc<dyn PhysicalExpr>| {
             expr.evaluate(rows)
                 .and_then(|value| value.into_array(rows.num_rows()))
-                .map_err(failed)
+                .map_err(failed_value)
         };
         Ok(Evaluated {
             // −0.0 and 0.0 are one group, wherever groups are told apart.
@@ -263,6 +305,30 @@ impl Aggregation {
         Ok(())
     }
 
+    /// Takes two rows of it through everything that is done with rows: what a function refuses it refuses now.
+    ///
+    /// # Errors
+    /// [`Error::User`] in the words of the function.
+    pub fn rehearse(&self) -> Result<()> {
+        let rehearse = || -> std::result::Result<(), DataFusionError> {
+            for (function, types) in self.argument_types.iter().enumerate() {
+                let arguments = types
+                    .iter()
+                    .map(|data_type| ScalarValue::new_default(data_type)?.to_array_of_size(2))
+                    .collect::<std::result::Result<Vec<_>, _>>()?;
+                let external = |error: Error| DataFusionError::External(Box::new(error));
+                let mut first = self.accumulator(function).map_err(external)?;
+                first.update_batch(&arguments, &[0, 1], None, 2)?;
+                let state = first.state(EmitTo::All)?;
+                let mut second = self.accumulator(function).map_err(external)?;
+                second.merge_batch(&state, &[0, 0], 1)?;
+                second.evaluate(EmitTo::All)?;
+            }
+            Ok(())
+        };
+        rehearse().map_err(failed_value)
+    }
+
     pub fn accumulators(&self) -> Result<Vec<Box<dyn GroupsAccumulator>>> {
         (0..self.functions.len())
             .map(|function| self.accumulator(function))
@@ -282,6 +348,20 @@ impl Aggregation {
             function.create_accumulator()
         })))
     }
+}
+
+/// The first function whose state of a group grows with its rows.
+fn collecting(functions: &[Arc<AggregateFunctionExpr>]) -> Option<&AggregateFunctionExpr> {
+    let mut functions = functions.iter().map(AsRef::as_ref);
+    functions.find(|function: &&AggregateFunctionExpr| {
+        let name = function.fun().name();
+        !SMALL_STATES.contains(&name) || function.is_distinct() && !matches!(name, "min" | "max")
+    })
+}
+
+/// A value that a function does not give, whatever it says about why, is the fault of its row.
+pub(super) fn failed_value(error: DataFusionError) -> Error {
+    Error::user(reason_of(&error))
 }
 
 /// A value that cannot be computed is the data's or the query's fault, and its own words say which.

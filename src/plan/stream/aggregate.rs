@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use chrono_tz::Tz;
 use datafusion::{
-    common::{DFSchemaRef, ScalarValue},
+    common::{Column, DFSchemaRef, ScalarValue},
     logical_expr::{Aggregate, Expr, physical_planning_context::PhysicalPlanningContext},
-    physical_expr::aggregate::LoweredAggregateBuilder,
+    physical_expr::{PhysicalExpr, aggregate::LoweredAggregateBuilder},
 };
 
 use crate::{
     operator::{Aggregation, Assignment, ClosedBy, Emission, FilteredFunction, OutputColumn, WindowResult},
     plan::window::Cut,
-    types::{Calendar, CalendarUnit, Grid, Shape, Windows},
+    types::{Calendar, CalendarUnit, Error, Grid, Shape, Windows},
 };
 
 use super::{
@@ -140,8 +141,7 @@ impl Builder<'_> {
         columns.extend((0..functions.len()).map(OutputColumn::Function));
         roles.resize(columns.len(), Role::Plain);
         let input_schema = arrow_schema(input);
-        let aggregation = Aggregation::new(Arc::clone(&input_schema), keys, functions)
-            .map_err(|error| self.refuse(error.to_string(), "use another aggregate"))?;
+        let aggregation = self.aggregation(&input_schema, keys, functions)?;
         let result = WindowResult {
             emission: self.emission,
             lateness_ns: match &built.late_rows {
@@ -164,15 +164,9 @@ impl Builder<'_> {
         let stage = match cut.cut {
             Cut::Aligned(windows) => {
                 let assignment = match (cut.is_assigned, place(Role::RowWindowStart), place(Role::RowWindowEnd)) {
-                    (true, Some(start), Some(end)) => Assignment::Bounds { start, end },
                     // A start lies in its window, and where windows do not overlap in no other.
                     (true, Some(start), None) if windows.is_tumbling() => Assignment::Time(start),
-                    (true, ..) => {
-                        return Err(self.refuse(
-                            "a window is told by its start and its end, but one of them was projected away".into(),
-                            "keep window_start and window_end in the sub-query",
-                        ));
-                    }
+                    (true, start, end) => Assignment::Bounds { start, end },
                     (false, ..) => Assignment::Time(carried.expect("a window column is grouped by")),
                 };
                 Stage::WindowAggregate {
@@ -290,9 +284,10 @@ impl Builder<'_> {
         let functions = self.functions(aggregate)?;
         let width = keys.len();
         roles.resize(width + functions.len(), Role::Plain);
-        let aggregation = Aggregation::new(arrow_schema(input), keys, functions)
-            .map_err(|error| self.refuse(error.to_string(), "use another aggregate"))?;
-        let aggregation = Arc::new(aggregation);
+        let aggregation = Arc::new(self.aggregation(&arrow_schema(input), keys, functions)?);
+        if built.is_append_only && built.inputs.iter().any(|input| input.is_source) {
+            self.check_bounded(&built, aggregate, &aggregation)?;
+        }
         let emission = match closed_by {
             Some(_) => self.emission,
             None => Emission::Changes,
@@ -314,6 +309,62 @@ impl Builder<'_> {
         built.roles = roles;
         built.key = Some((0..width).collect());
         Ok(built)
+    }
+
+    fn aggregation(
+        &self,
+        input: &SchemaRef,
+        keys: Vec<(Arc<dyn PhysicalExpr>, FieldRef)>,
+        functions: Vec<FilteredFunction>,
+    ) -> Result<Aggregation, Refusal> {
+        let refuse = |error: Error| self.refuse(error.to_string(), "use another aggregate, or cast its arguments");
+        let dictionary = keys
+            .iter()
+            .find(|(_, field)| matches!(field.data_type(), DataType::Dictionary(..)));
+        if let Some((_, field)) = dictionary {
+            let name = field.name();
+            return Err(self.refuse(
+                format!("`{name}` is a dictionary, by which a stream cannot be grouped"),
+                "cast it to the type of its values, e.g. CAST(… AS VARCHAR)",
+            ));
+        }
+        let aggregation = Aggregation::new(Arc::clone(input), keys, functions).map_err(refuse)?;
+        aggregation.rehearse().map_err(refuse)?;
+        Ok(aggregation)
+    }
+
+    /// Groups of a source that nothing ever closes may be as many as their keys are, and no more; and what is kept of each does not grow.
+    fn check_bounded(&self, built: &Built, aggregate: &Aggregate, aggregation: &Aggregation) -> Result<(), Refusal> {
+        if self.allows_unbounded_state {
+            return Ok(());
+        }
+        let input = aggregate.input.schema();
+        let is_time = |column: &Column| {
+            let role = input.index_of_column(column).map(|index| built.roles[index]);
+            matches!(
+                role,
+                Ok(Role::EventTime | Role::Time | Role::RowWindowStart | Role::RowWindowEnd)
+            )
+        };
+        let allow = "or accept that with WITH (unbounded_state = 'allow')";
+        for group in &aggregate.group_expr {
+            if let Some(time) = group.column_refs().into_iter().find(|column| is_time(column)) {
+                return Err(self.refuse(
+                    format!(
+                        "groups by `{}` become more for ever: nothing says when one is complete",
+                        time.name()
+                    ),
+                    format!("group by window_start and window_end of TUMBLE(…), {allow}"),
+                ));
+            }
+        }
+        match aggregation.collecting() {
+            None => Ok(()),
+            Some(function) => Err(self.refuse(
+                format!("what {function} keeps of a group grows with its rows, for ever"),
+                format!("compute it in windows, e.g. over TUMBLE(…), {allow}"),
+            )),
+        }
     }
 
     fn functions(&self, aggregate: &Aggregate) -> Result<Vec<FilteredFunction>, Refusal> {
@@ -348,7 +399,7 @@ fn binned(expr: &Expr, input: &DFSchemaRef, built: &Built) -> Option<usize> {
 }
 
 /// The event-time column that `date_bin` or `date_trunc` takes, and the windows that it makes.
-fn bin(expr: &Expr, input: &DFSchemaRef, roles: &[Role]) -> Option<(usize, Windows)> {
+pub(super) fn bin(expr: &Expr, input: &DFSchemaRef, roles: &[Role]) -> Option<(usize, Windows)> {
     let function = match expr {
         Expr::Alias(alias) => return bin(&alias.expr, input, roles),
         Expr::ScalarFunction(function) => function,

@@ -26,7 +26,7 @@ use crate::{
     types::Windows,
 };
 
-use super::{Input, Node, Stage, StreamPlan, grouping_sets::EachSet, refusal::unsupported};
+use super::{Input, Node, Stage, StreamPlan, aggregate::bin, grouping_sets::EachSet, refusal::unsupported};
 
 /// What a column stands for, beyond its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,12 +119,16 @@ impl Builder<'_> {
                     .iter()
                     .map(|expr| self.physical(expr, input))
                     .collect::<Result<_, _>>()?;
+                let binned = built.bin_of(&projection.expr, input);
                 let origins: Vec<Option<usize>> = projection.expr.iter().map(|expr| origin(expr, input)).collect();
                 built.steps.push(Step::Project {
                     columns,
                     schema: arrow_schema(&projection.schema),
                 });
                 built.rearrange(&origins);
+                if let Some((column, windows)) = binned {
+                    built.begin_windows_at(column, windows);
+                }
                 Ok(built)
             }
             LogicalPlan::Filter(filter) => self.filter(filter),
@@ -445,6 +449,28 @@ impl Built {
         }
     }
 
+    /// The first of these that bins the event time into windows, of rows that are in none yet.
+    fn bin_of(&self, exprs: &[Expr], input: &DFSchemaRef) -> Option<(usize, Windows)> {
+        if self.cut.is_some() || !self.is_append_only {
+            return None;
+        }
+        let bins = exprs.iter().map(|expr| bin(expr, input, &self.roles));
+        bins.enumerate()
+            .find_map(|(column, found)| found.map(|(_, windows)| (column, windows)))
+    }
+
+    /// A column has the starts of tumbling windows.
+    fn begin_windows_at(&mut self, column: usize, windows: Windows) {
+        self.roles[column] = Role::RowWindowStart;
+        self.cut = Some(RowCut {
+            cut: Cut::Aligned(windows),
+            session_key: Vec::new(),
+            is_assigned: true,
+            is_complete: true,
+            is_binned: false,
+        });
+    }
+
     pub fn forget_row_windows(&mut self) {
         for role in &mut self.roles {
             if matches!(role, Role::RowWindowStart | Role::RowWindowEnd) {
@@ -525,8 +551,11 @@ impl Built {
         let schema = arrow_schema(plan.schema());
         let place = |is: &dyn Fn(Role) -> bool| self.roles.iter().position(|role| is(*role));
         let window_end = place(&|role| role == Role::WindowEnd);
-        let time = place(&|role| matches!(role, Role::WindowStart(_) | Role::RowWindowStart))
-            .or_else(|| place(&|role| matches!(role, Role::EventTime | Role::Time)));
+        let row_start = place(&|role| role == Role::RowWindowStart);
+        let time = place(&|role| matches!(role, Role::WindowStart(_)))
+            .or_else(|| row_start.filter(|_| self.roles.contains(&Role::RowWindowEnd)))
+            .or_else(|| place(&|role| matches!(role, Role::EventTime | Role::Time)))
+            .or(row_start);
         self.close_segment();
         match emit {
             Emit::Changes => {}
@@ -580,7 +609,9 @@ impl Built {
                 cut: Cut::Aligned(windows),
                 is_complete: true,
                 ..
-            }) if self.roles.contains(&Role::RowWindowEnd) => Some(windows),
+            }) if (self.roles.iter()).any(|role| matches!(role, Role::RowWindowStart | Role::RowWindowEnd)) => {
+                Some(windows)
+            }
             _ => None,
         };
         Ok(StreamPlan {
