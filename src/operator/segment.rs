@@ -177,7 +177,7 @@ impl Operator for Segment {
 }
 
 /// Columns over the rows that give them; the others are set aside and leave.
-fn computed(
+pub(super) fn computed(
     operator: &'static str,
     rows: &mut RecordBatch,
     weights: &mut Option<Int64Array>,
