@@ -15,6 +15,7 @@ mod map_watermark;
 mod open_windows;
 mod ordered_value;
 mod panes;
+mod pending;
 mod recompute;
 mod segment;
 mod session_aggregate;
