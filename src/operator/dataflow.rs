@@ -8,7 +8,7 @@
 
 use arrow::array::RecordBatch;
 
-use crate::types::{EventTime, Result, Watermark};
+use crate::types::{Error, EventTime, Result, Watermark, limits};
 
 use super::{EpochEnd, Flow, OpenWindows, Operator, Output};
 
@@ -24,6 +24,8 @@ pub struct Dataflow {
     nodes: Vec<Node>,
     /// The operator that takes each input; `None` where nothing is between an input and the view.
     takers: Vec<Option<usize>>,
+    /// By the epoch at hand, of deltas without retractions.
+    rows_added: usize,
 }
 
 /// What an operator did since it was made, and what it holds.
@@ -73,7 +75,11 @@ impl Dataflow {
                 taker,
             })
             .collect();
-        Self { nodes, takers }
+        Self {
+            nodes,
+            takers,
+            rows_added: 0,
+        }
     }
 
     pub fn on_delta(&mut self, input: usize, flow: Flow, out: &mut Output) -> Result<()> {
@@ -100,6 +106,7 @@ impl Dataflow {
             out.failed.append(&mut step.failed);
             self.push(taker, step.flows, out)?;
         }
+        self.rows_added = 0;
         Ok(handed_on.last().copied().unwrap_or_else(|| inputs[0]))
     }
 
@@ -191,21 +198,44 @@ impl Dataflow {
         }
     }
 
-    /// Sends rows through the operators from `first` on.
-    fn push(&mut self, first: Option<usize>, mut flows: Vec<Flow>, out: &mut Output) -> Result<()> {
-        let mut next = first;
-        while let Some(index) = next {
-            let node = &mut self.nodes[index];
+    /// Sends rows through the operators from `taker` on, each part of them to the end before the next.
+    fn push(&mut self, taker: Option<usize>, flows: Vec<Flow>, out: &mut Output) -> Result<()> {
+        let Some(index) = taker else {
+            return self.hand_on(flows, out);
+        };
+        self.nodes[index].rows_in += rows_of(&flows);
+        for flow in flows {
             let mut step = Output::default();
-            node.rows_in += rows_of(&flows);
-            for flow in flows {
-                node.operator.on_delta(flow, &mut step)?;
+            self.nodes[index].operator.on_delta(flow, &mut step)?;
+            loop {
+                let node = &mut self.nodes[index];
+                let flows = std::mem::take(&mut step.flows);
+                out.late.append(&mut step.late);
+                out.failed.append(&mut step.failed);
+                node.rows_out += rows_of(&flows);
+                let taker = node.taker;
+                self.push(taker, flows, out)?;
+                if !self.nodes[index].operator.go_on(&mut step)? {
+                    break;
+                }
             }
-            out.late.append(&mut step.late);
-            out.failed.append(&mut step.failed);
-            flows = step.flows;
-            node.rows_out += rows_of(&flows);
-            next = node.taker;
+        }
+        Ok(())
+    }
+
+    /// Rows of the view.
+    ///
+    /// # Errors
+    /// [`Error::User`] where rows that are only added are more than any view may hold, before they fill the memory.
+    fn hand_on(&mut self, mut flows: Vec<Flow>, out: &mut Output) -> Result<()> {
+        let added = flows.iter().filter(|flow| flow.delta.weights.is_none());
+        self.rows_added += added.map(|flow| flow.delta.rows.num_rows()).sum::<usize>();
+        if limits::VIEW_ROWS_MAX < self.rows_added {
+            return Err(Error::user(format!(
+                "one epoch would add more than {} rows to a view, and so many are the most that it may hold; let it hold fewer, \
+                 e.g. by rows in fewer windows, an aggregate or a filter in WHERE, and start again with --reset",
+                limits::VIEW_ROWS_MAX
+            )));
         }
         out.flows.append(&mut flows);
         Ok(())
@@ -214,4 +244,120 @@ impl Dataflow {
 
 fn rows_of(flows: &[Flow]) -> u64 {
     flows.iter().map(|flow| flow.delta.rows.num_rows() as u64).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::{array::RecordBatchOptions, datatypes::Schema};
+
+    use crate::types::Delta;
+
+    use super::*;
+
+    /// A row without columns, over and over.
+    fn rows(count: usize) -> Flow {
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        let rows = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &options).unwrap();
+        Flow::of(Delta::append(rows))
+    }
+
+    /// Makes three rows of one, one after another.
+    struct Parts {
+        left: usize,
+    }
+
+    impl Operator for Parts {
+        fn on_delta(&mut self, flow: Flow, out: &mut Output) -> Result<()> {
+            self.left = 2;
+            out.push(flow);
+            Ok(())
+        }
+
+        fn go_on(&mut self, out: &mut Output) -> Result<bool> {
+            if self.left == 0 {
+                return Ok(false);
+            }
+            self.left -= 1;
+            out.push(rows(1));
+            Ok(true)
+        }
+
+        fn on_epoch_end(&mut self, end: EpochEnd, _out: &mut Output) -> Result<Watermark> {
+            Ok(end.watermark)
+        }
+
+        fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
+            Ok(Vec::new())
+        }
+
+        fn restore(&mut self, _state: Vec<RecordBatch>) -> Result<()> {
+            Ok(())
+        }
+
+        fn memory_bytes(&self) -> usize {
+            0
+        }
+    }
+
+    /// Takes one row at a time.
+    struct OneAtATime;
+
+    impl Operator for OneAtATime {
+        fn on_delta(&mut self, flow: Flow, out: &mut Output) -> Result<()> {
+            assert!(
+                out.flows.is_empty() && flow.delta.rows.num_rows() == 1,
+                "the last part went on"
+            );
+            out.push(flow);
+            Ok(())
+        }
+
+        fn on_epoch_end(&mut self, end: EpochEnd, _out: &mut Output) -> Result<Watermark> {
+            Ok(end.watermark)
+        }
+
+        fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
+            Ok(Vec::new())
+        }
+
+        fn restore(&mut self, _state: Vec<RecordBatch>) -> Result<()> {
+            Ok(())
+        }
+
+        fn memory_bytes(&self) -> usize {
+            0
+        }
+    }
+
+    #[test]
+    fn each_part_of_a_delta_goes_to_the_end_before_the_next_one_is_made() {
+        let operators: Vec<(Box<dyn Operator>, Vec<Feed>)> = vec![
+            (Box::new(Parts { left: 0 }), vec![Feed::Input(0)]),
+            (Box::new(Parts { left: 0 }), vec![Feed::Operator(0)]),
+            (Box::new(OneAtATime), vec![Feed::Operator(1)]),
+        ];
+        let mut dataflow = Dataflow::new(1, operators);
+        let mut out = Output::default();
+        dataflow.on_delta(0, rows(1), &mut out).unwrap();
+        assert_eq!(out.flows.len(), 9, "three of each of three");
+        let figures: Vec<_> = dataflow.figures().iter().map(|of| (of.rows_in, of.rows_out)).collect();
+        assert_eq!(figures, [(1, 3), (3, 9), (9, 9)]);
+    }
+
+    #[test]
+    fn more_rows_than_a_view_may_hold_are_refused_as_they_come() {
+        let mut dataflow = Dataflow::new(1, vec![]);
+        let mut out = Output::default();
+        dataflow.on_delta(0, rows(limits::VIEW_ROWS_MAX), &mut out).unwrap();
+        let refused = dataflow.on_delta(0, rows(1), &mut out).unwrap_err();
+        assert!(matches!(refused, Error::User(_)), "{refused}");
+        assert_eq!(out.flows.len(), 1, "it is not taken");
+        let end = [Watermark::START];
+        dataflow.on_epoch_end(&end, EventTime(0), &mut out).unwrap();
+        dataflow
+            .on_delta(0, rows(1), &mut Output::default())
+            .expect("the next epoch counts anew");
+    }
 }

@@ -8,22 +8,24 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use ahash::HashMap;
 use arrow::{
-    array::{Array, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array},
-    compute::{concat_batches, filter_record_batch, take, take_record_batch},
+    array::{Array, AsArray, Int64Array, RecordBatch, UInt32Array},
+    compute::{concat_batches, take, take_record_batch},
     datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampNanosecondType},
     row::{RowConverter, SortField},
 };
 
 use crate::types::{Delta, Error, EventTime, Result, Watermark};
 
-use super::{EpochEnd, Flow, OpenWindows, Operator, Output};
+use super::{
+    EpochEnd, Flow, OpenWindows, Operator, Output,
+    pending::{Net, Pending},
+};
 
-/// Hands deltas on at multiples of an interval of epoch time, counted from 1970.
+/// Hands deltas on at multiples of an interval of epoch time, counted from 1970; what cancels out of them is not handed on.
 pub struct EmitEvery {
     interval_ns: i64,
-    pending: Vec<Delta>,
+    pending: Pending,
     /// The multiple at which what is pending goes on.
     due: Option<EventTime>,
     /// What was handed on is complete up to here: it waits with what is pending.
@@ -35,7 +37,7 @@ impl EmitEvery {
         let interval_ns = i64::try_from(interval.as_nanos()).unwrap_or(i64::MAX).max(1);
         Self {
             interval_ns,
-            pending: Vec::new(),
+            pending: Pending::default(),
             due: None,
             watermark: Watermark::START,
         }
@@ -48,15 +50,14 @@ impl EmitEvery {
 
 impl Operator for EmitEvery {
     fn on_delta(&mut self, flow: Flow, _out: &mut Output) -> Result<()> {
-        self.pending.push(flow.delta);
-        Ok(())
+        self.pending.push(flow.delta)
     }
 
     fn on_epoch_end(&mut self, end: EpochEnd, out: &mut Output) -> Result<Watermark> {
         let is_due = self.due.is_some_and(|due| due <= end.epoch_time) || end.watermark == Watermark::END;
         if is_due {
             self.due = None;
-            for delta in self.pending.drain(..) {
+            for delta in self.pending.take()? {
                 out.push(Flow::of(delta));
             }
         } else if self.due.is_none() && !self.pending.is_empty() {
@@ -81,7 +82,7 @@ impl Operator for EmitEvery {
         let watermark = Int64Array::from(vec![self.watermark.0]);
         let head = RecordBatch::try_new(Arc::new(head), vec![Arc::new(due), Arc::new(watermark)]);
         std::iter::once(head.map_err(Error::of_arrow))
-            .chain(self.pending.iter().map(with_weights))
+            .chain(self.pending.settled()?.iter().map(with_weights))
             .collect()
     }
 
@@ -93,8 +94,8 @@ impl Operator for EmitEvery {
         let due = head.column(0).as_primitive::<Int64Type>();
         self.due = due.is_valid(0).then(|| EventTime(due.value(0)));
         self.watermark = Watermark(head.column(1).as_primitive::<Int64Type>().value(0));
-        let pending = state.map(without_weights).map(|delta| {
-            let mut delta = delta?;
+        for batch in state {
+            let mut delta = without_weights(batch)?;
             // Append-only deltas stay so: who takes them may know no others.
             if delta
                 .weights
@@ -103,17 +104,13 @@ impl Operator for EmitEvery {
             {
                 delta.weights = None;
             }
-            Ok(delta)
-        });
-        self.pending = pending.collect::<Result<_>>()?;
+            self.pending.push(delta)?;
+        }
         Ok(())
     }
 
     fn memory_bytes(&self) -> usize {
-        self.pending
-            .iter()
-            .map(|delta| delta.rows.get_array_memory_size())
-            .sum()
+        self.pending.memory_bytes()
     }
 }
 
@@ -156,24 +153,11 @@ impl WindowCloseGate {
         let parts = deltas.iter().map(with_weights).collect::<Result<Vec<_>>>()?;
         let all = concat_batches(&parts[0].schema(), &parts).map_err(Error::of_arrow)?;
         let delta = without_weights(all)?;
-        let rows = self
-            .encoder
-            .convert_columns(delta.rows.columns())
-            .map_err(Error::of_arrow)?;
-        let weights = delta.weights.expect("made with weights");
-        let mut open: HashMap<&[u8], Vec<usize>> = HashMap::default();
-        let mut is_left = vec![false; rows.num_rows()];
-        for (index, row) in rows.iter().enumerate() {
-            let places = open.entry(row.data()).or_default();
-            if 0 < weights.value(index) {
-                is_left[index] = true;
-                places.push(index);
-            } else {
-                let retracted = places.pop().ok_or_else(|| Error::bug("a retracted row was not held"))?;
-                is_left[retracted] = false;
-            }
+        let net = Net::of(&self.encoder, &delta)?;
+        if !net.retracted.is_empty() {
+            return Err(Error::bug("a retracted row was not held"));
         }
-        filter_record_batch(&delta.rows, &BooleanArray::from(is_left)).map_err(Error::of_arrow)
+        take_record_batch(&delta.rows, &UInt32Array::from(net.added)).map_err(Error::of_arrow)
     }
 }
 

@@ -12,13 +12,16 @@ mod emit;
 mod failure;
 mod group_aggregate;
 mod map_watermark;
+mod merging;
 mod open_windows;
 mod ordered_value;
 mod panes;
+mod pending;
 mod recompute;
 mod segment;
 mod session_aggregate;
 mod state_table;
+mod stragglers;
 mod temporal_filter;
 mod upsert;
 mod watermark;
@@ -101,6 +104,12 @@ impl Output {
 pub trait Operator: Send {
     /// Takes a delta in. What comes out may come now or at the end of the epoch.
     fn on_delta(&mut self, flow: Flow, out: &mut Output) -> Result<()>;
+
+    /// Hands a further part of the last delta on; `false` where nothing of it is left. Called after `on_delta` until it says so, each
+    /// time when the operators behind have taken what came before: rows that become many are never there all at once.
+    fn go_on(&mut self, _out: &mut Output) -> Result<bool> {
+        Ok(false)
+    }
 
     /// Called once at the end of every epoch, after all its deltas. Returns the watermark that holds for what was handed on.
     fn on_epoch_end(&mut self, end: EpochEnd, out: &mut Output) -> Result<Watermark>;

@@ -7,10 +7,7 @@
 //! ```
 //! The two stacks are those of a queue with an aggregate: a pane is merged about three times in its life.
 
-use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, AsArray, Int64Array, RecordBatch},
@@ -23,6 +20,8 @@ use crate::types::{Error, PaneRange, Result, Windows};
 use super::{
     Aggregation,
     aggregation::{Evaluated, GroupState, GroupTable, Results},
+    merging::{merge, seal, table_at},
+    stragglers::Stragglers,
 };
 
 /// The states of all panes that some open window covers.
@@ -31,8 +30,8 @@ pub struct Panes {
     windows: Windows,
     /// Panes whose first window has not closed.
     open: BTreeMap<i64, GroupTable>,
-    /// Rows that came when windows over their pane had closed for their split: by the end of the first window that takes them, and pane.
-    stragglers: BTreeMap<(i64, i64), GroupTable>,
+    /// Rows that came when windows over their pane had closed for their split.
+    stragglers: Stragglers,
     sealed: Sealed,
     /// All windows that end with this pane or before are closed.
     closed: i64,
@@ -52,10 +51,10 @@ struct Sealed {
 impl Panes {
     pub fn new(aggregation: Arc<Aggregation>, windows: Windows) -> Self {
         Self {
+            stragglers: Stragglers::new(Arc::clone(&aggregation), windows),
             aggregation,
             windows,
             open: BTreeMap::new(),
-            stragglers: BTreeMap::new(),
             sealed: Sealed::default(),
             closed: i64::MIN,
         }
@@ -66,11 +65,10 @@ impl Panes {
         assert!(self.closed < first_end, "an accepted row never meets a closed window");
         let first = self.windows.next_covering(pane, i64::MIN);
         let is_open = first.is_some_and(|first| first.end == first_end);
-        let table = match is_open {
-            true => table_at(&mut self.open, pane, &self.aggregation)?,
-            false => table_at(&mut self.stragglers, (first_end, pane), &self.aggregation)?,
-        };
-        table.update(rows)
+        match is_open {
+            true => table_at(&mut self.open, pane, &self.aggregation)?.update(rows),
+            false => self.stragglers.update(pane, first_end, rows),
+        }
     }
 
     /// Closes the next window with rows that ends at `time` or before.
@@ -93,15 +91,7 @@ impl Panes {
         for state in front.into_iter().chain(&self.sealed.back_merged) {
             merged.update_states(state)?;
         }
-        for (first_end, pane) in self.stragglers.keys().copied().collect::<Vec<_>>() {
-            if range.end < first_end {
-                break;
-            }
-            if (range.first..range.end).contains(&pane) {
-                let state = self.straggler_state(first_end, pane)?;
-                merged.update_states(&state)?;
-            }
-        }
+        self.stragglers.merge_into(range, &mut merged)?;
         self.closed = range.end;
         self.forget_covered()?;
         Ok(Some((range, merged.into_results()?)))
@@ -114,9 +104,12 @@ impl Panes {
         for (pane, table) in &mut self.open {
             parts.push(part(&schema, Kind::Open, *pane, 0, &seal(table, &self.aggregation)?)?);
         }
-        for ((first_end, pane), table) in &mut self.stragglers {
-            let state = seal(table, &self.aggregation)?;
-            parts.push(part(&schema, Kind::Straggler, *pane, *first_end, &state)?);
+        for waiting in self.stragglers.waiting() {
+            let (first_end, pane, state) = waiting?;
+            parts.push(part(&schema, Kind::Straggler, pane, first_end, &state)?);
+        }
+        for (pane, state) in self.stragglers.settled() {
+            parts.push(part(&schema, Kind::SettledStraggler, pane, 0, state)?);
         }
         for (pane, state) in &self.sealed.front {
             parts.push(part(&schema, Kind::Front, *pane, 0, state)?);
@@ -154,35 +147,28 @@ impl Panes {
                 .unwrap_or(rows.num_rows());
             let state = GroupState::of_rows(&states.slice(from, to - from), &self.aggregation)?;
             from = to;
-            let table = |state: &GroupState| -> Result<GroupTable> {
-                let mut table = GroupTable::new(Arc::clone(&self.aggregation))?;
-                table.update_states(state)?;
-                Ok(table)
-            };
             match Kind::of(kind)? {
-                Kind::Open => {
-                    self.open.insert(pane, table(&state)?);
-                }
-                Kind::Straggler => {
-                    self.stragglers.insert((first_end, pane), table(&state)?);
-                }
+                Kind::Open => table_at(&mut self.open, pane, &self.aggregation)?.update_states(&state)?,
+                Kind::Straggler => self.stragglers.restore_waiting(first_end, pane, &state)?,
+                Kind::SettledStraggler => self.stragglers.restore_settled(pane, state),
                 Kind::Front => self.sealed.front.push((pane, state)),
                 Kind::Back => self.sealed.back.push((pane, state)),
                 Kind::BackMerged => self.sealed.back_merged = Some(state),
             }
         }
-        Ok(())
+        // Older checkpoints know them by the first window that took them, however long ago it closed.
+        self.stragglers.settle(self.closed)
     }
 
     pub fn memory_bytes(&self) -> usize {
-        let tables = self.open.values().chain(self.stragglers.values());
         let sealed = self
             .sealed
             .front
             .iter()
             .chain(&self.sealed.back)
             .map(|(_, state)| state);
-        tables.map(GroupTable::memory_bytes).sum::<usize>()
+        self.open.values().map(GroupTable::memory_bytes).sum::<usize>()
+            + self.stragglers.memory_bytes()
             + sealed
                 .chain(&self.sealed.back_merged)
                 .map(GroupState::memory_bytes)
@@ -194,8 +180,10 @@ impl Panes {
         let first = self.next_window()?;
         let sealed = self.sealed.panes().last();
         let open = self.open.keys().next_back().copied();
-        let stragglers = self.stragglers.keys().map(|(_, pane)| *pane).max();
-        let last = [sealed, open, stragglers].into_iter().flatten().max()?;
+        let last = [sealed, open, self.stragglers.last_pane()]
+            .into_iter()
+            .flatten()
+            .max()?;
         Some((first, self.windows.last_covering(last).unwrap_or(first).max(first)))
     }
 
@@ -212,28 +200,16 @@ impl Panes {
             .keys()
             .next()
             .and_then(|pane| self.windows.next_covering(*pane, from));
-        let stragglers = self
-            .stragglers
-            .keys()
-            .filter_map(|(first_end, pane)| self.windows.next_covering(*pane, from.max(*first_end)))
-            .min();
-        [sealed, open, stragglers].into_iter().flatten().min()
-    }
-
-    /// A straggler's rows for one window; they stay for the later ones that cover its pane.
-    fn straggler_state(&mut self, first_end: i64, pane: i64) -> Result<GroupState> {
-        let table = self
-            .stragglers
-            .get_mut(&(first_end, pane))
-            .expect("listed by the caller");
-        seal(table, &self.aggregation)
+        [sealed, open, self.stragglers.next_window(from)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Drops panes whose last window is closed.
     fn forget_covered(&mut self) -> Result<()> {
         let (windows, from) = (self.windows, self.closed.saturating_add(1));
-        self.stragglers
-            .retain(|(_, pane), _| windows.next_covering(*pane, from).is_some());
+        self.stragglers.forget_covered(from);
         let first_needed = self
             .sealed
             .panes()
@@ -298,34 +274,6 @@ impl Sealed {
     }
 }
 
-/// The table at a place, made where there is none.
-pub(super) fn table_at<'a, K: Ord>(
-    tables: &'a mut BTreeMap<K, GroupTable>,
-    place: K,
-    aggregation: &Arc<Aggregation>,
-) -> Result<&'a mut GroupTable> {
-    Ok(match tables.entry(place) {
-        Entry::Occupied(entry) => entry.into_mut(),
-        Entry::Vacant(entry) => entry.insert(GroupTable::new(Arc::clone(aggregation))?),
-    })
-}
-
-/// The rows of `earlier`, then those of `later`.
-fn merge(aggregation: &Arc<Aggregation>, earlier: &GroupState, later: &GroupState) -> Result<GroupState> {
-    let mut table = GroupTable::new(Arc::clone(aggregation))?;
-    table.update_states(earlier)?;
-    table.update_states(later)?;
-    table.into_state()
-}
-
-/// The state of a table, which goes on from it.
-fn seal(table: &mut GroupTable, aggregation: &Arc<Aggregation>) -> Result<GroupState> {
-    let fresh = GroupTable::new(Arc::clone(aggregation))?;
-    let state = std::mem::replace(table, fresh).into_state()?;
-    table.update_states(&state)?;
-    Ok(state)
-}
-
 /// Which part of the structure a row of a snapshot belongs to.
 #[derive(Clone, Copy)]
 enum Kind {
@@ -334,18 +282,24 @@ enum Kind {
     Front,
     Back,
     BackMerged,
+    SettledStraggler,
 }
 
 impl Kind {
     fn of(number: i64) -> Result<Self> {
-        [Self::Open, Self::Straggler, Self::Front, Self::Back, Self::BackMerged]
-            .into_iter()
-            .find(|kind| *kind as i64 == number)
-            .ok_or_else(|| {
-                Error::state(format!(
-                    "the checkpoint of panes has a part {number}, which there is not"
-                ))
-            })
+        let kinds = [
+            Self::Open,
+            Self::Straggler,
+            Self::Front,
+            Self::Back,
+            Self::BackMerged,
+            Self::SettledStraggler,
+        ];
+        kinds.into_iter().find(|kind| *kind as i64 == number).ok_or_else(|| {
+            Error::state(format!(
+                "the checkpoint of panes has a part {number}, which there is not"
+            ))
+        })
     }
 }
 

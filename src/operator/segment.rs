@@ -4,22 +4,22 @@
 //! delta ─▶ step ─▶ step ─▶ … ─▶ delta      row watermarks and weights go along with their rows
 //! ```
 //! A weight of −1 goes through like any other: the steps look at one row at a time. Rows whose values cannot be computed are set aside.
+//! Where a row becomes many, a few rows at a time go on: see [`Operator::go_on`].
 
 use std::sync::Arc;
 
 use arrow::{
     array::{
         Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, TimestampNanosecondArray,
-        UInt32Array, UInt64Array, new_null_array,
+        UInt32Array, UInt64Array,
     },
-    compute::{
-        cast, concat_batches, filter, filter_record_batch, is_not_null, prep_null_mask_filter, take, take_record_batch,
-    },
+    buffer::{BooleanBuffer, NullBuffer},
+    compute::{cast, filter, filter_record_batch, is_not_null, prep_null_mask_filter, take, take_record_batch},
     datatypes::{SchemaRef, TimestampNanosecondType},
 };
 use datafusion::physical_expr::PhysicalExpr;
 
-use crate::types::{Delta, Error, Result, Watermark, Windows};
+use crate::types::{Delta, Error, Result, Shape, Watermark, Windows, limits};
 
 use super::{EpochEnd, FailedRows, Flow, Operator, Output, aggregation::failed_value, failure::compute};
 
@@ -53,23 +53,65 @@ pub enum Step {
 
 pub struct Segment {
     steps: Vec<Step>,
+    /// Rows that wait before a step that makes many of one; those that came last go on first.
+    waiting: Vec<(usize, Flow)>,
+}
+
+impl Step {
+    /// How many rows a row becomes at most.
+    fn rows_per_row(&self) -> usize {
+        let rows = match self {
+            Self::Windows { windows, .. } => match windows.shape {
+                Shape::Tumble => 1,
+                Shape::Hop { slide, size } => (size - 1) / slide + 1,
+                Shape::Cumulate { size } => size,
+            },
+            Self::EachSet { sets, .. } => sets.len() as i64,
+            Self::Filter(_)
+            | Self::Project { .. }
+            | Self::CarryTime { .. }
+            | Self::Weigh { .. }
+            | Self::Select { .. } => 1,
+        };
+        usize::try_from(rows).unwrap_or(1).max(1)
+    }
 }
 
 impl Segment {
     pub fn new(steps: Vec<Step>) -> Self {
-        Self { steps }
+        Self {
+            steps,
+            waiting: Vec::new(),
+        }
     }
-}
 
-impl Operator for Segment {
-    fn on_delta(&mut self, flow: Flow, out: &mut Output) -> Result<()> {
+    /// Sends rows through the steps from `first` on. Of rows that would become too many at once the rest waits.
+    fn run(&mut self, first: usize, flow: Flow, out: &mut Output) -> Result<()> {
         let Flow {
             delta: Delta { mut rows, mut weights },
             mut row_watermarks,
         } = flow;
-        for step in &self.steps {
+        for (index, step) in self.steps.iter().enumerate().skip(first) {
             if rows.num_rows() == 0 {
                 return Ok(());
+            }
+            let at_once = (limits::CHUNK_ROWS / step.rows_per_row()).max(1);
+            if at_once < rows.num_rows() && 1 < step.rows_per_row() {
+                let later = at_once..rows.num_rows();
+                let cut = |numbers: &mut Option<Int64Array>| {
+                    let whole = numbers.take()?;
+                    *numbers = Some(whole.slice(0, at_once));
+                    Some(whole.slice(later.start, later.len()))
+                };
+                let rest = Flow {
+                    delta: Delta {
+                        rows: rows.slice(later.start, later.len()),
+                        weights: cut(&mut weights),
+                    },
+                    row_watermarks: cut(&mut row_watermarks),
+                };
+                rows = rows.slice(0, at_once);
+                self.waiting.push((index, rest));
             }
             match step {
                 Step::Filter(predicate) => {
@@ -129,17 +171,11 @@ impl Operator for Segment {
                     if rows.num_rows() == 0 {
                         return Ok(());
                     }
-                    let parts = sets
-                        .iter()
-                        .map(|set| of_set(&rows, &values, set, schema))
-                        .collect::<Result<Vec<_>>>()?;
-                    let repeat = |numbers: Int64Array| -> Int64Array {
-                        let all = std::iter::repeat_n(numbers.values(), sets.len());
-                        all.flat_map(|numbers| numbers.iter().copied()).collect()
-                    };
-                    rows = concat_batches(schema, &parts).map_err(Error::of_arrow)?;
-                    weights = weights.map(repeat);
-                    row_watermarks = row_watermarks.map(repeat);
+                    let repeated = repeated(rows.num_rows(), sets.len());
+                    let repeat = |numbers: Int64Array| take_numbers(&numbers, &repeated);
+                    weights = weights.map(repeat).transpose()?;
+                    row_watermarks = row_watermarks.map(repeat).transpose()?;
+                    rows = for_each_set(&rows, &values, sets, &repeated, schema)?;
                 }
                 Step::Weigh { is_append_only, schema } => {
                     let (columns, last) = (rows.columns(), rows.num_columns() - 1);
@@ -158,12 +194,28 @@ impl Operator for Segment {
         });
         Ok(())
     }
+}
+
+impl Operator for Segment {
+    fn on_delta(&mut self, flow: Flow, out: &mut Output) -> Result<()> {
+        assert!(self.waiting.is_empty(), "the last delta went on to its end");
+        self.run(0, flow, out)
+    }
+
+    fn go_on(&mut self, out: &mut Output) -> Result<bool> {
+        let Some((step, flow)) = self.waiting.pop() else {
+            return Ok(false);
+        };
+        self.run(step, flow, out)?;
+        Ok(true)
+    }
 
     fn on_epoch_end(&mut self, end: EpochEnd, _out: &mut Output) -> Result<Watermark> {
         Ok(end.watermark)
     }
 
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
+        assert!(self.waiting.is_empty(), "nothing waits between epochs");
         Ok(Vec::new())
     }
 
@@ -177,7 +229,7 @@ impl Operator for Segment {
 }
 
 /// Columns over the rows that give them; the others are set aside and leave.
-fn computed(
+pub(super) fn computed(
     operator: &'static str,
     rows: &mut RecordBatch,
     weights: &mut Option<Int64Array>,
@@ -207,25 +259,37 @@ fn evaluate(column: &Arc<dyn PhysicalExpr>, rows: &RecordBatch) -> Result<ArrayR
         .map_err(failed_value)
 }
 
-/// The rows as they stand for one set.
-fn of_set(
+/// The places of `count` rows, over again for each of `times`.
+fn repeated(count: usize, times: usize) -> UInt32Array {
+    (0..times).flat_map(|_| 0..count as u32).collect()
+}
+
+/// The rows as they stand for the sets, one set after another. `repeated` are the places that they come from.
+fn for_each_set(
     rows: &RecordBatch,
     values: &[ArrayRef],
-    (is_null, id): &(Vec<bool>, u64),
+    sets: &[(Vec<bool>, u64)],
+    repeated: &UInt32Array,
     schema: &SchemaRef,
 ) -> Result<RecordBatch> {
     let count = rows.num_rows();
-    let own = values.iter().zip(is_null).map(|(value, is_null)| match is_null {
-        true => new_null_array(value.data_type(), count),
-        false => Arc::clone(value),
-    });
+    let pick = |column: &ArrayRef, places: &UInt32Array| take(column, places, None).map_err(Error::of_arrow);
+    let mut columns = Vec::with_capacity(schema.fields().len());
+    for column in rows.columns() {
+        columns.push(pick(column, repeated)?);
+    }
+    for (index, value) in values.iter().enumerate() {
+        let is_held = sets
+            .iter()
+            .flat_map(|(is_null, _)| std::iter::repeat_n(!is_null[index], count));
+        let held = NullBuffer::from(is_held.collect::<BooleanBuffer>());
+        let places = UInt32Array::new(repeated.values().clone(), Some(held));
+        columns.push(pick(value, &places)?);
+    }
+    let ids = UInt64Array::from_iter_values(sets.iter().flat_map(|(_, id)| std::iter::repeat_n(*id, count)));
     let id_type = schema.field(schema.fields().len() - 1).data_type();
-    let id = cast(&UInt64Array::from_value(*id, count), id_type).map_err(Error::of_arrow)?;
-    batch(
-        schema,
-        rows.columns().iter().cloned().chain(own).chain([id]).collect(),
-        count,
-    )
+    columns.push(cast(&ids, id_type).map_err(Error::of_arrow)?);
+    batch(schema, columns, repeated.len())
 }
 
 fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
@@ -275,4 +339,121 @@ fn assign(times: &ArrayRef, windows: Windows) -> Result<(Option<UInt32Array>, [A
     }
     let bounds = [starts, ends].map(|times| Arc::new(TimestampNanosecondArray::from(times)) as ArrayRef);
     Ok((Some(UInt32Array::from(indices)), bounds))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimeUnit, UInt8Type};
+    use datafusion::physical_expr::expressions::Column;
+
+    use crate::types::Grid;
+
+    use super::*;
+
+    const ROWS: i64 = 30;
+
+    /// Rows 0, 1, 2 … with their number as time, weight and watermark.
+    fn flow() -> Flow {
+        let time = DataType::Timestamp(TimeUnit::Nanosecond, None);
+        let schema = Arc::new(Schema::new(vec![Field::new("at", time, true)]));
+        let times = TimestampNanosecondArray::from_iter_values(0..ROWS);
+        Flow {
+            delta: Delta {
+                rows: RecordBatch::try_new(schema, vec![Arc::new(times)]).unwrap(),
+                weights: Some(Int64Array::from_iter_values(0..ROWS)),
+            },
+            row_watermarks: Some(Int64Array::from_iter_values(0..ROWS)),
+        }
+    }
+
+    fn with(more: Vec<Field>) -> SchemaRef {
+        let fields = flow().delta.rows.schema();
+        let fields = fields.fields().iter().map(|field| field.as_ref().clone());
+        Arc::new(Schema::new(fields.chain(more).collect::<Vec<_>>()))
+    }
+
+    /// All parts of a delta, none of which is large.
+    fn parts(steps: Vec<Step>) -> Vec<Flow> {
+        let mut segment = Segment::new(steps);
+        let mut flows = Vec::new();
+        let mut out = Output::default();
+        segment.on_delta(flow(), &mut out).unwrap();
+        loop {
+            let rows: usize = out.flows.iter().map(|flow| flow.delta.rows.num_rows()).sum();
+            assert!(rows <= limits::CHUNK_ROWS, "{rows} rows at once");
+            flows.append(&mut out.flows);
+            if !segment.go_on(&mut out).unwrap() {
+                return flows;
+            }
+        }
+    }
+
+    #[test]
+    fn rows_in_many_windows_come_in_parts_and_in_their_order() {
+        let size = 10_000;
+        let time = DataType::Timestamp(TimeUnit::Nanosecond, None);
+        let windows = Step::Windows {
+            time: 0,
+            windows: Windows {
+                grid: Grid::Fixed {
+                    step_ns: 1,
+                    origin_ns: 0,
+                },
+                shape: Shape::Hop { slide: 1, size },
+            },
+            schema: with(vec![
+                Field::new("window_start", time.clone(), true),
+                Field::new("window_end", time, true),
+            ]),
+        };
+        let parts = parts(vec![windows]);
+        assert_eq!(parts.len(), 10, "three rows at once");
+        let mut expected = (0..ROWS).flat_map(|row| (row - size + 1..=row).map(move |start| (row, start)));
+        for part in parts {
+            let columns = part.delta.rows.columns();
+            let [rows, starts] = [0, 1].map(|at| columns[at].as_primitive::<TimestampNanosecondType>());
+            let (weights, watermarks) = (part.delta.weights.unwrap(), part.row_watermarks.unwrap());
+            for place in 0..rows.len() {
+                let row = rows.value(place);
+                assert_eq!(Some((row, starts.value(place))), expected.next());
+                assert_eq!((weights.value(place), watermarks.value(place)), (row, row));
+            }
+        }
+        assert_eq!(expected.next(), None, "nothing is left out");
+    }
+
+    #[test]
+    fn each_set_has_all_rows_and_those_of_its_columns_alone() {
+        let sets = vec![(vec![false], 0), (vec![true], 1), (vec![false], 2)];
+        let time = DataType::Timestamp(TimeUnit::Nanosecond, None);
+        let each_set = Step::EachSet {
+            columns: vec![Arc::new(Column::new("at", 0))],
+            sets,
+            schema: with(vec![
+                Field::new("group", time, true),
+                Field::new("id", DataType::UInt8, false),
+            ]),
+        };
+        let parts = parts(vec![each_set]);
+        let [part] = parts.as_slice() else {
+            panic!("so few rows come at once");
+        };
+        let columns = part.delta.rows.columns();
+        let groups = columns[1]
+            .as_primitive::<TimestampNanosecondType>()
+            .reinterpret_cast::<Int64Type>();
+        let ids = columns[2].as_primitive::<UInt8Type>();
+        let weights = part.delta.weights.as_ref().unwrap();
+        let found: Vec<_> = (0..ids.len())
+            .map(|row| {
+                (
+                    ids.value(row),
+                    weights.value(row),
+                    groups.is_valid(row).then(|| groups.value(row)),
+                )
+            })
+            .collect();
+        let of_set = |id: u8| (0..ROWS).map(move |row| (id, row, (id != 1).then_some(row)));
+        assert_eq!(found, (0..3).flat_map(of_set).collect::<Vec<_>>());
+    }
 }

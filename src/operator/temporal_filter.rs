@@ -6,7 +6,7 @@
 //!                       └─ until <= epoch time ────────▶ never appears
 //! ```
 //! A weight of −1 takes back a row that waits or is valid, and does nothing to one that has left. A row whose bound is null never
-//! appears. Nothing here follows the watermark: what is handed on may leave again however complete the input is.
+//! appears; one whose bound cannot be computed is set aside, and a weight of −1 for it passes in silence. Nothing here follows the watermark: what is handed on may leave again however complete the input is.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -24,7 +24,7 @@ use datafusion::physical_expr::PhysicalExpr;
 
 use crate::types::{Delta, Error, EventTime, Result, Watermark};
 
-use super::{EpochEnd, Flow, Operator, Output, aggregation::failed};
+use super::{EpochEnd, Flow, Operator, Output, aggregation::failed, segment::computed};
 
 const DAY_NS: i128 = 86_400_000_000_000;
 
@@ -242,13 +242,22 @@ fn add(due: &mut Due, at: i64, row: RowKey, held: Held) -> Result<()> {
 }
 
 impl Operator for TemporalFilter {
-    fn on_delta(&mut self, flow: Flow, _out: &mut Output) -> Result<()> {
-        let Delta { rows, weights } = flow.delta;
-        let edges = self
-            .bounds
-            .iter()
-            .map(|bound| Ok((bound.end, bound.edges(&rows)?)))
-            .collect::<Result<Vec<_>>>()?;
+    fn on_delta(&mut self, flow: Flow, out: &mut Output) -> Result<()> {
+        let Flow {
+            delta: Delta { mut rows, mut weights },
+            mut row_watermarks,
+        } = flow;
+        let of = |rows: &RecordBatch| {
+            let edges = self.bounds.iter().map(|bound| bound.edges(rows));
+            edges.map(|edges| Ok(Arc::new(edges?) as ArrayRef)).collect()
+        };
+        let columns = computed("filter", &mut rows, &mut weights, &mut row_watermarks, of, out)?;
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        let ends = self.bounds.iter().map(|bound| bound.end);
+        let edges: Vec<(IntervalEnd, &Int64Array)> =
+            std::iter::zip(ends, columns.iter().map(|edges| edges.as_primitive())).collect();
         for (row, key) in self.encode(&rows)?.into_iter().enumerate() {
             if edges.iter().any(|(_, edges)| edges.is_null(row)) {
                 continue;

@@ -26,7 +26,8 @@ use crate::types::{
 use super::{
     Aggregation, EpochEnd, Flow, LateRows, OpenWindows, Operator, Output,
     aggregation::{Evaluated, GroupTable, Results},
-    panes::{Panes, table_at},
+    merging::table_at,
+    panes::Panes,
     state_table::StateTable,
 };
 
@@ -90,7 +91,7 @@ enum State {
         /// Rows of the epoch at hand, where windows overlap: by pane and the end of the first window that takes them.
         recent: BTreeMap<(i64, i64), GroupTable>,
     },
-    Shared(Panes),
+    Shared(Box<Panes>),
 }
 
 /// A pane, and the end of the first of its windows that takes the row.
@@ -146,7 +147,7 @@ impl WindowAggregate {
     pub fn new(aggregation: Arc<Aggregation>, assignment: Assignment, windows: Windows, result: WindowResult) -> Self {
         let state = match (result.emission, assignment) {
             (Emission::OnWindowClose, Assignment::Time(_)) if !windows.is_tumbling() => {
-                State::Shared(Panes::new(Arc::clone(&aggregation), windows))
+                State::Shared(Box::new(Panes::new(Arc::clone(&aggregation), windows)))
             }
             _ => State::PerWindow {
                 tables: BTreeMap::new(),

@@ -26,6 +26,8 @@ pub struct ManualSource {
     source: Box<dyn Source>,
     intake: Intake,
     silence: Silence,
+    /// Why an epoch failed. Its timeline is half an epoch ahead: none follows before it is opened anew.
+    failure: Option<String>,
 }
 
 /// How an epoch of a script ends.
@@ -90,6 +92,7 @@ impl Engine {
                 source: input,
                 intake,
                 silence: Silence::new(self.0.clock.elapsed()),
+                failure: None,
             },
         );
         Ok(())
@@ -111,13 +114,14 @@ impl Engine {
         let manual = manual
             .get_mut(source)
             .ok_or_else(|| Error::bug("a source whose epochs ran is open"))?;
+        manual.refuse_after_failure()?;
         let timeline = &mut manual.timeline;
         match change {
             ViewChange::Add(definition) => timeline.add_view(definition)?,
             ViewChange::Remove(name) => timeline.remove_view(&name),
         }
         let plan = timeline.empty_plan(self.0.clock.now());
-        run(timeline, &plan, Vec::new())
+        manual.run(&plan, Vec::new())
     }
 
     /// What was dropped before the first epoch of its source is not read or shown any more.
@@ -137,12 +141,14 @@ impl Engine {
         let Some(manual) = manual.get_mut(source) else {
             return Ok(());
         };
+        manual.refuse_after_failure()?;
         let ManualSource {
             timeline,
             source: input,
             intake,
             silence,
-        } = manual;
+            failure: _,
+        } = &mut *manual;
         let bounds = input.discover().map_err(|e| Error::user(e.to_string()))?;
         let new_splits: BTreeMap<_, _> = bounds
             .iter()
@@ -203,7 +209,7 @@ impl Engine {
             is_last: end.is_last,
             checkpoint: end.checkpoint,
         };
-        run(timeline, &plan, rows)
+        manual.run(&plan, rows)
     }
 
     /// What a crash at this moment leaves is taken up again: everything that was only in memory is gone.
@@ -221,6 +227,21 @@ impl Engine {
             self.open_manual(&Relation::Source(source))?;
         }
         Ok(())
+    }
+}
+
+impl ManualSource {
+    /// # Errors
+    /// That of the epoch that failed, where one has.
+    fn refuse_after_failure(&self) -> Result<()> {
+        match &self.failure {
+            Some(failure) => Err(Error::user(failure)),
+            None => Ok(()),
+        }
+    }
+
+    fn run(&mut self, plan: &EpochPlan, rows: Vec<SplitRows>) -> Result<()> {
+        run(&mut self.timeline, plan, rows).inspect_err(|error| self.failure = Some(error.to_string()))
     }
 }
 

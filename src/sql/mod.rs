@@ -22,6 +22,7 @@ mod table;
 
 mod dialect;
 mod flink;
+mod grouping_sets;
 mod guard;
 mod normal;
 mod shapes;

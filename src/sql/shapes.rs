@@ -11,7 +11,7 @@ use datafusion::sql::sqlparser::{
     tokenizer::Span as AstSpan,
 };
 
-use super::{Diagnostic, SourceText, SqlState, byte_span};
+use super::{Diagnostic, SourceText, SqlState, byte_span, grouping_sets};
 
 /// Clauses of one query that are reported.
 const FOUND_MAX: usize = 20;
@@ -30,14 +30,14 @@ pub fn check_expression(text: &SourceText, expression: &Expr) -> Vec<Diagnostic>
 }
 
 fn check(text: &SourceText, tree: &impl Visit) -> Vec<Diagnostic> {
-    let mut checker = Checker { found: Vec::new() };
+    let mut checker = Checker {
+        text,
+        found: Vec::new(),
+        too_large: Vec::new(),
+    };
     let ControlFlow::Continue(()) = tree.visit(&mut checker);
-    checker
-        .found
-        .into_iter()
-        .take(FOUND_MAX)
-        .map(|found| found.diagnostic(text))
-        .collect()
+    let found = checker.found.into_iter().map(|found| found.diagnostic(text));
+    found.chain(checker.too_large).take(FOUND_MAX).collect()
 }
 
 struct Found {
@@ -73,11 +73,14 @@ impl Found {
     }
 }
 
-struct Checker {
+struct Checker<'a> {
+    text: &'a SourceText,
     found: Vec<Found>,
+    /// Clauses that ask for more than is taken.
+    too_large: Vec<Diagnostic>,
 }
 
-impl Checker {
+impl Checker<'_> {
     /// `clause` is what was written, word by word.
     fn refuse(&mut self, is_there: bool, clause: &'static str, near: AstSpan, help: &'static str) {
         if is_there {
@@ -191,7 +194,7 @@ impl Checker {
     }
 }
 
-impl Visitor for Checker {
+impl Visitor for Checker<'_> {
     type Break = std::convert::Infallible;
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Self::Break> {
@@ -334,6 +337,7 @@ impl Visitor for Checker {
                 self.refuse_at(!modifiers.is_empty(), "WITH after GROUP BY", group_by.span(), help);
             }
         }
+        self.too_large.extend(grouping_sets::check(self.text, group_by));
         self.refuse_at(select_modifiers.is_some(), "a modifier of SELECT", near, "");
         self.refuse(top.is_some(), "TOP", near, "write LIMIT n at the end");
         self.refuse(exclude.is_some(), "EXCLUDE", near, "write SELECT * EXCLUDE (…)");

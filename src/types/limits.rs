@@ -10,6 +10,8 @@ pub const EPOCH_BYTES_MAX: usize = 128 << 20;
 pub const CHUNK_ROWS: usize = 32_768;
 /// Windows that one row may be in: it stands once for each where windows are not aggregated.
 pub const WINDOWS_PER_ROW_MAX: i64 = 10_000;
+/// Grouping sets of one GROUP BY: a row stands once for each.
+pub const GROUPING_SETS_MAX: usize = 4_096;
 /// Parts that a window is made of, as it shares them with others.
 pub const PANES_PER_WINDOW_MAX: i64 = 100_000;
 /// Rows read ahead of the running epoch, over all splits of a source.

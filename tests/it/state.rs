@@ -90,8 +90,19 @@ fn an_operator_that_holds_too_much_stops_its_source_by_name_and_others_go_on() {
         panic!("50,000 groups do not fit a megabyte");
     };
     let refused = format!("{refused:?}");
-    for part in ["view `v`: its operator", "aggregate per key", "1 MB are the most"] {
+    let parts = ["view `v`: its operator", "aggregate per key", "1 MB are the most"];
+    for part in parts {
         assert!(refused.contains(part), "{refused}");
+    }
+    // Its state is half an epoch ahead: what comes after hears the same.
+    let Err(again) = insert("src", "value, '2023-01-01'") else {
+        panic!("the source has stopped");
+    };
+    let stepped = engine.step("src", StepEnd::default()).unwrap_err();
+    for told in [format!("{again:?}"), stepped.to_string()] {
+        for part in parts {
+            assert!(told.contains(part), "{told}");
+        }
     }
     assert!(insert("other", "value").is_ok(), "another source goes on");
 }
