@@ -23,6 +23,7 @@ mod table;
 mod dialect;
 mod flink;
 mod guard;
+mod query_words;
 mod shapes;
 mod syntax;
 mod token;
@@ -33,10 +34,12 @@ pub mod suggest;
 pub use diagnostic::{Diagnostic, Severity, SqlState};
 pub use guard::guard;
 pub use parser::{ParsedFile, byte_span, parse, parse_file};
+pub use query_words::QueryWords;
 pub use render::{Color, render};
 pub use shapes::check_query;
 pub use statement::*;
 pub use text::{LineColumn, SourceText, Span};
+pub use token::BYTE_ORDER_MARK;
 pub use variables::{Lookup, ReadFile, substitute};
 
 #[cfg(test)]

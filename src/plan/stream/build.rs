@@ -26,7 +26,11 @@ use crate::{
     types::Windows,
 };
 
-use super::{Input, Node, Stage, StreamPlan, grouping_sets::EachSet, refusal::unsupported};
+use super::{
+    Input, Node, Stage, StreamPlan,
+    grouping_sets::EachSet,
+    refusal::{not_yet, unsupported},
+};
 
 /// What a column stands for, beyond its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,7 +151,7 @@ impl Builder<'_> {
             LogicalPlan::Union(union) => self.union(union),
             other => {
                 let (what, instead) = unsupported(other);
-                Err(self.refuse(format!("{what} in a materialized view is not supported yet"), instead))
+                Err(self.refuse(not_yet(what), instead))
             }
         }
     }
@@ -370,9 +374,34 @@ impl Builder<'_> {
             ),
             (false, _) => self.refuse(
                 format!("nothing says when `{upstream}` is complete up to some `{name}`, so no window over it could ever close"),
-                format!("use the window_start, the window_end or the event time of `{upstream}`; {allow}"),
+                format!("{}; {allow}", self.times_to_use(built, name)),
             ),
         })
+    }
+
+    /// What windows over a view or a table can be over instead.
+    fn times_to_use(&self, built: &Built, name: &str) -> String {
+        let upstream = built.names_of_inputs();
+        let views = built
+            .inputs
+            .iter()
+            .filter_map(|input| self.catalog.materialized(&input.relation));
+        let mut times: Vec<&str> = Vec::new();
+        for stream in views.map(|view| &view.stream) {
+            let told = stream.schema.fields().iter().zip(&stream.roles);
+            let is_told = |role: &Role| matches!(role, Role::EventTime | Role::WindowEnd | Role::WindowStart(Some(_)));
+            times.extend(
+                told.filter(|(_, role)| is_told(role))
+                    .map(|(field, _)| field.name().as_str()),
+            );
+        }
+        match times.as_slice() {
+            [] if built.is_of_tables => {
+                format!("create the table with WATERMARK FOR {name} AS {name} - INTERVAL '5 seconds', and APPEND ONLY")
+            }
+            [] => format!("let `{upstream}` show its window_end or its event time, and use that"),
+            some => format!("use `{}` of `{upstream}`", some.join("` or `")),
+        }
     }
 
     /// An expression that computes with the bounds of a window needs them in their columns.
