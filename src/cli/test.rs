@@ -26,7 +26,7 @@ pub struct TestArgs {
     /// Where variations begin; the same number gives the same runs [default: another one each time]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// Write what comes into the scripts in place of what was expected, to be read before it is believed
+    /// Write the rows that come into the scripts in place of those that were expected, to be read before they are believed
     #[arg(long, conflicts_with_all = ["runs", "seed"])]
     pub update: bool,
 }

@@ -39,7 +39,11 @@ pub fn sql_types_in(text: &str) -> String {
             .find(|c: char| !(c.is_alphanumeric() || c == '_'))
             .unwrap_or(rest.len());
         if end == 0 {
+            // `isn't`
+            let is_inside_word =
+                told.ends_with(char::is_alphanumeric) && rest[first.len_utf8()..].starts_with(char::is_alphanumeric);
             open_quote = match open_quote {
+                None if first == '\'' && is_inside_word => None,
                 None if matches!(first, '\'' | '`' | '"') => Some(first),
                 Some(quote) if quote == first => None,
                 open => open,
@@ -137,6 +141,11 @@ mod tests {
                 "MyInt64 größer Int64x",
                 "MyInt64 größer Int64x",
                 "parts of words are none",
+            ),
+            (
+                "it isn't Int64, or 'Int64'",
+                "it isn't BIGINT, or 'Int64'",
+                "an apostrophe quotes nothing",
             ),
             ("Timestamp(", "TIMESTAMP(", "what is not closed stays"),
         ] {

@@ -379,31 +379,6 @@ impl Builder<'_> {
         })
     }
 
-    /// What windows over a view or a table can be over instead.
-    fn times_to_use(&self, built: &Built, name: &str) -> String {
-        let upstream = built.names_of_inputs();
-        let views = built
-            .inputs
-            .iter()
-            .filter_map(|input| self.catalog.materialized(&input.relation));
-        let mut times: Vec<&str> = Vec::new();
-        for stream in views.map(|view| &view.stream) {
-            let told = stream.schema.fields().iter().zip(&stream.roles);
-            let is_told = |role: &Role| matches!(role, Role::EventTime | Role::WindowEnd | Role::WindowStart(Some(_)));
-            times.extend(
-                told.filter(|(_, role)| is_told(role))
-                    .map(|(field, _)| field.name().as_str()),
-            );
-        }
-        match times.as_slice() {
-            [] if built.is_of_tables => {
-                format!("create the table with WATERMARK FOR {name} AS {name} - INTERVAL '5 seconds', and APPEND ONLY")
-            }
-            [] => format!("let `{upstream}` show its window_end or its event time, and use that"),
-            some => format!("use `{}` of `{upstream}`", some.join("` or `")),
-        }
-    }
-
     /// An expression that computes with the bounds of a window needs them in their columns.
     pub fn note_use(&self, built: &mut Built, expr: &Expr, input: &DFSchemaRef) -> Result<(), Refusal> {
         match origin(expr, input) {

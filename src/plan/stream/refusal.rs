@@ -13,7 +13,10 @@ use crate::{
     sql::{Diagnostic, QueryWords, Span, SqlState},
 };
 
-use super::temporal;
+use super::{
+    build::{Builder, Built, Role},
+    temporal,
+};
 
 /// What cannot mean the same on a stream, wherever it stands in an expression: all that there is, each kind once.
 pub(super) fn refuse_expressions(plan: &LogicalPlan, scene: &Scene<'_>) -> Result<(), Vec<Diagnostic>> {
@@ -153,6 +156,33 @@ fn place_of(message: &str, words: &QueryWords) -> Option<Span> {
     };
     let name = || message.split('`').skip(1).step_by(2).find_map(|name| words.name(name));
     clause.or_else(capitals).or_else(call).or_else(name)
+}
+
+impl Builder<'_> {
+    /// What windows over a view or a table can be over instead.
+    pub(super) fn times_to_use(&self, built: &Built, name: &str) -> String {
+        let upstream = built.names_of_inputs();
+        let views = built
+            .inputs
+            .iter()
+            .filter_map(|input| self.catalog.materialized(&input.relation));
+        let mut times: Vec<&str> = Vec::new();
+        for stream in views.map(|view| &view.stream) {
+            let told = stream.schema.fields().iter().zip(&stream.roles);
+            let is_told = |role: &Role| matches!(role, Role::EventTime | Role::WindowEnd | Role::WindowStart(Some(_)));
+            times.extend(
+                told.filter(|(_, role)| is_told(role))
+                    .map(|(field, _)| field.name().as_str()),
+            );
+        }
+        match times.as_slice() {
+            [] if built.is_of_tables => {
+                format!("create the table with WATERMARK FOR {name} AS {name} - INTERVAL '5 seconds', and APPEND ONLY")
+            }
+            [] => format!("let `{upstream}` show its window_end or its event time, and use that"),
+            some => format!("use `{}` of `{upstream}`", some.join("` or `")),
+        }
+    }
 }
 
 /// What it is called, and what to do instead.
