@@ -58,7 +58,7 @@ fn diagnostic_of(error: &DataFusionError, scene: &Scene<'_>) -> Diagnostic {
         DataFusionError::ArrowError(..) => value_mistake(reason_of(error)),
         _ => None
             .or_else(|| wrong_arguments(said).or_else(|| wrong_arguments(&full)))
-            .or_else(|| unknown_name(said, scene))
+            .or_else(|| unknown_name(said, &full, scene))
             .or_else(|| reworded(said, noted))
             .unwrap_or_else(|| as_said(said, noted)),
     };

@@ -3,7 +3,7 @@
 use std::{fs, path::Path, sync::Arc};
 
 use sqllogictest::{
-    Record, RecordOutput, Runner, default_normalizer, default_validator, strict_column_validator,
+    Record, RecordOutput, Runner, StatementExpect, default_normalizer, default_validator, strict_column_validator,
     update_record_with_output,
 };
 
@@ -96,15 +96,30 @@ fn updated_record(record: &ScriptRecord, output: &Output) -> Result<ScriptRecord
             _ if is_run(record) => Err(failure(record, output)),
             _ => Ok(record.clone()),
         },
+        _ if expects_error(record) && error_of(output).is_none() => Err(failure(record, output)),
         _ => Ok(record.clone()),
     }
 }
 
-fn failure(record: &ScriptRecord, output: &Output) -> Failure {
-    let error = match output {
-        RecordOutput::Query { error, .. } | RecordOutput::Statement { error, .. } => error.as_ref(),
+fn expects_error(record: &ScriptRecord) -> bool {
+    matches!(
+        record,
+        Record::Statement {
+            expected: StatementExpect::Error(_),
+            ..
+        }
+    )
+}
+
+fn error_of(output: &Output) -> Option<&(dyn std::error::Error + Send + Sync)> {
+    match output {
+        RecordOutput::Query { error, .. } | RecordOutput::Statement { error, .. } => error.as_deref(),
         _ => None,
-    };
+    }
+}
+
+fn failure(record: &ScriptRecord, output: &Output) -> Failure {
+    let error = error_of(output);
     let sql = match record {
         Record::Statement { sql, .. } | Record::Query { sql, .. } => sql.as_str(),
         _ => "",

@@ -56,7 +56,7 @@ pub fn unknown_column(field: &Column, valid_fields: &[Column], scene: &Scene<'_>
 }
 
 /// A table or a function that is not there.
-pub fn unknown_name(said: &str, scene: &Scene<'_>) -> Option<Diagnostic> {
+pub fn unknown_name(said: &str, full: &str, scene: &Scene<'_>) -> Option<Diagnostic> {
     let message = clean(said);
     let lower = message.to_lowercase();
     let name = quoted(&message)?;
@@ -71,10 +71,11 @@ pub fn unknown_name(said: &str, scene: &Scene<'_>) -> Option<Diagnostic> {
     }
     lower
         .starts_with("invalid function")
-        .then(|| unknown_function(name, scene.session))
+        .then(|| unknown_function(name, full, scene.session))
 }
 
-fn unknown_function(name: &str, session: &SessionState) -> Diagnostic {
+/// `full` is all that the planner says, which knows functions that were created too.
+fn unknown_function(name: &str, full: &str, session: &SessionState) -> Diagnostic {
     let lower = name.to_lowercase();
     if lower == "descriptor" {
         return Diagnostic::error(SqlState::Syntax, "DESCRIPTOR names one column, the event time", None)
@@ -101,6 +102,11 @@ fn unknown_function(name: &str, session: &SessionState) -> Diagnostic {
         .map(String::as_str)
         .collect();
     names.sort_unstable();
+    names.extend(
+        full.split("Did you mean '")
+            .nth(1)
+            .and_then(|rest| rest.split('\'').next()),
+    );
     match suggest::nearest(name, names) {
         Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
         None => diagnostic,
