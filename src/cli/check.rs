@@ -13,6 +13,7 @@ use crate::{
 
 use super::{
     assemble::{MemoryTopics, registry},
+    counted,
     pipeline::{self, Verdict},
 };
 
@@ -44,7 +45,7 @@ pub fn run(args: &CheckArgs) -> Result<Verdict> {
         match runtime.block_on(engine.apply(&text, parsed)) {
             Ok(warnings) => {
                 pipeline::show(&text, &warnings);
-                println!("{}: {statements} statements, all right", text.name);
+                println!("{}: {}, all right", text.name, counted(statements, "statement"));
             }
             Err(diagnostics) => {
                 pipeline::show(&text, &diagnostics);

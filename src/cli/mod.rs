@@ -15,3 +15,11 @@ pub mod topics;
 
 pub use assemble::{MemoryTopics, registry};
 pub use pipeline::EMBEDDED;
+
+/// `1 statement`, `2 statements`.
+fn counted(count: usize, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    }
+}

@@ -65,6 +65,11 @@ pub fn read(path: &Path) -> Result<SourceText> {
             }
         },
     };
+    // Columns of the first line count from what people see.
+    let text = text
+        .strip_prefix(sql::BYTE_ORDER_MARK)
+        .map(str::to_owned)
+        .unwrap_or(text);
     Ok(SourceText::new(name, text))
 }
 

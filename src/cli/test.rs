@@ -6,7 +6,10 @@ use rand::Rng;
 
 use crate::{runtime::clock::Stopwatch, types::Result};
 
-use super::script::{self, Broken, End, Outcome, Plan};
+use super::{
+    counted,
+    script::{self, Broken, End, Outcome, Plan},
+};
 
 /// Test pipelines with scripts: rows in, rows expected; again with other epochs, orders and crashes
 #[derive(clap::Args, Clone, Debug)]
@@ -23,7 +26,7 @@ pub struct TestArgs {
     /// Where variations begin; the same number gives the same runs [default: another one each time]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// Write what comes into the scripts in place of what was expected, to be read before it is believed
+    /// Write the rows that come into the scripts in place of those that were expected, to be read before they are believed
     #[arg(long, conflicts_with_all = ["runs", "seed"])]
     pub update: bool,
 }
@@ -90,18 +93,24 @@ pub fn run(args: &TestArgs) -> Result<Tested> {
 }
 
 fn update(paths: &[PathBuf]) -> Tested {
-    let mut tested = Tested::Held;
+    let mut gravest = Tested::Held;
     for path in paths {
         match script::update(path) {
             Ok(true) => println!("changed {}", path.display()),
             Ok(false) => println!("same    {}", path.display()),
-            Err(mistake) => {
-                println!("error   {}\n\n{}\n", path.display(), indented(&mistake));
-                tested = Tested::Unusable;
+            Err(end) => {
+                let outcome = Outcome {
+                    script: path.display().to_string(),
+                    statements: 0,
+                    runs: 1,
+                    end,
+                };
+                print!("{}", told(&outcome));
+                gravest = gravest.max(tested(&outcome));
             }
         }
     }
-    tested
+    gravest
 }
 
 fn tested(outcome: &Outcome) -> Tested {
@@ -153,11 +162,4 @@ fn indented(text: &str) -> String {
             line => format!("    {line}\n"),
         })
         .collect()
-}
-
-fn counted(count: usize, what: &str) -> String {
-    match count {
-        1 => format!("1 {what}"),
-        _ => format!("{count} {what}s"),
-    }
 }

@@ -28,7 +28,7 @@ use super::{
     columns,
     function::FunctionDefinition,
     function_call::{WrongArgument, check_calls, with_calls},
-    mistakes::{Mistakes, Places, diagnostics_of},
+    mistakes::{Mistakes, Places, Scene, diagnostics_of},
     options::{SourceOptions, check_close_after, check_panel, no_options, view_options},
     registry::{OpenExternal, Registry},
     session::session_over,
@@ -489,7 +489,11 @@ impl Binder<'_> {
             Err(error) => {
                 let place = self.place_of_argument(session, query, &error, catalog).await;
                 let names: Vec<&str> = catalog.names().collect();
-                Err(self.mistakes(&error, place.unwrap_or(span), &names))
+                let scene = Scene {
+                    session,
+                    ..self.scene(place.unwrap_or(span), &names)
+                };
+                Err(diagnostics_of(&error, &scene))
             }
         }
     }
@@ -594,7 +598,17 @@ impl Binder<'_> {
     }
 
     pub(super) fn mistakes(&self, error: &DataFusionError, span: Span, tables: &[&str]) -> Mistakes {
-        diagnostics_of(error, self.places, span, self.text, tables)
+        diagnostics_of(error, &self.scene(span, tables))
+    }
+
+    fn scene<'b>(&'b self, statement: Span, tables: &'b [&'b str]) -> Scene<'b> {
+        Scene {
+            places: self.places,
+            statement,
+            text: self.text,
+            tables,
+            session: self.base,
+        }
     }
 }
 

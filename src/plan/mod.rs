@@ -33,7 +33,6 @@ pub use catalog::{
 };
 pub use dataflow::{analyze, explain};
 pub use function::{FunctionDefinition, functions_of};
-pub use mistakes::diagnostics_of;
 pub use options::{SOURCE_OPTIONS, VIEW_OPTIONS};
 pub use registry::{ConnectorSpec, ExternalFuture, FieldSpec, FormatSpec, MakeSource, OpenExternal, Registry};
 pub use session::{StreamRelation, base_session, query_session, session_over};

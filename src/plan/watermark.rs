@@ -1,9 +1,15 @@
 //! The event time of a source: `WATERMARK FOR column AS expression`.
 
-use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, AsArray, RecordBatch, TimestampNanosecondArray, new_null_array},
+    datatypes::{DataType, Field, Schema, TimeUnit, TimestampNanosecondType},
+};
 use datafusion::{
-    common::DFSchema,
+    common::{DFSchema, DataFusionError},
     logical_expr::{ExprSchemable, cast},
+    physical_expr::PhysicalExpr,
     sql::sqlparser::ast,
 };
 
@@ -64,9 +70,13 @@ pub fn watermark(
 
 /// Refuses to tell of a watermark where there is none.
 pub fn check_has_watermark(name: &Spanned<String>, catalog: &Catalog) -> Result<(), Mistakes> {
-    let source = match catalog.get(&name.value) {
-        Some(Relation::Source(source)) => source,
-        Some(Relation::Materialized(view)) => catalog.source(&view.source).expect("a view's source is there"),
+    let (source, is_table) = match catalog.get(&name.value) {
+        Some(Relation::Source(source)) => (source, false),
+        Some(Relation::Table(table)) => (&table.source, true),
+        Some(Relation::Materialized(view)) => (
+            catalog.source(&view.source).expect("a view's source is there"),
+            matches!(catalog.get(&view.source), Some(Relation::Table(_))),
+        ),
         other => {
             let kind = other.map_or("side output", Relation::kind);
             let message = format!("`{}` is a {kind}, and has no watermark", name.value);
@@ -79,14 +89,18 @@ pub fn check_has_watermark(name: &Spanned<String>, catalog: &Catalog) -> Result<
         return Ok(());
     }
     let times = source.schema.fields().iter().filter(|field| is_time(field.data_type()));
+    let (kind, create) = match is_table {
+        true => ("table", "CREATE TABLE, with APPEND ONLY behind the columns"),
+        false => ("source", "CREATE SOURCE"),
+    };
     let help = match times.map(|field| field.name()).next() {
-        Some(time) => format!("add to CREATE SOURCE: WATERMARK FOR {time} AS {time} - INTERVAL '5 seconds'"),
-        None => "add a TIMESTAMP column to CREATE SOURCE, and WATERMARK FOR it".into(),
+        Some(time) => format!("add to {create}: WATERMARK FOR {time} AS {time} - INTERVAL '5 seconds'"),
+        None => format!("add a TIMESTAMP column and WATERMARK FOR it to {create}"),
     };
     Err(vec![
         Diagnostic::error(
             SqlState::Invalid,
-            format!("source `{}` has no watermark", source.name),
+            format!("{kind} `{}` has no watermark", source.name),
             name.span,
         )
         .help(help),
@@ -144,9 +158,44 @@ fn bound(
         .base
         .create_physical_expr(expression, &df_schema)
         .map_err(|e| binder.mistakes(&e, span, &[]))?;
+    if is_later(expression.as_ref(), column, schema) {
+        let message = format!("a watermark is never later than its row, and this is later than `{name}`");
+        return Err(vec![Diagnostic::error(SqlState::Invalid, message, span).help(format!(
+            "say how late rows may be: WATERMARK FOR {name} AS {name} - INTERVAL '5 seconds'"
+        ))]);
+    }
     Ok(WatermarkDefinition {
         column,
         expression,
         text,
     })
+}
+
+/// Whether the watermark of a row is later than its event time, in column `column`, so that rows in order would be late.
+///
+/// Tried on a few times. Where it depends on other columns nothing is known before rows come.
+fn is_later(expression: &dyn PhysicalExpr, column: usize, schema: &Schema) -> bool {
+    // 1969-12-31T23:59:59.999, 1970, 2024-02-29T12:34:56.789
+    let times = TimestampNanosecondArray::from(vec![-1_000_000, 0, 1_709_210_096_789_000_000]);
+    let fields: Vec<Field> = schema
+        .fields()
+        .iter()
+        .map(|field| field.as_ref().clone().with_nullable(true))
+        .collect();
+    let columns = fields.iter().enumerate().map(|(index, field)| match index == column {
+        true => arrow::compute::cast(&times, field.data_type()),
+        false => Ok(new_null_array(field.data_type(), times.len())),
+    });
+    let watermarks = columns
+        .collect::<Result<Vec<ArrayRef>, _>>()
+        .and_then(|columns| RecordBatch::try_new(Arc::new(Schema::new(fields)), columns))
+        .map_err(DataFusionError::from)
+        .and_then(|rows| expression.evaluate(&rows)?.into_array(rows.num_rows()));
+    // What cannot be computed here may well be with other columns.
+    let Ok(watermarks) = watermarks else { return false };
+    let Some(watermarks) = watermarks.as_primitive_opt::<TimestampNanosecondType>() else {
+        return false;
+    };
+    let later = |(watermark, time): (Option<i64>, &i64)| watermark.is_some_and(|watermark| *time < watermark);
+    watermarks.iter().zip(times.values()).any(later)
 }

@@ -10,7 +10,7 @@ use futures::TryStreamExt;
 
 use crate::{
     plan::{Binder, Bound, Catalog, Relation, analyze, explain, query_session},
-    sql::{self, Diagnostic, ParsedFile, SourceText, Spanned, SqlOption, SqlState, Statement, StatementKind},
+    sql::{self, Diagnostic, ParsedFile, SourceText, Span, Spanned, SqlOption, SqlState, Statement, StatementKind},
     types::{Error, Result},
 };
 
@@ -21,6 +21,27 @@ use super::{
     query::problem_of,
     view_change::ViewChange,
 };
+
+/// Whether a statement is of use only while a pipeline runs.
+fn needs_what_runs(kind: &StatementKind) -> bool {
+    match kind {
+        StatementKind::Insert(_)
+        | StatementKind::Update(_)
+        | StatementKind::Delete(_)
+        | StatementKind::Flush
+        | StatementKind::Show(_)
+        | StatementKind::Describe(_)
+        | StatementKind::Explain(_) => true,
+        StatementKind::CreateSource(_)
+        | StatementKind::CreateTable(_)
+        | StatementKind::CreateExternalTable(_)
+        | StatementKind::CreateView(_)
+        | StatementKind::CreateMaterializedView(_)
+        | StatementKind::CreateFunction(_)
+        | StatementKind::Drop(_)
+        | StatementKind::Query(_) => false,
+    }
+}
 
 impl Engine {
     /// Takes the definitions of a file. Nothing of it is taken when anything in it is wrong.
@@ -34,7 +55,24 @@ impl Engine {
         let _defining = self.0.defining.lock().await;
         let mut catalog = self.catalog();
         let mut diagnostics = parsed.diagnostics.clone();
+        if parsed.statements.is_empty() && parsed.diagnostics.is_empty() {
+            let nothing = Diagnostic::warning(SqlState::Invalid, "there is nothing in this file", None);
+            diagnostics.push(nothing.help("a pipeline begins with CREATE SOURCE or CREATE TABLE"));
+        }
         for statement in &parsed.statements {
+            if needs_what_runs(&statement.kind) {
+                let written = text.text.get(statement.span.start..).unwrap_or_default();
+                let end = written
+                    .find(|c: char| !c.is_ascii_alphabetic())
+                    .unwrap_or(written.len());
+                let word = &written[..end];
+                let message = format!("a pipeline file defines what runs, and {word} defines nothing");
+                let place = Span::new(statement.span.start, statement.span.start + end);
+                diagnostics.push(Diagnostic::error(SqlState::Unsupported, message, place).help(
+                    "send it over HTTP while the pipeline runs (POST /api/v1/sql), or put it into a script of `zeta test`",
+                ));
+                continue;
+            }
             let statement = self.overridden(statement);
             match self.bind(&statement, text, &mut catalog, BTreeMap::new()).await {
                 Ok(Bound::Query(_)) => diagnostics.push(

@@ -9,6 +9,7 @@ use super::{
     StatementKind,
     columns::MayHold,
     cursor::{Parsed, StatementParser},
+    shapes::FETCH_HELP,
     suggest::nearest,
 };
 use crate::types::parse_duration;
@@ -226,7 +227,14 @@ impl StatementParser<'_> {
         let mut options = Vec::new();
         self.with_options(&["WITH"], &mut options)?;
         self.expect_word("AS")?;
+        let before = self.diagnostics.len();
         let (query, query_span) = self.query()?;
+        // What stands for it in other queries is refused here too.
+        for refused in &mut self.diagnostics[before..] {
+            if refused.help.iter().any(|help| help == FETCH_HELP) {
+                refused.help = vec!["limit in the query that reads the view".into()];
+            }
+        }
         let emit = if self.peek_word().as_deref() == Some("EMIT") {
             Some(self.emit()?)
         } else {

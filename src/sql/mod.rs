@@ -25,6 +25,7 @@ mod flink;
 mod grouping_sets;
 mod guard;
 mod normal;
+mod query_words;
 mod shapes;
 mod syntax;
 mod token;
@@ -36,10 +37,12 @@ pub use diagnostic::{Diagnostic, Severity, SqlState};
 pub use guard::guard;
 pub use normal::normalized;
 pub use parser::{ParsedFile, byte_span, parse, parse_file};
+pub use query_words::QueryWords;
 pub use render::{Color, render};
 pub use shapes::check_query;
 pub use statement::*;
 pub use text::{LineColumn, SourceText, Span};
+pub use token::BYTE_ORDER_MARK;
 pub use variables::{Lookup, ReadFile, substitute};
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use super::{
     flink,
     guard::check_depth,
     suggest::nearest,
-    token::{created_name, tokenize},
+    token::{created_name, foreign_character, tokenize},
     variables::Substituted,
 };
 use crate::types::limits::DIAGNOSTICS_MAX;
@@ -141,6 +141,9 @@ impl StatementParser<'_> {
         if let Some(unbalanced) = self.written().unbalanced() {
             // An unclosed bracket takes the next statement in; the position of the end is unknown.
             return Err(unbalanced);
+        }
+        if let Some(foreign) = foreign_character(self.tokens) {
+            return Err(foreign);
         }
         check_depth(self.tokens)?;
         let statement = self.statement_here(true)?;

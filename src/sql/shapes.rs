@@ -16,6 +16,9 @@ use super::{Diagnostic, SourceText, SqlState, byte_span, grouping_sets};
 /// Clauses of one query that are reported.
 const FOUND_MAX: usize = 20;
 
+/// What a query has in place of FETCH FIRST.
+pub(super) const FETCH_HELP: &str = "write LIMIT n";
+
 /// Everything in a query, and in the queries inside it, that is not supported; empty where all is.
 ///
 /// `text` is the original text that the query was parsed from. A clause that knows no place is found by its first words, behind the
@@ -261,7 +264,7 @@ impl Visitor for Checker<'_> {
                 "number the rows: QUALIFY row_number() OVER (PARTITION BY …) <= n",
             );
         }
-        self.refuse(fetch.is_some(), "FETCH", near, "write LIMIT n");
+        self.refuse(fetch.is_some(), "FETCH", near, FETCH_HELP);
         self.refuse(
             locks.iter().any(|lock| matches!(lock.lock_type, ast::LockType::Update)),
             "FOR UPDATE",

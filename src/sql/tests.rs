@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::*;
 
+mod characters;
 mod errors;
 mod statements;
 mod variables;

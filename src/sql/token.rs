@@ -10,6 +10,9 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Span as AstSpan, Token, To
 
 use super::{Diagnostic, SourceText, Span, SqlState, dialect::Zeta, variables::Substituted};
 
+/// What some editors put before a text; it says nothing.
+pub const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// How often the text is taken up again after something that is no token; what is behind the last one is not looked at.
 const RESUMED_MAX: usize = 20;
 
@@ -62,7 +65,11 @@ pub(super) fn tokenize(original: &str, text: &Substituted) -> Tokens {
     };
     let mut lines = Lines::new(original);
     let mut current: Vec<Tok> = Vec::new();
-    let mut base = 0;
+    let mut base = if text.text.starts_with(BYTE_ORDER_MARK) {
+        BYTE_ORDER_MARK.len_utf8()
+    } else {
+        0
+    };
     for resumed in 0..=RESUMED_MAX {
         let rest = &text.text[base..];
         let dialect = Zeta::new(0);
@@ -202,6 +209,36 @@ fn statement_end_after(text: &str, from: usize) -> Option<usize> {
             let line = text[*after..].split('\n').next().unwrap_or_default().trim_start();
             line.is_empty() || line.starts_with("--")
         })
+}
+
+/// What to do about a character that no SQL has outside of quotes, as word processors put in the place of others.
+pub(super) fn foreign_character(statement: &[Tok]) -> Option<Diagnostic> {
+    let (character, span) = statement.iter().find_map(|tok| match tok.token.token {
+        Token::Char(character) if !character.is_ascii() => Some((character, tok.span)),
+        _ => None,
+    })?;
+    let is_invisible = character.is_whitespace()
+        || matches!(
+            character,
+            '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | BYTE_ORDER_MARK
+        );
+    let message = match is_invisible {
+        true => format!(
+            "the invisible character U+{:04X} cannot stand here",
+            u32::from(character)
+        ),
+        false => format!("`{character}` cannot stand here"),
+    };
+    let mistake = Diagnostic::error(SqlState::Syntax, message, span);
+    Some(match character {
+        _ if is_invisible => mistake.help("delete it, or write a blank"),
+        '‘' | '’' | '‚' | '‛' | '′' | '´' | '＇' => mistake.help("write '…' around a text"),
+        '“' | '”' | '„' | '‟' | '″' | '«' | '»' | '＂' => {
+            mistake.help("write '…' around a text, and \"…\" around a name")
+        }
+        '‐' | '‑' | '–' | '—' | '−' => mistake.help("write `-`"),
+        _ => mistake,
+    })
 }
 
 fn unreadable(text: &Substituted, at: usize, message: &str) -> Diagnostic {

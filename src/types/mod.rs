@@ -22,6 +22,6 @@ pub use options::{OptionKind, OptionSpec, Options, one_of};
 pub use position::{Position, SplitId};
 pub use reason::reason_of;
 pub use records::{BadRecord, Chunk, Payload, Records, RecordsBuilder};
-pub use sql_type::type_name;
+pub use sql_type::{sql_types_in, type_name};
 pub use time::{EventTime, Watermark, format_event_time, parse_duration};
 pub use window::{Grid, PaneRange, Shape, Window, Windows};

@@ -61,6 +61,69 @@ fn check_takes_what_runs_and_needs_no_network() {
 }
 
 #[test]
+fn a_file_defines_and_what_is_of_use_later_is_refused_at_its_place() {
+    let table = "CREATE TABLE t (n INT);\nCREATE MATERIALIZED VIEW v AS SELECT n FROM t;\n";
+    for (statement, word) in [
+        ("INSERT INTO t VALUES (1)", "INSERT"),
+        ("UPDATE t SET n = 2", "UPDATE"),
+        ("DELETE FROM t", "DELETE"),
+        ("truncate t", "truncate"),
+        ("FLUSH", "FLUSH"),
+        ("SHOW TABLES", "SHOW"),
+        ("DESC t", "DESC"),
+        ("DESCRIBE t", "DESCRIBE"),
+        ("EXPLAIN v", "EXPLAIN"),
+    ] {
+        let file = written(&format!("{table}{statement};\n"));
+        for verb in [&["check"][..], &["run", "--no-state"]] {
+            let arguments: Vec<&str> = verb.iter().copied().chain([text(&file)]).collect();
+            let outcome = zeta(&arguments).expect(3);
+            for expected in [
+                format!("error: a pipeline file defines what runs, and {word} defines nothing"),
+                ":3:1\n".to_owned(),
+                format!("  | {}\n", "^".repeat(word.len())),
+                "POST /api/v1/sql".to_owned(),
+            ] {
+                assert!(outcome.err.contains(&expected), "{statement}: {}", outcome.err);
+            }
+            assert_eq!(outcome.out, "", "{statement}");
+        }
+    }
+    let dropped = written(&format!("{table}DROP MATERIALIZED VIEW v;\n"));
+    let outcome = zeta(&["check", text(&dropped)]).expect(0);
+    assert!(outcome.out.ends_with(": 3 statements, all right\n"), "{}", outcome.out);
+}
+
+#[test]
+fn a_file_without_statements_is_noticed_and_a_mark_of_an_editor_is_not() {
+    for (pipeline, expected, is_noticed) in [
+        ("", "0 statements", true),
+        ("-- CREATE SOURCE s (a INT);\n/* and more */ ;\n", "0 statements", true),
+        ("\u{feff}", "0 statements", true),
+        ("\u{feff}CREATE TABLE t (n INT);", "1 statement", false),
+    ] {
+        let outcome = zeta(&["check", text(&written(pipeline))]).expect(0);
+        assert!(
+            outcome.out.ends_with(&format!(": {expected}, all right\n")),
+            "{}",
+            outcome.out
+        );
+        assert_eq!(
+            outcome.err.contains("warning: there is nothing in this file"),
+            is_noticed,
+            "{pipeline:?}: {}",
+            outcome.err
+        );
+    }
+    let outcome = zeta(&["check", text(&written("\u{feff}CREATE TABEL t (n INT);"))]).expect(3);
+    assert!(
+        outcome.err.contains(":1:8\n"),
+        "columns are those that people see: {}",
+        outcome.err
+    );
+}
+
+#[test]
 fn exit_codes_and_sentences_tell_mistakes_apart() {
     let unset = written("CREATE EXTERNAL TABLE history STORED AS PARQUET LOCATION '${ZETA_TEST_IS_NOT_SET}';\n");
     let broken = written("CREATE SOURCE");

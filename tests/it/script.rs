@@ -114,6 +114,46 @@ fn update_writes_what_comes_and_keeps_the_rest() {
 }
 
 #[test]
+fn update_writes_rows_and_nothing_else() {
+    let folder = folder("scripts");
+    let script = folder.join("a.slt");
+    let source = "statement ok\nCREATE TABLE t (n INT)\n\n";
+    for (wrong, line, words) in [
+        (
+            "statement ok\nINSERT INTO u VALUES (1)\n",
+            4,
+            "no table or view named `u`",
+        ),
+        ("query I\nSELECT m FROM t\n----\n1\n", 4, "no column named `m`"),
+        ("query I\nINSERT INTO t VALUES (1)\n----\n1\n", 4, "INSERT INTO t"),
+        ("statement error no such\nSELECT m FROM t\n", 4, "no column named `m`"),
+        ("statement error\nSELECT n FROM t\n", 4, "it works, and not as expected"),
+        (
+            "statement count 3\nSELECT n FROM t\n",
+            4,
+            "it works, and not as expected",
+        ),
+    ] {
+        let before = format!("{source}{wrong}\nquery I\nSELECT 1\n----\n2\n");
+        fs::write(&script, &before).expect("a new file");
+        for _ in 0..2 {
+            let outcome = zeta(&["test", text(&script), "--update"]).expect(1);
+            let place = format!("a.slt:{line}: ");
+            assert!(
+                outcome.out.contains(&place) && outcome.out.contains(words),
+                "{wrong:?} says {}",
+                outcome.out
+            );
+            assert_eq!(
+                fs::read_to_string(&script).expect("a file"),
+                before,
+                "{wrong:?}: nothing is written behind what fails"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_script_runs_where_its_variables_and_files_are() {
     let folder = folder("scripts");
     let script = "pipeline there.sql\n\nquery T\nSELECT 'said'\n----\nsaid\n";

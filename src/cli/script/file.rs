@@ -16,7 +16,10 @@ use std::{
 
 use sqllogictest::{DefaultColumnType, ParseErrorKind, Record};
 
-use crate::{cli::pipeline, sql::SourceText};
+use crate::{
+    cli::pipeline,
+    sql::{BYTE_ORDER_MARK, SourceText},
+};
 
 pub type ScriptRecord = Record<DefaultColumnType>;
 
@@ -76,6 +79,7 @@ impl Script {
         // Directives are comments to the parser of records, so that its lines are those of the file.
         let mut plain_text = String::new();
         let mut is_head = true;
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
         for (number, line) in (1..).zip(text.lines()) {
             let at = |mistake: String| format!("{name}:{number}: {mistake}");
             let line = line.trim_end();

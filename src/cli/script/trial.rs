@@ -140,7 +140,7 @@ impl<'a> Trial<'a> {
 
     fn end(&mut self, plan: Plan) -> End {
         let command = |rest: String| format!("zeta test {} {rest}", shell_word(&self.script.name));
-        let without_seed = command("--runs 0".into());
+        let without_seed = as_written(&self.script.name);
         match self.run(&Variation::default()) {
             Ok(inserted) => self.shape = Shape::of(self.script, inserted),
             Err(Stop::Unusable(text)) => return End::Unusable(text),
@@ -221,6 +221,11 @@ fn words_of(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("a panic without words")
+}
+
+/// What to type to run a script again as it is written.
+pub(super) fn as_written(script: &str) -> String {
+    format!("zeta test {} --runs 0", shell_word(script))
 }
 
 /// As a shell takes it for one word.

@@ -26,7 +26,12 @@ use crate::{
     types::Windows,
 };
 
-use super::{Input, Node, Stage, StreamPlan, aggregate::bin, grouping_sets::EachSet, refusal::unsupported};
+use super::{
+    Input, Node, Stage, StreamPlan,
+    aggregate::bin,
+    grouping_sets::EachSet,
+    refusal::{not_yet, unsupported},
+};
 
 /// What a column stands for, beyond its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,7 +156,7 @@ impl Builder<'_> {
             LogicalPlan::Union(union) => self.union(union),
             other => {
                 let (what, instead) = unsupported(other);
-                Err(self.refuse(format!("{what} in a materialized view is not supported yet"), instead))
+                Err(self.refuse(not_yet(what), instead))
             }
         }
     }
@@ -374,7 +379,7 @@ impl Builder<'_> {
             ),
             (false, _) => self.refuse(
                 format!("nothing says when `{upstream}` is complete up to some `{name}`, so no window over it could ever close"),
-                format!("use the window_start, the window_end or the event time of `{upstream}`; {allow}"),
+                format!("{}; {allow}", self.times_to_use(built, name)),
             ),
         })
     }

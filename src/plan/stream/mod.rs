@@ -43,7 +43,7 @@ use crate::{
 use super::{
     catalog::Catalog,
     checked::CheckArithmetic,
-    mistakes::{Places, diagnostics_of},
+    mistakes::{Places, Scene, diagnostics_of},
 };
 
 pub use build::Role;
@@ -300,8 +300,15 @@ impl StreamPlan {
             emit_span,
             settings,
         } = *scope;
-        let mistakes = |error: DataFusionError| diagnostics_of(&error, places, statement, text, &[]);
-        refusal::refuse_expressions(plan, statement)?;
+        let scene = Scene {
+            places,
+            statement,
+            text,
+            tables: &[],
+            session,
+        };
+        let mistakes = |error: DataFusionError| diagnostics_of(&error, &scene);
+        refusal::refuse_expressions(plan, &scene)?;
         let config = session.config_options();
         let plan = Analyzer::new()
             .execute_and_check(plan.clone(), config, |_, _| {})
@@ -324,10 +331,15 @@ impl StreamPlan {
             allows_unbounded_state: settings.allows_unbounded_state,
         };
         let built = builder.build(&plan).map_err(|refusal| match refusal {
-            Refusal::Mistake(diagnostic) => vec![*diagnostic],
+            Refusal::Mistake(diagnostic) => refusal::with_all_others(*diagnostic, &plan, &scene),
             Refusal::Planner(error) => mistakes(error),
         })?;
-        let stream = built.finish(&builder, &plan, emit, emit_span)?;
+        let stream = (built.finish(&builder, &plan, emit, emit_span)).map_err(|refused| {
+            refused
+                .into_iter()
+                .map(|refused| refusal::placed(refused, &scene))
+                .collect::<Vec<_>>()
+        })?;
         let takes_lateness = |node: &Node| match &node.stage {
             Stage::WindowAggregate { result, .. } | Stage::SessionAggregate { result, .. } => 0 < result.lateness_ns,
             _ => false,

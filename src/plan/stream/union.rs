@@ -11,7 +11,10 @@ use std::{collections::BTreeSet, sync::Arc};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::logical_expr::Union;
 
-use crate::operator::{Feed, Step};
+use crate::{
+    operator::{Feed, Step},
+    types::type_name,
+};
 
 use super::build::{Builder, Built, Refusal, Role, arrow_schema};
 
@@ -102,8 +105,8 @@ impl Builder<'_> {
                     format!(
                         "late rows of the branches cannot stand in one table: `{}` is {} in one and {} in another",
                         field.name(),
-                        one.data_type(),
-                        other.data_type()
+                        type_name(one.data_type()),
+                        type_name(other.data_type())
                     ),
                     "rename the column in one of the branches, or make a view of each",
                 ));

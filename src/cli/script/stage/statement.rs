@@ -12,7 +12,7 @@ use sqllogictest::{DBOutput, DefaultColumnType};
 use crate::{
     cli::script::shape::Inserted,
     connector::Source,
-    runtime::{SqlRequest, StepEnd},
+    runtime::{Problem, SqlRequest, StepEnd, problem_of},
     types::{EventTime, RecordsBuilder, SplitId, parse_duration},
 };
 
@@ -164,7 +164,11 @@ impl Stage {
         };
         let answer = self.engine.execute(request).await?;
         let schema = Arc::clone(&answer.schema);
-        let batches: Vec<RecordBatch> = answer.rows.try_collect().await.map_err(StageError::of)?;
+        let batches: Vec<RecordBatch> = answer
+            .rows
+            .try_collect()
+            .await
+            .map_err(|error| Problem::of_query(problem_of(error), &answer.query_id))?;
         if !is_query {
             let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
             return Ok(DBOutput::StatementComplete(rows));
