@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use ahash::{HashMap, HashMapExt, HashSet};
 use arrow::{
-    array::{Array, ArrayRef, RecordBatch},
+    array::{Array, ArrayRef, AsArray, RecordBatch},
     compute::concat_batches,
     datatypes::SchemaRef,
     row::{RowConverter, SortField},
@@ -108,13 +108,21 @@ impl Engine {
             };
             all_of(table.schema(), &rows.iter().map(new).collect::<Result<Vec<_>>>()?)?
         };
-        if table.key().iter().any(|column| columns.contains(column)) {
+        let count = retracted.num_rows();
+        let sets_key = table.key().iter().any(|column| columns.contains(column));
+        if sets_key {
             self.check_keys(table, &retracted, &added)?;
         }
+        // A row that keeps its key replaces the one before without a word about that.
+        let is_replaced = !table.key().is_empty() && !columns.is_empty() && !sets_key;
+        let retracted = match is_replaced {
+            true => RecordBatch::new_empty(Arc::clone(table.schema())),
+            false => retracted,
+        };
         let end = self.log(table, &retracted, &added)?;
         drop(writing);
         self.until_visible(&table.name, end).await?;
-        Ok(retracted.num_rows())
+        Ok(count)
     }
 
     /// Returns when all that was written to tables, and inserted into sources, before is in every view.
@@ -316,7 +324,7 @@ fn all_of(schema: &SchemaRef, rows: &[RecordBatch]) -> Result<RecordBatch> {
     let rows = concat_batches(
         &nullable(schema),
         rows.iter()
-            .map(|batch| batch.clone().with_schema(nullable(schema)))
+            .map(|batch| RecordBatch::try_new(nullable(schema), batch.columns().iter().map(owned).collect()))
             .collect::<std::result::Result<Vec<_>, _>>()
             .map_err(Error::of_arrow)?
             .iter(),
@@ -334,6 +342,14 @@ fn all_of(schema: &SchemaRef, rows: &[RecordBatch]) -> Result<RecordBatch> {
         }
     }
     RecordBatch::try_new(Arc::clone(schema), rows.columns().to_vec()).map_err(Error::of_arrow)
+}
+
+/// Texts of a query are views into the buffers of the whole table, and each part of it would bring them all along.
+fn owned(column: &ArrayRef) -> ArrayRef {
+    match column.as_string_view_opt() {
+        Some(texts) => Arc::new(texts.gc()),
+        None => Arc::clone(column),
+    }
 }
 
 fn nullable(schema: &SchemaRef) -> SchemaRef {
