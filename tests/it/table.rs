@@ -121,7 +121,7 @@ fn reset_computes_the_views_anew_and_keeps_the_rows_of_tables() {
     // A column more, which may be null, and another view: what was written still fits.
     let wider = PIPELINE
         .replace("most DOUBLE NOT NULL", "since DATE, most DOUBLE")
-        .replace("count(*) AS n", "count(since) AS since, count(*) AS n");
+        .replace("count(*) AS n,", "count(since) AS since, count(*) AS n,");
     let zeta = Zeta::run(&written(&wider)).state(&state).arg("--reset").start();
     zeta.query("FLUSH");
     assert_eq!(only(&zeta, "SELECT since, n, most FROM total"), "[0,3,16.0]");
@@ -249,7 +249,7 @@ const TWO_TABLES: &str = "\
 CREATE TABLE items (id BIGINT PRIMARY KEY, at TIMESTAMP);
 CREATE MATERIALIZED VIEW spread AS SELECT id, window_start FROM HOP(items, at, INTERVAL '1 second', INTERVAL '4 seconds');
 CREATE TABLE limits (symbol VARCHAR PRIMARY KEY, most DOUBLE);
-CREATE SOURCE trades (at TIMESTAMP) WITH (connector = 'memory', trigger = '0');
+CREATE SOURCE trades (at TIMESTAMP, WATERMARK FOR at) WITH (connector = 'memory', trigger = '0');
 CREATE MATERIALIZED VIEW times AS SELECT at, window_start FROM HOP(trades, at, INTERVAL '1 second', INTERVAL '4 seconds');
 ";
 
