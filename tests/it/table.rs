@@ -260,6 +260,18 @@ fn small() -> Bounds {
     }
 }
 
+/// From then on no epoch runs before something is written.
+async fn until_running(engine: &Engine) {
+    let there = async {
+        while !(engine.sources().iter()).all(|source| source.state == SourceState::Running) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), there)
+        .await
+        .expect("it comes within a minute");
+}
+
 #[test]
 fn a_table_that_does_not_run_says_what_became_of_the_rows_and_hinders_no_other() {
     let state = tempfile::tempdir().unwrap();
@@ -348,12 +360,16 @@ fn a_table_takes_no_more_rows_than_it_may_hold_and_runs_on() {
 fn a_table_whose_epochs_cannot_be_committed_is_waited_for_and_no_longer_than_that() {
     let state = tempfile::tempdir().unwrap();
     block_on(async {
+        let engine = live(state.path(), Bounds::default(), TWO_TABLES).await;
+        sql(&engine, "INSERT INTO limits VALUES ('a', 1.0)").await;
+        engine.stop();
         let bounds = Bounds {
-            write_visible_timeout: Duration::from_millis(300),
+            write_visible_timeout: Duration::from_secs(2),
             ..Bounds::default()
         };
         let engine = live(state.path(), bounds, TWO_TABLES).await;
-        sql(&engine, "INSERT INTO limits VALUES ('a', 1.0)").await;
+        sql(&engine, "FLUSH").await;
+        until_running(&engine).await;
         // No plan can be written where a file stands in the place of the journal's folder.
         let journal = state.path().join("items").join("journal");
         fs::remove_dir_all(&journal).unwrap();
