@@ -362,6 +362,8 @@ fn a_table_whose_epochs_cannot_be_committed_is_waited_for_and_no_longer_than_tha
     block_on(async {
         let engine = live(state.path(), Bounds::default(), TWO_TABLES).await;
         sql(&engine, "INSERT INTO limits VALUES ('a', 1.0)").await;
+        sql(&engine, "INSERT INTO items VALUES (0, NULL)").await;
+        sql(&engine, "DELETE FROM items").await;
         engine.stop();
         let bounds = Bounds {
             write_visible_timeout: Duration::from_secs(2),
