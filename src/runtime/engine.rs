@@ -370,8 +370,9 @@ impl Engine {
         timelines
             .values()
             .map(|shared| {
-                let status = shared.status();
+                // The status is told first: so it is never older than the epoch beside it.
                 let snapshot = shared.snapshot();
+                let status = shared.status();
                 SourceStatus {
                     name: shared.source.clone(),
                     connector: shared.connector.clone(),
