@@ -112,8 +112,9 @@ pub fn registry(topics: MemoryTopics, environment: Arc<RuntimeEnv>) -> Registry 
             }),
         }],
         insert: Arc::new(move |source, rows| {
-            inserted.of(source).append(&SplitId::from(0), rows);
-            Ok(())
+            let split = SplitId::from(0);
+            let end = inserted.of(source).append(&split, rows);
+            Ok((split, end))
         }),
         open_external: Arc::new(move |open| {
             let (environment, session) = (Arc::clone(&environment), session.clone());

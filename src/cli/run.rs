@@ -42,7 +42,7 @@ pub struct RunArgs {
     /// Keep nothing over a restart: read every source from its start
     #[arg(long)]
     pub no_state: bool,
-    /// Forget what was kept, and read every source from its start
+    /// Forget what was computed, and read every source from its start; rows of tables are kept
     #[arg(long)]
     pub reset: bool,
     /// Read a source from elsewhere: NAME=connector=replay,path=dataset/,speed=60x

@@ -3,11 +3,11 @@
 //! ```text
 //! append(split, rows), append_records(split, records) ─▶ MemoryTopic (shared) ─▶ MemorySource ─▶ chunks
 //! ```
-//! Nothing here waits: a poll of an empty topic returns at once, which lets tests run on logical time.
+//! A poll that may not wait returns at once, which lets tests run on logical time; another one wakes when something is appended.
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -18,7 +18,13 @@ use crate::types::{Chunk, Payload, Position, Records, RecordsBuilder, SplitId};
 
 /// A handle on a topic; clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct MemoryTopic(Arc<Mutex<Topic>>);
+pub struct MemoryTopic(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    topic: Mutex<Topic>,
+    changed: Condvar,
+}
 
 #[derive(Debug, Default)]
 struct Topic {
@@ -77,6 +83,7 @@ impl MemoryTopic {
                 content: Content::Rows(rows),
             });
         }
+        self.0.changed.notify_all();
         Position(split.end)
     }
 
@@ -97,17 +104,20 @@ impl MemoryTopic {
                 content: Content::Records(records),
             });
         }
+        self.0.changed.notify_all();
         Position(split.end)
     }
 
     /// Nothing is appended any more.
     pub fn finish(&self) {
         self.lock().is_finished = true;
+        self.0.changed.notify_all();
     }
 
     /// Every call of a source over this topic fails with `outage`, until this is called with `None`.
     pub fn interrupt(&self, outage: Option<SourceError>) {
         self.lock().outage = outage;
+        self.0.changed.notify_all();
     }
 
     /// Retention: rows below `position` are gone.
@@ -129,7 +139,7 @@ impl MemoryTopic {
 
     fn lock(&self) -> MutexGuard<'_, Topic> {
         // A test that panicked while it appended has failed already.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.topic.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -142,48 +152,19 @@ impl Topic {
     fn check(&self) -> Result<(), SourceError> {
         self.outage.clone().map_or(Ok(()), Err)
     }
-}
 
-/// Reads a [`MemoryTopic`].
-#[derive(Debug)]
-pub struct MemorySource {
-    topic: MemoryTopic,
-    /// Of the splits that are read.
-    positions: BTreeMap<SplitId, u64>,
-}
-
-impl Source for MemorySource {
-    fn discover(&mut self) -> Result<Vec<SplitBounds>, SourceError> {
-        let topic = self.topic.lock();
-        topic.check()?;
-        Ok(topic
-            .splits
-            .iter()
-            .map(|(split, content)| SplitBounds {
-                split: split.clone(),
-                first: Position(content.start),
-                start: Position(content.start),
-                end: Position(content.end),
-            })
-            .collect())
-    }
-
-    fn seek(&mut self, positions: &BTreeMap<SplitId, Position>) -> Result<(), SourceError> {
-        self.topic.lock().check()?;
-        self.positions = positions
-            .iter()
-            .map(|(split, position)| (split.clone(), position.0))
-            .collect();
-        Ok(())
-    }
-
-    fn poll(&mut self, rows_max: usize, bytes_max: usize, _wait: Duration) -> Result<Vec<Chunk>, SourceError> {
-        let topic = self.topic.lock();
-        topic.check()?;
+    /// What is there from `positions` on, which go behind it.
+    fn read(
+        &self,
+        positions: &mut BTreeMap<SplitId, u64>,
+        rows_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Chunk>, SourceError> {
+        self.check()?;
         let mut chunks = Vec::new();
         let (mut rows_left, mut bytes_left) = (rows_max, bytes_max);
-        for (split, position) in &mut self.positions {
-            let Some(content) = topic.splits.get(split) else {
+        for (split, position) in positions {
+            let Some(content) = self.splits.get(split) else {
                 continue;
             };
             if *position < content.start {
@@ -213,6 +194,64 @@ impl Source for MemorySource {
             }
         }
         Ok(chunks)
+    }
+}
+
+/// Reads a [`MemoryTopic`].
+#[derive(Debug)]
+pub struct MemorySource {
+    topic: MemoryTopic,
+    /// Of the splits that are read.
+    positions: BTreeMap<SplitId, u64>,
+}
+
+impl Source for MemorySource {
+    fn discover(&mut self) -> Result<Vec<SplitBounds>, SourceError> {
+        let topic = self.topic.lock();
+        topic.check()?;
+        Ok(topic
+            .splits
+            .iter()
+            .map(|(split, content)| SplitBounds {
+                split: split.clone(),
+                first: Position(content.start),
+                start: Position(content.start),
+                end: Position(content.end),
+            })
+            .collect())
+    }
+
+    fn seek(&mut self, positions: &BTreeMap<SplitId, Position>) -> Result<(), SourceError> {
+        let topic = self.topic.lock();
+        topic.check()?;
+        for (split, position) in positions {
+            let end = topic.splits.get(split).map_or(0, |content| content.end);
+            if end < position.0 {
+                return Err(SourceError::Failed(format!(
+                    "rows up to {position} of split {split} were read, and it holds {end}: they were in the memory of another process; \
+                     start again with --reset, or write to a table, which keeps its rows"
+                )));
+            }
+        }
+        drop(topic);
+        self.positions = positions
+            .iter()
+            .map(|(split, position)| (split.clone(), position.0))
+            .collect();
+        Ok(())
+    }
+
+    fn poll(&mut self, rows_max: usize, bytes_max: usize, wait: Duration) -> Result<Vec<Chunk>, SourceError> {
+        let topic = self.topic.lock();
+        let chunks = topic.read(&mut self.positions, rows_max, bytes_max)?;
+        if !chunks.is_empty() || wait.is_zero() || topic.is_finished {
+            return Ok(chunks);
+        }
+        let changed = &self.topic.0.changed;
+        let (topic, _) = changed
+            .wait_timeout(topic, wait)
+            .unwrap_or_else(PoisonError::into_inner);
+        topic.read(&mut self.positions, rows_max, bytes_max)
     }
 
     fn ends(&self) -> BTreeMap<SplitId, Position> {
@@ -392,6 +431,36 @@ mod tests {
         assert_eq!(source.discover().unwrap_err(), outage);
         topic.interrupt(None);
         assert_eq!(source.poll(10, 1000, Duration::ZERO).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_poll_wakes_when_something_is_appended() {
+        let (topic, split) = (MemoryTopic::default(), SplitId::from(0));
+        let mut source = topic.source();
+        source.seek(&BTreeMap::from([(split.clone(), Position(0))])).unwrap();
+        assert!(source.poll(10, 1000, Duration::ZERO).unwrap().is_empty(), "at once");
+        let writer = std::thread::spawn(move || topic.append(&split, numbers(&[1])));
+        let mut found = Vec::new();
+        while found.is_empty() {
+            found = source.poll(10, 1000, Duration::from_secs(5)).unwrap();
+        }
+        assert_eq!(found[0].to, Position(1));
+        writer.join().unwrap();
+    }
+
+    #[test]
+    fn rows_of_a_process_that_ended_are_an_error_and_not_a_wait() {
+        let (topic, split) = (MemoryTopic::default(), SplitId::from(0));
+        topic.append(&split, numbers(&[1]));
+        let mut source = topic.source();
+        source.seek(&BTreeMap::from([(split.clone(), Position(1))])).unwrap();
+        let Err(SourceError::Failed(reason)) = source.seek(&BTreeMap::from([(split, Position(2))])) else {
+            panic!("only one row is there");
+        };
+        assert!(
+            reason.starts_with("rows up to 2 of split 0 were read, and it holds 1"),
+            "{reason}"
+        );
     }
 
     #[test]

@@ -45,14 +45,15 @@ enum Content {
 }
 
 impl TableLog {
-    /// Takes up the log in `folder`, or makes one; without a folder nothing outlives the process.
+    /// Takes up the log in `folder`, or makes one; without a folder nothing outlives the process. `check` says why a record cannot be read
+    /// any more.
     ///
     /// # Errors
-    /// [`Error::State`] where a record before the last is damaged; what the disk says.
-    pub fn open(folder: Option<&Path>) -> Result<Self> {
+    /// [`Error::State`] where a record before the last is damaged, [`Error::User`] where one does not pass `check`; what the disk says.
+    pub fn open(folder: Option<&Path>, check: impl Fn(&[u8]) -> Result<(), String>) -> Result<Self> {
         let content = match folder {
             None => Content::Memory(Vec::new()),
-            Some(folder) => open_file(&folder.join(FILE))?,
+            Some(folder) => open_file(&folder.join(FILE), check)?,
         };
         Ok(Self(Arc::new(Shared {
             content: Mutex::new(content),
@@ -95,7 +96,7 @@ impl TableLog {
     }
 }
 
-fn open_file(path: &Path) -> Result<Content> {
+fn open_file(path: &Path, check: impl Fn(&[u8]) -> Result<(), String>) -> Result<Content> {
     let mut file = OpenOptions::new()
         .create(true)
         .read(true)
@@ -117,7 +118,14 @@ fn open_file(path: &Path) -> Result<Content> {
                 break;
             }
             return Err(Error::state(format!(
-                "{}: record {} is damaged; restore the file, or start again with --reset",
+                "{}: record {} is damaged; restore the file, or remove it, and with it the rows of the table",
+                path.display(),
+                starts.len()
+            )));
+        }
+        if let Err(reason) = check(record) {
+            return Err(Error::user(format!(
+                "{}: record {} {reason}; put the definition of the table back, or remove the file, and with it the rows of the table",
                 path.display(),
                 starts.len()
             )));
@@ -288,6 +296,10 @@ fn cannot(verb: &str, path: &Path, error: std::io::Error) -> Error {
 mod tests {
     use super::*;
 
+    fn any(_: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
+
     fn read_all(log: &TableLog) -> Vec<Vec<u8>> {
         let mut source = log.source();
         source.seek(&BTreeMap::from([(split(), Position(0))])).unwrap();
@@ -304,7 +316,7 @@ mod tests {
     #[test]
     fn what_was_appended_is_there_after_a_restart_and_a_torn_end_is_not() {
         let folder = tempfile::tempdir().unwrap();
-        let log = TableLog::open(Some(folder.path())).unwrap();
+        let log = TableLog::open(Some(folder.path()), any).unwrap();
         assert_eq!(log.append(b"one").unwrap(), Position(1));
         assert_eq!(log.append(b"").unwrap(), Position(2));
         assert_eq!(log.append(b"three").unwrap(), Position(3));
@@ -313,7 +325,7 @@ mod tests {
         let whole = std::fs::read(&path).unwrap();
         for torn in [whole.len() - 1, whole.len() - 5, whole.len() - 12] {
             std::fs::write(&path, &whole[..torn]).unwrap();
-            let log = TableLog::open(Some(folder.path())).unwrap();
+            let log = TableLog::open(Some(folder.path()), any).unwrap();
             assert_eq!(read_all(&log), [b"one".to_vec(), b"".to_vec()], "cut at {torn}");
             assert_eq!(
                 log.append(b"again").unwrap(),
@@ -321,7 +333,7 @@ mod tests {
                 "it goes on behind what is whole"
             );
             drop(log);
-            let log = TableLog::open(Some(folder.path())).unwrap();
+            let log = TableLog::open(Some(folder.path()), any).unwrap();
             assert_eq!(read_all(&log).len(), 3);
         }
     }
@@ -329,7 +341,7 @@ mod tests {
     #[test]
     fn a_damaged_record_before_the_last_stops_the_start() {
         let folder = tempfile::tempdir().unwrap();
-        let log = TableLog::open(Some(folder.path())).unwrap();
+        let log = TableLog::open(Some(folder.path()), any).unwrap();
         log.append(b"one").unwrap();
         log.append(b"two").unwrap();
         drop(log);
@@ -337,15 +349,40 @@ mod tests {
         let mut bytes = std::fs::read(&path).unwrap();
         bytes[FRAME_BYTES] ^= 1;
         std::fs::write(&path, bytes).unwrap();
-        let Err(error) = TableLog::open(Some(folder.path())) else {
+        let Err(error) = TableLog::open(Some(folder.path()), any) else {
             panic!("the first record is damaged");
         };
         assert!(error.to_string().contains("record 0 is damaged"), "{error}");
     }
 
     #[test]
+    fn a_record_that_cannot_be_read_any_more_stops_the_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = TableLog::open(Some(folder.path()), any).unwrap();
+        log.append(b"one").unwrap();
+        log.append(b"two").unwrap();
+        drop(log);
+        let check = |record: &[u8]| match record {
+            b"two" => Err("is of another time".to_owned()),
+            _ => Ok(()),
+        };
+        let Err(error) = TableLog::open(Some(folder.path()), check) else {
+            panic!("the second record does not pass");
+        };
+        assert!(
+            error.to_string().contains("record 1 is of another time; put the"),
+            "{error}"
+        );
+        assert_eq!(
+            read_all(&TableLog::open(Some(folder.path()), any).unwrap()).len(),
+            2,
+            "it is kept"
+        );
+    }
+
+    #[test]
     fn a_poll_wakes_when_something_is_written() {
-        let log = TableLog::open(None).unwrap();
+        let log = TableLog::open(None, any).unwrap();
         let mut source = log.source();
         source.seek(&BTreeMap::from([(split(), Position(0))])).unwrap();
         let writer = std::thread::spawn({

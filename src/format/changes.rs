@@ -5,13 +5,13 @@
 use std::{io::Cursor, sync::Arc};
 
 use arrow::{
-    array::{ArrayRef, Int64Array, RecordBatch},
+    array::{ArrayRef, AsArray, Int64Array, RecordBatch, new_null_array},
     compute::concat_batches,
-    datatypes::{DataType, Field, Schema, SchemaRef},
+    datatypes::{DataType, Field, Int64Type, Schema, SchemaRef},
     ipc::{reader::StreamReader, writer::StreamWriter},
 };
 
-use crate::types::{BadRecord, Error, Position, Records, Result};
+use crate::types::{BadRecord, Error, Position, Records, Result, type_name};
 
 use super::{Decoded, Decoder};
 
@@ -49,6 +49,49 @@ pub fn weight() -> Field {
     Field::new(WEIGHT, DataType::Int64, false)
 }
 
+/// Whether a record holds the rows of a table that has this schema now: columns that it lacks are null, and others are left out.
+///
+/// # Errors
+/// Why not, behind "the record".
+pub fn fits(record: &[u8], schema: &SchemaRef, is_append_only: bool) -> std::result::Result<(), String> {
+    let of_arrow = |e: arrow::error::ArrowError| format!("is no record of changes: {e}");
+    let reader = StreamReader::try_new(Cursor::new(record), None).map_err(of_arrow)?;
+    let written = reader.schema();
+    for field in schema.fields() {
+        let (name, now) = (field.name(), type_name(field.data_type()));
+        match written.field_with_name(name) {
+            Ok(column) if column.data_type() != field.data_type() => {
+                let before = type_name(column.data_type());
+                return Err(format!("has column `{name}` as {before}, and it is {now} now"));
+            }
+            Ok(column) if column.is_nullable() && !field.is_nullable() => {
+                return Err(format!(
+                    "has a column `{name}` that may be null, and it is NOT NULL now"
+                ));
+            }
+            Err(_) if !field.is_nullable() => {
+                return Err(format!("has no column `{name}`, which is NOT NULL now"));
+            }
+            _ => {}
+        }
+    }
+    if written.field_with_name(WEIGHT).is_err() {
+        return Err("does not say whether its rows come or go".to_owned());
+    }
+    if is_append_only {
+        for batch in reader {
+            let batch = batch.map_err(of_arrow)?;
+            let weights = batch
+                .column_by_name(WEIGHT)
+                .and_then(|weights| weights.as_primitive_opt::<Int64Type>());
+            if weights.is_none_or(|weights| weights.values().iter().any(|weight| *weight < 0)) {
+                return Err("takes rows away, and the table is APPEND ONLY now".to_owned());
+            }
+        }
+    }
+    Ok(())
+}
+
 pub struct ChangesDecoder {
     schema: SchemaRef,
 }
@@ -75,8 +118,11 @@ impl ChangesDecoder {
                     .schema
                     .fields()
                     .iter()
-                    .map(|field| Ok(Arc::clone(batch.column(batch.schema().index_of(field.name())?))))
-                    .collect::<std::result::Result<Vec<_>, arrow::error::ArrowError>>()?;
+                    .map(|field| match batch.column_by_name(field.name()) {
+                        Some(column) => Arc::clone(column),
+                        None => new_null_array(field.data_type(), batch.num_rows()),
+                    })
+                    .collect();
                 RecordBatch::try_new(Arc::clone(&self.schema), columns)
             })
             .collect()

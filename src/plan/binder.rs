@@ -33,6 +33,7 @@ use super::{
     registry::{OpenExternal, Registry},
     session::session_over,
     stream::{Scope, StreamPlan, ViewSettings},
+    table::check_folder,
     tables::{self, SIDE_SUFFIXES, Tables, scanned},
     unfolded::{parts_of_query, too_many},
     watermark::{check_has_watermark, watermark},
@@ -173,6 +174,7 @@ impl Binder<'_> {
                 let table = self.known(&insert.table, catalog)?.to_owned();
                 self.takes_rows(&insert.table, catalog)?;
                 let query = self.query(&insert.source, statement.span, catalog).await?;
+                self.check_inserted(insert, &query, catalog)?;
                 Ok(Bound::Insert {
                     table,
                     columns: insert.columns.iter().map(|column| column.value.clone()).collect(),
@@ -213,6 +215,7 @@ impl Binder<'_> {
         if let Some(done) = self.taken(&create.name, create.if_not_exists, catalog, &mut mistakes) {
             return done;
         }
+        check_folder(&create.name, &mut mistakes);
         let options = SourceOptions::of(create, statement, self.registry, &mut mistakes);
         let (mut fields, are_known) = columns::declared(&create.columns, &mut mistakes);
         let declared = fields.len();

@@ -7,6 +7,7 @@
 //! ```
 //! One LogicalPlan has one meaning; nothing is executed here.
 
+mod assignment;
 mod binder;
 mod catalog;
 mod checked;
@@ -26,6 +27,7 @@ mod watermark;
 mod window;
 mod window_call;
 
+pub use assignment::takes;
 pub use binder::{Binder, Bound, Write};
 pub use catalog::{
     Catalog, ExternalDefinition, MaterializedDefinition, Relation, SourceDefinition, TableDefinition, Trigger,

@@ -11,7 +11,7 @@ use datafusion::{catalog::TableProvider, execution::runtime_env::RuntimeEnv};
 use crate::{
     connector::{OptionSpec, Options, Source},
     format::Decoder,
-    types::Result,
+    types::{Position, Result, SplitId},
 };
 
 /// A field that a connector knows of each record, for INCLUDE.
@@ -24,7 +24,8 @@ pub struct FieldSpec {
 
 pub type MakeSource = Arc<dyn Fn(&str, &Options) -> Result<Box<dyn Source>> + Send + Sync>;
 pub type MakeDecoder = Arc<dyn Fn(SchemaRef, usize, &Options) -> Result<Box<dyn Decoder>> + Send + Sync>;
-pub type InsertRows = Arc<dyn Fn(&str, RecordBatch) -> Result<()> + Send + Sync>;
+/// Takes the source's name and rows; returns their split, and the position behind them.
+pub type InsertRows = Arc<dyn Fn(&str, RecordBatch) -> Result<(SplitId, Position)> + Send + Sync>;
 pub type ExternalFuture = Pin<Box<dyn Future<Output = Result<Arc<dyn TableProvider>>> + Send>>;
 
 #[derive(Clone)]

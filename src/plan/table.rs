@@ -3,15 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use arrow::datatypes::Schema;
-use datafusion::{
-    datasource::provider_as_source,
-    logical_expr::{LogicalPlan, LogicalPlanBuilder},
-};
+use datafusion::{datasource::provider_as_source, logical_expr::LogicalPlanBuilder};
 
 use crate::{
     format::changes,
-    sql::{CreateTable, Delete, Diagnostic, Emit, SqlState, Statement, Update},
-    types::{Options, type_name},
+    sql::{CreateTable, Delete, Diagnostic, Emit, Spanned, SqlState, Statement, Update},
+    types::{Options, folder_name, limits},
 };
 
 use super::{
@@ -28,6 +25,9 @@ use super::{
 /// The connector of what was written to a table.
 pub const TABLE_CONNECTOR: &str = "table";
 
+/// Beside the columns of a table stand others: the weight of a change, the new values of UPDATE.
+const RESERVED: char = '$';
+
 impl Binder<'_> {
     pub(super) fn create_table(
         &self,
@@ -39,7 +39,19 @@ impl Binder<'_> {
         if let Some(done) = self.taken(&create.name, create.if_not_exists, catalog, &mut mistakes) {
             return done;
         }
+        check_folder(&create.name, &mut mistakes);
         no_options(&create.options, &mut mistakes);
+        let reserved = create
+            .columns
+            .iter()
+            .filter(|column| column.name.value.starts_with(RESERVED));
+        mistakes.extend(reserved.map(|column| {
+            let message = format!(
+                "column names that begin with `{RESERVED}` belong to Zeta, and `{}` is one",
+                column.name.value
+            );
+            Diagnostic::error(SqlState::Invalid, message, column.name.span).help("choose another name")
+        }));
         let (mut fields, are_known) = columns::declared(&create.columns, &mut mistakes);
         if fields.is_empty() && are_known {
             let message = format!("`{}` has no columns", create.name.value);
@@ -164,7 +176,7 @@ impl Binder<'_> {
         if !mistakes.is_empty() {
             return Err(mistakes);
         }
-        self.check_values(&table, &columns, &rows, update)?;
+        self.check_updated(&table, &columns, &rows, update)?;
         Ok(Bound::Write(Write { table, rows, columns }))
     }
 
@@ -183,40 +195,8 @@ impl Binder<'_> {
         }))
     }
 
-    /// New values must be of a type that their column can take.
-    fn check_values(
-        &self,
-        table: &TableDefinition,
-        columns: &[usize],
-        rows: &LogicalPlan,
-        update: &Update,
-    ) -> Result<(), Mistakes> {
-        let width = table.schema().fields().len();
-        let mut mistakes = Vec::new();
-        for (index, column) in columns.iter().enumerate() {
-            let field = table.schema().field(*column);
-            let given = rows.schema().field(width + index).data_type();
-            if !arrow::compute::can_cast_types(given, field.data_type()) {
-                let message = format!(
-                    "`{}` is {}, and the new value is {}",
-                    field.name(),
-                    type_name(field.data_type()),
-                    type_name(given)
-                );
-                mistakes.push(
-                    Diagnostic::error(SqlState::TypeMismatch, message, update.columns[index].span).help("CAST it"),
-                );
-            }
-        }
-        if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
-    }
-
     /// The table whose rows may be changed.
-    fn changeable(
-        &self,
-        name: &crate::sql::Spanned<String>,
-        catalog: &Catalog,
-    ) -> Result<Arc<TableDefinition>, Mistakes> {
+    fn changeable(&self, name: &Spanned<String>, catalog: &Catalog) -> Result<Arc<TableDefinition>, Mistakes> {
         self.known(name, catalog)?;
         let refuse = |message: String, help: &str| {
             Err(vec![
@@ -238,5 +218,18 @@ impl Binder<'_> {
                 "UPDATE, DELETE and TRUNCATE are for tables of CREATE TABLE",
             ),
         }
+    }
+}
+
+/// The name of a source or table becomes that of a folder.
+pub(super) fn check_folder(name: &Spanned<String>, mistakes: &mut Mistakes) {
+    let bytes = folder_name(&name.value).len();
+    if limits::FOLDER_NAME_BYTES_MAX < bytes {
+        let message = format!(
+            "the name is too long for a folder of its own: it takes {bytes} bytes, and {} are the most",
+            limits::FOLDER_NAME_BYTES_MAX
+        );
+        let help = "choose a shorter one; what is no letter of ASCII, digit, `_` or `-` takes three bytes or more";
+        mistakes.push(Diagnostic::error(SqlState::Invalid, message, name.span).help(help));
     }
 }

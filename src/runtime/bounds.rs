@@ -1,5 +1,7 @@
 //! The bounds of a running engine, as values: the named limits, unless a test wants to reach them.
 
+use std::time::Duration;
+
 use crate::types::limits;
 
 #[derive(Clone, Debug)]
@@ -9,6 +11,7 @@ pub struct Bounds {
     pub read_ahead_bytes: usize,
     pub view_rows_max: usize,
     pub operator_state_bytes_max: usize,
+    pub write_visible_timeout: Duration,
 }
 
 impl Default for Bounds {
@@ -19,6 +22,7 @@ impl Default for Bounds {
             read_ahead_bytes: limits::READ_AHEAD_BYTES,
             view_rows_max: limits::VIEW_ROWS_MAX,
             operator_state_bytes_max: limits::OPERATOR_STATE_BYTES_MAX,
+            write_visible_timeout: limits::WRITE_VISIBLE_TIMEOUT,
         }
     }
 }

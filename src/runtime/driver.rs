@@ -337,6 +337,8 @@ impl Run {
                     Ok(event) => self.on_event(event, &mut gathered, &mut new_splits, &mut is_finished)?,
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) if is_finished => {}
+                    // The reader may hear first that it is to stop.
+                    Err(RecvTimeoutError::Disconnected) if self.stop.load(Ordering::Relaxed) => break,
                     Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 }
                 while !gathered.is_full() {

@@ -19,7 +19,7 @@ use crate::{
     plan::{Catalog, MakeSource, Registry, Relation, SourceDefinition, base_session, errors_schema, late_schema},
     sql::Emit,
     state::Store,
-    types::{Epoch, Error, Options, Result, Watermark, Windows},
+    types::{Epoch, Error, Options, Position, Result, SplitId, Watermark, Windows, folder_name},
     view::{Change, RowsSnapshot, SnapshotTable},
 };
 
@@ -78,8 +78,10 @@ pub(super) struct Inner {
     pub manual: Mutex<BTreeMap<String, super::manual::ManualSource>>,
     /// What was written to tables, by their names.
     pub table_logs: Mutex<BTreeMap<String, TableLog>>,
-    /// One statement at a time decides what it changes.
-    pub writing: tokio::sync::Mutex<()>,
+    /// By table: one statement at a time decides what it changes.
+    pub writing: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// By source: the split that INSERT appended to, and the position behind its rows.
+    pub inserted: Mutex<BTreeMap<String, (SplitId, Position)>>,
     pub stopping: CancellationToken,
     next_query: AtomicU64,
 }
@@ -114,19 +116,20 @@ impl Engine {
             drivers: Mutex::default(),
             manual: Mutex::default(),
             table_logs: Mutex::default(),
-            writing: tokio::sync::Mutex::default(),
+            writing: Mutex::default(),
+            inserted: Mutex::default(),
             stopping: CancellationToken::new(),
             next_query: AtomicU64::new(1),
         }))
     }
 
-    /// Forgets what was committed for the sources of the catalog. Before `start`.
+    /// Forgets what was committed for the sources and tables of the catalog. What was written to a table is nowhere else, and stays: its
+    /// views are computed anew from that. Before `start`.
     pub fn reset(&self) -> Result<()> {
         for relation in self.catalog().iter() {
             if let (Relation::Source(_) | Relation::Table(_), Some(folder)) = (relation, self.folder(relation.name())) {
                 tracing::info!(source = relation.name(), folder = %folder.display(), "state removed");
                 Store::reset(&folder)?;
-                TableLog::remove(&folder)?;
             }
         }
         Ok(())
@@ -217,7 +220,8 @@ impl Engine {
     }
 
     pub(super) fn folder(&self, source: &str) -> Option<PathBuf> {
-        self.0.options.state.as_ref().map(|state| state.join(source))
+        let state = self.0.options.state.as_ref()?;
+        Some(state.join(folder_name(source)))
     }
 
     pub(super) fn next_query_id(&self) -> String {
@@ -366,8 +370,9 @@ impl Engine {
         timelines
             .values()
             .map(|shared| {
-                let status = shared.status();
+                // The status is told first: so it is never older than the epoch beside it.
                 let snapshot = shared.snapshot();
+                let status = shared.status();
                 SourceStatus {
                     name: shared.source.clone(),
                     connector: shared.connector.clone(),

@@ -3,19 +3,18 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, RecordBatch, TimestampNanosecondArray},
-    compute::{CastOptions, cast_with_options, kernels::cmp::distinct},
+    array::{RecordBatch, TimestampNanosecondArray},
     datatypes::{Field, FieldRef, Schema},
-    util::display::array_value_to_string,
 };
 
 use crate::{
     plan::Relation,
-    types::{Error, Result},
+    types::{Error, Position, Result, SplitId},
 };
 
 use super::{
     engine::{Engine, Mode},
+    fitting::fitting,
     manual::StepEnd,
 };
 
@@ -28,11 +27,11 @@ impl Engine {
                 let taken = taken(fields, fields.len(), columns, rows)?;
                 self.add(table, taken).await
             }
-            _ => self.insert_into_source(name, columns, rows),
+            _ => self.insert_into_source(name, columns, rows).await,
         }
     }
 
-    fn insert_into_source(&self, name: &str, columns: &[String], rows: Vec<RecordBatch>) -> Result<usize> {
+    async fn insert_into_source(&self, name: &str, columns: &[String], rows: Vec<RecordBatch>) -> Result<usize> {
         let catalog = self.catalog();
         let source = catalog.source(name).expect("checked when it was bound");
         // Where a row stands is not for it to say: `partition` and `offset` follow from where it is appended.
@@ -45,16 +44,32 @@ impl Engine {
         let inserted = taken.iter().map(RecordBatch::num_rows).sum();
         let stamped = includes.iter().position(|include| *include == "timestamp");
         let stamped = stamped.filter(|column| !columns.contains(settable[*column].name()));
+        self.check_running(name)?;
+        let mut end = None;
         for mut batch in taken {
             if let Some(column) = stamped {
                 batch = self.stamp(&batch, column)?;
             }
-            (self.0.registry.insert)(name, batch)?;
+            end = Some((self.0.registry.insert)(name, batch)?);
         }
-        if self.0.options.mode == Mode::Manual {
-            self.step(name, StepEnd::default())?;
+        match (self.0.options.mode, end) {
+            (Mode::Manual, _) => self.step(name, StepEnd::default())?,
+            (Mode::Live, None) => {}
+            (Mode::Live, Some((split, end))) => {
+                let behind = self.note_inserted(name, split, end);
+                let read = self.until_read(name, &behind.0, behind.1).await;
+                read.map_err(|unread| unread.told("the rows were taken, and are in no view yet"))?;
+            }
         }
         Ok(inserted)
+    }
+
+    /// Notes how far a source was written, for those who wait for it. Returns the furthest.
+    fn note_inserted(&self, name: &str, split: SplitId, end: Position) -> (SplitId, Position) {
+        let mut inserted = self.0.inserted.lock().expect("nobody panics while holding it");
+        let furthest = inserted.entry(name.to_owned()).or_insert((split, end));
+        furthest.1 = furthest.1.max(end);
+        furthest.clone()
     }
 
     /// The rows with the time of their append in `column`, in milliseconds, as a broker would do it.
@@ -69,8 +84,11 @@ impl Engine {
 /// The rows with all fields, in their types. Every column may hold a null. Without `columns`, the rows hold the declared ones, which
 /// are the first.
 fn taken(fields: &[FieldRef], declared: usize, columns: &[String], rows: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+    let mut first_row = 1;
     rows.into_iter()
         .map(|batch| {
+            let first = first_row;
+            first_row += batch.num_rows();
             let names: Vec<String> = match columns.is_empty() {
                 true => fields[..declared].iter().map(|field| field.name().clone()).collect(),
                 false => columns.to_vec(),
@@ -103,7 +121,7 @@ fn taken(fields: &[FieldRef], declared: usize, columns: &[String], rows: Vec<Rec
             let columns = fields
                 .iter()
                 .map(|field| match names.iter().position(|name| name == field.name()) {
-                    Some(column) => fitting(batch.column(column), field),
+                    Some(column) => fitting(batch.column(column), field, Some(first)),
                     // Columns that were left out are null.
                     None => Ok(arrow::array::new_null_array(field.data_type(), batch.num_rows())),
                 })
@@ -115,28 +133,4 @@ fn taken(fields: &[FieldRef], declared: usize, columns: &[String], rows: Vec<Rec
             RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|e| Error::user(e.to_string()))
         })
         .collect()
-}
-
-/// The values in the type of their column. A value never becomes another one, nor null.
-pub(super) fn fitting(values: &ArrayRef, field: &Field) -> Result<ArrayRef> {
-    let name = field.name();
-    let options = CastOptions {
-        safe: false,
-        ..CastOptions::default()
-    };
-    let cast = cast_with_options(values, field.data_type(), &options)
-        .map_err(|e| Error::user(format!("column `{name}`: {e}")))?;
-    if field.data_type().is_integer() && !values.data_type().is_integer() && values.data_type().is_numeric() {
-        let back = cast_with_options(&cast, values.data_type(), &options)
-            .map_err(|e| Error::user(format!("column `{name}`: {e}")))?;
-        let differs = distinct(&back, values).map_err(|e| Error::bug(e.to_string()))?;
-        if let Some(row) = differs.iter().position(|differs| differs == Some(true)) {
-            let shown = array_value_to_string(values, row).unwrap_or_default();
-            return Err(Error::user(format!(
-                "column `{name}`: {shown} is no {}",
-                crate::types::type_name(field.data_type())
-            )));
-        }
-    }
-    Ok(cast)
 }

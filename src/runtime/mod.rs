@@ -13,6 +13,7 @@ mod driver;
 mod engine;
 mod explain_watermark;
 mod face;
+mod fitting;
 mod functions;
 mod gathered;
 mod insert;
@@ -32,6 +33,7 @@ mod table;
 mod timeline;
 mod view_change;
 mod watermark_rule;
+mod written;
 
 pub use bounds::Bounds;
 pub use engine::{Engine, EngineOptions, Mode, SourceOverride, ViewReader};

@@ -153,12 +153,16 @@ impl Engine {
                 | StatementKind::CreateFunction(_)
                 | StatementKind::Drop(_)
         );
-        // Who changes rows sees all that was written before, and nobody writes in between.
-        let writing = match statement.kind {
-            StatementKind::Update(_) | StatementKind::Delete(_) => {
-                let writing = self.0.writing.lock().await;
-                self.flush().await.map_err(|error| Problem::from(error).kind)?;
-                Some(writing)
+        // Who changes rows of a table sees all that was written to it before, and nobody writes in between.
+        let changed = match &statement.kind {
+            StatementKind::Update(update) => Some(&update.table.value),
+            StatementKind::Delete(delete) => Some(&delete.table.value),
+            _ => None,
+        };
+        let writing = match changed {
+            Some(table) if matches!(self.catalog().get(table), Some(Relation::Table(_))) => {
+                let writing = self.changing(table).await;
+                Some(writing.map_err(|error| Problem::from(error).kind)?)
             }
             _ => None,
         };
@@ -309,7 +313,13 @@ impl Engine {
                     .try_collect()
                     .await
                     .map_err(problem_of)?;
-                let writing = writing.expect("taken before the rows were read");
+                // It was made between the two looks into the catalog.
+                let Some(writing) = writing else {
+                    let name = &write.table.name;
+                    return Err(ProblemKind::Unavailable(format!(
+                        "table `{name}` is being created; try again"
+                    )));
+                };
                 let count = self
                     .change(&write.table, &write.columns, &rows, writing)
                     .await

@@ -61,7 +61,8 @@ impl Engine {
         }
     }
 
-    fn state_of(&self, source: &str) -> String {
+    /// How a source does, for people.
+    pub(super) fn state_of(&self, source: &str) -> String {
         let status = self.shared_of(source).map(|shared| shared.status());
         status.map_or_else(String::new, |status| match status.reason {
             Some(reason) => format!("{}, {reason}", status.state),
@@ -71,6 +72,8 @@ impl Engine {
 
     /// Ends a source or table that no view reads, and forgets its state.
     pub(super) async fn remove_source(&self, source: &str) -> Result<()> {
+        // A statement that changes its rows comes before or after.
+        let _writing = self.writing(source).await;
         let driver = self
             .0
             .drivers

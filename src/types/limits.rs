@@ -75,6 +75,10 @@ pub const DIAGNOSTICS_MAX: usize = 100;
 pub const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a view that is added or dropped waits for its source, e.g. one that does not answer yet.
 pub const VIEW_CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a statement waits until what was written to a table or source is in its views.
+pub const WRITE_VISIBLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest name of a folder that is made for a source or table.
+pub const FOLDER_NAME_BYTES_MAX: usize = 200;
 /// Memory that ad-hoc queries share.
 pub const QUERY_MEMORY_BYTES: usize = 512 << 20;
 /// Ad-hoc queries that run at once; others wait, then are refused.

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use ahash::HashMap;
+use ahash::{HashMap, HashSet};
 use arrow::{
     array::{BooleanArray, RecordBatch},
     buffer::BooleanBuffer,
@@ -266,32 +266,11 @@ impl Rows {
             let merged: Vec<Run> = self.runs.drain(from..).collect();
             let parts = merged.iter().map(Run::live_rows).collect::<Result<Vec<_>>>()?;
             let batch = compact(&concat_batches(&self.schema, &parts).map_err(Error::of_arrow)?)?;
-            let id = merged[0].id;
-            let keys = self.encode(&batch)?;
-            if let Some(places) = &mut self.places {
-                let mut renamed: HashMap<(u64, u32), u32> = HashMap::default();
-                let mut next = 0;
-                for run in &merged {
-                    for row in run.live_indices() {
-                        renamed.insert((run.id, row), next);
-                        next += 1;
-                    }
-                }
-                for key in &keys {
-                    for place in places.get_mut(key.as_ref()).expect("a live row has a place") {
-                        // A multiset visits a key as often as it has rows: what is renamed already stays.
-                        if let Some(row) = renamed.remove(&(place.run, place.row)) {
-                            *place = Place { run: u64::MAX, row };
-                        }
-                    }
-                }
-                for key in &keys {
-                    for place in places.get_mut(key.as_ref()).expect("a live row has a place") {
-                        if place.run == u64::MAX {
-                            place.run = id;
-                        }
-                    }
-                }
+            let id = self.next_run;
+            self.next_run += 1;
+            if self.places.is_some() {
+                let keys = self.encode(&batch)?;
+                self.rename(&merged, id, &keys);
             }
             self.runs.push(Run {
                 id,
@@ -299,6 +278,39 @@ impl Rows {
                 batch,
                 live: None,
             });
+        }
+    }
+
+    /// The places of the live rows of merged runs, the newest, in the run that they became; `keys` are those of its rows.
+    fn rename(&mut self, merged: &[Run], id: u64, keys: &arrow::row::Rows) {
+        let places = self.places.as_mut().expect("only what is kept is renamed");
+        let mut next = 0..;
+        let rows: Vec<Vec<u32>> = merged
+            .iter()
+            .map(|run| {
+                let mut rows = vec![u32::MAX; run.batch.num_rows()];
+                for row in run.live_indices() {
+                    rows[row as usize] = next.next().expect("a run has no more rows than this counts");
+                }
+                rows
+            })
+            .collect();
+        let mut visited: HashSet<&[u8]> = HashSet::default();
+        for key in keys {
+            let found = places.get_mut(key.data()).expect("a live row has a place");
+            // Equal rows are all renamed at the first of them.
+            if 1 < found.len() && !visited.insert(key.data()) {
+                continue;
+            }
+            // Places of one key are in the order of their runs, so those of the newest runs come last.
+            for place in found.iter_mut().rev().take_while(|place| merged[0].id <= place.run) {
+                let run = merged
+                    .binary_search_by_key(&place.run, |run| run.id)
+                    .expect("a place names a run");
+                let row = rows[run][place.row as usize];
+                assert_ne!(row, u32::MAX, "only a live row has a place");
+                *place = Place { run: id, row };
+            }
         }
     }
 }
@@ -472,5 +484,34 @@ mod tests {
                 .is_err(),
             "it was never there"
         );
+    }
+
+    #[test]
+    fn equal_rows_are_counted_over_many_epochs_and_merges() {
+        let mut view = Rows::new(schema(), vec![], false).unwrap();
+        let keys = ["a", "b", "c", "d", "e"];
+        let mut counts = [0usize; 5];
+        // Steps that visit the keys in no order, and take away about half of what they bring.
+        let mut random = 1u64;
+        let mut next = |below: u64| {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % below
+        };
+        for _ in 0..3_000 {
+            let (come, go) = (next(5) as usize, next(5) as usize);
+            let added = vec![(keys[come], 1); 1 + next(4) as usize];
+            let gone = vec![(keys[go], 1); counts[go].min(next(5) as usize)];
+            view.apply(&Delta::change(&schema(), &rows(&gone), &rows(&added)))
+                .unwrap();
+            counts[go] -= gone.len();
+            counts[come] += added.len();
+        }
+        assert!(1_000 < view.len(), "{} rows were merged often", view.len());
+        let expected: Vec<_> = (keys.iter().zip(counts))
+            .flat_map(|(key, count)| std::iter::repeat_n(((*key).to_owned(), 1), count))
+            .collect();
+        assert_eq!(sorted(&view.snapshot()), expected);
     }
 }

@@ -53,12 +53,14 @@ impl Source for Lagging {
     }
 
     fn poll(&mut self, rows_max: usize, bytes_max: usize, wait: Duration) -> Result<Vec<Chunk>, SourceError> {
+        // The poll may wait: what holds is what was asked for by its end.
+        let polled = self.inner.poll(rows_max, bytes_max, wait)?;
         let is_withheld = self.is_withheld.load(Ordering::SeqCst);
         let mut given = match is_withheld {
             true => Vec::new(),
             false => std::mem::take(&mut self.held),
         };
-        for chunk in self.inner.poll(rows_max, bytes_max, wait)? {
+        for chunk in polled {
             match is_withheld && chunk.split == SplitId::from(1) {
                 true => self.held.push(chunk),
                 false => given.push(chunk),

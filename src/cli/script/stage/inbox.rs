@@ -15,7 +15,7 @@ use crate::{
     connector::Source,
     plan::Registry,
     runtime::query_environment,
-    types::SplitId,
+    types::{Position, SplitId},
 };
 
 /// What becomes of the rows of the statement that runs.
@@ -31,7 +31,7 @@ pub struct Inbox {
 
 impl Inbox {
     /// Rows that the engine gives out: into the topic up to the first cut.
-    fn take(&mut self, topics: &assemble::MemoryTopics, source: &str, rows: RecordBatch) {
+    fn take(&mut self, topics: &assemble::MemoryTopics, source: &str, rows: RecordBatch) -> (SplitId, Position) {
         let topic = topics.of(source);
         for (split, rows) in self.waiting.remove(source).unwrap_or_default() {
             topic.append(&split, rows);
@@ -49,10 +49,11 @@ impl Inbox {
         let end = first_cut.or(self.turn.wait).unwrap_or(usize::MAX);
         let now = end.saturating_sub(inserted.rows).min(rows.num_rows());
         inserted.rows += rows.num_rows();
-        topic.append(&self.split, rows.slice(0, now));
+        let end = topic.append(&self.split, rows.slice(0, now));
         if now < rows.num_rows() {
             self.rest.push(rows.slice(now, rows.num_rows() - now));
         }
+        (self.split.clone(), end)
     }
 }
 
@@ -66,11 +67,8 @@ pub fn registry(topics: &assemble::MemoryTopics, inbox: &Arc<Mutex<Inbox>>) -> R
     }
     let (topics, inbox) = (topics.clone(), Arc::clone(inbox));
     registry.insert = Arc::new(move |source, rows| {
-        inbox
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take(&topics, source, rows);
-        Ok(())
+        let mut inbox = inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(inbox.take(&topics, source, rows))
     });
     let open = Arc::clone(&registry.open_external);
     registry.open_external = Arc::new(move |table| {
