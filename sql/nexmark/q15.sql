@@ -9,7 +9,7 @@ CREATE SOURCE bid (
 ) WITH (connector = 'nexmark', table = 'bid', events = '${EVENTS:-1000000}',
         events_per_second = '${EVENTS_PER_SECOND:-10000}', base_time = '${BASE_TIME:-2015-07-15T00:00:00Z}');
 
-CREATE MATERIALIZED VIEW q15 AS
+CREATE MATERIALIZED VIEW q15 WITH (unbounded_state = 'allow') AS
 SELECT to_char(date_time, '%Y-%m-%d') AS day,
        count(*) AS total_bids,
        count(*) FILTER (WHERE price < 10000) AS rank1_bids,

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     plan::{MaterializedDefinition, SourceDefinition, functions_of},
-    sql::normalized,
+    sql::{normalized, on_one_line},
     types::Error,
 };
 
@@ -50,10 +50,10 @@ pub fn fingerprint(source: &SourceDefinition, views: &[Arc<MaterializedDefinitio
             .map(|watermark| format!("  watermark {}", watermark.text)),
     );
     for function in functions_of(views.iter().map(|view| &view.plan)) {
-        lines.push(format!("function {}: {}", function.name, normalized(&function.sql)));
+        lines.push(format!("function {}: {}", function.name, on_one_line(&function.sql)));
     }
     for view in views {
-        lines.push(format!("view {}: {}", view.name, normalized(&view.sql)));
+        lines.push(format!("view {}: {}", view.name, on_one_line(&view.sql)));
     }
     lines.join("\n")
 }
@@ -61,8 +61,9 @@ pub fn fingerprint(source: &SourceDefinition, views: &[Arc<MaterializedDefinitio
 /// The views of `now` that are not in `before` as they are now; `None` where anything else differs but views that are gone.
 pub fn views_made_anew(before: &str, now: &str) -> Option<BTreeSet<String>> {
     let (before, now) = (Parts::of(before), Parts::of(now));
+    let is_same = |one: &str, other: &str| normalized(one) == normalized(other);
     let is_other_function =
-        |(name, text): (&&str, &&str)| before.functions.get(name).is_some_and(|other| other != text);
+        |(name, text): (&&str, &&str)| before.functions.get(name).is_some_and(|other| !is_same(other, text));
     if before.source != now.source || now.functions.iter().any(is_other_function) {
         return None;
     }

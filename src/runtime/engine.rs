@@ -370,9 +370,7 @@ impl Engine {
         timelines
             .values()
             .map(|shared| {
-                // The status is told first: so it is never older than the epoch beside it.
-                let snapshot = shared.snapshot();
-                let status = shared.status();
+                let (snapshot, status) = shared.snapshot_and_status();
                 SourceStatus {
                     name: shared.source.clone(),
                     connector: shared.connector.clone(),

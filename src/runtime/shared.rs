@@ -50,6 +50,8 @@ pub struct Snapshot {
 
 #[derive(Clone, Debug)]
 pub struct Status {
+    /// Of the snapshot beside it.
+    pub epoch: Epoch,
     pub state: SourceState,
     pub reason: Option<String>,
     pub rows: u64,
@@ -88,6 +90,7 @@ impl Shared {
                 views: empty,
             })),
             status: Mutex::new(Status {
+                epoch: Epoch(0),
                 state: SourceState::Starting,
                 reason: None,
                 rows: 0,
@@ -137,6 +140,17 @@ impl Shared {
 
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot.read().expect("nobody panics while holding it"))
+    }
+
+    /// Both of one epoch: they are published one behind the other.
+    pub fn snapshot_and_status(&self) -> (Arc<Snapshot>, Status) {
+        loop {
+            let (snapshot, status) = (self.snapshot(), self.status());
+            if snapshot.epoch == status.epoch {
+                return (snapshot, status);
+            }
+            std::thread::yield_now();
+        }
     }
 
     /// Readers see the epoch from now on.

@@ -391,6 +391,7 @@ impl Timeline {
         views.insert(self.bad.name().to_owned(), self.bad.snapshot());
         {
             let mut status = self.shared.status.lock().expect("nobody panics while holding it");
+            status.epoch = self.epoch;
             status.rows = self.rows;
             status.figures = self
                 .views

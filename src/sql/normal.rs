@@ -6,17 +6,34 @@ use super::dialect::Zeta;
 
 /// Equal for texts that differ only in comments, spaces and capitals of words without quotes.
 pub fn normalized(sql: &str) -> String {
-    let Ok(tokens) = Tokenizer::new(&Zeta::new(0), sql).tokenize() else {
-        // Nothing that was parsed: then all of it counts.
-        return sql.split_whitespace().collect::<Vec<_>>().join(" ");
-    };
-    let texts = tokens.into_iter().filter_map(|token| match token {
+    let words = tokens(sql).into_iter().filter_map(|token| match token {
         Token::Whitespace(_) => None,
         Token::Word(word) if word.quote_style.is_none() => Some(word.value.to_lowercase()),
-        // A definition is kept as one line.
-        other => Some(other.to_string().replace('\n', "\\n")),
+        other => Some(other.to_string()),
     });
-    texts.collect::<Vec<_>>().join(" ")
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// As it is written, on one line and without comments.
+pub fn on_one_line(sql: &str) -> String {
+    let mut line = String::new();
+    let mut is_apart = false;
+    for token in tokens(sql) {
+        if let Token::Whitespace(_) = token {
+            is_apart = !line.is_empty();
+            continue;
+        }
+        if std::mem::take(&mut is_apart) {
+            line.push(' ');
+        }
+        line.push_str(&token.to_string().replace('\n', "\\n"));
+    }
+    line
+}
+
+/// None of a text that was never parsed.
+fn tokens(sql: &str) -> Vec<Token> {
+    Tokenizer::new(&Zeta::new(0), sql).tokenize().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -30,7 +47,8 @@ mod tests {
             normalized(written),
             normalized("select a as hi , 'It''s  A' from \"T\"")
         );
-        assert!(!normalized(written).contains('\n'));
+        assert_eq!(on_one_line(written), "SELECT a AS Hi, 'It''s  A' FROM \"T\"");
+        assert_eq!(normalized(&on_one_line(written)), normalized(written));
         for other in [
             "SELECT a AS hi, 'it''s  A' FROM \"T\"",
             "SELECT a AS hi, 'It''s  A' FROM \"t\"",

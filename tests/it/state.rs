@@ -74,7 +74,7 @@ fn an_operator_that_holds_too_much_stops_its_source_by_name_and_others_go_on() {
         ..Bounds::default()
     };
     let views = [
-        "CREATE MATERIALIZED VIEW v AS SELECT k, count(*) AS n, array_agg(ts ORDER BY ts) AS times FROM src GROUP BY k",
+        "CREATE MATERIALIZED VIEW v WITH (unbounded_state = 'allow') AS SELECT k, count(*) AS n, array_agg(ts ORDER BY ts) AS times FROM src GROUP BY k",
         "CREATE MATERIALIZED VIEW small AS SELECT count(*) AS n FROM other",
     ];
     let (engine, _state) = start(bounds, &views);
