@@ -6,7 +6,10 @@ use super::dialect::Zeta;
 
 /// Equal for texts that differ only in comments, spaces and capitals of words without quotes.
 pub fn normalized(sql: &str) -> String {
-    let words = tokens(sql).into_iter().filter_map(|token| match token {
+    let Some(tokens) = tokens(sql) else {
+        return sql.to_owned();
+    };
+    let words = tokens.into_iter().filter_map(|token| match token {
         Token::Whitespace(_) => None,
         Token::Word(word) if word.quote_style.is_none() => Some(word.value.to_lowercase()),
         other => Some(other.to_string()),
@@ -16,9 +19,12 @@ pub fn normalized(sql: &str) -> String {
 
 /// As it is written, on one line and without comments.
 pub fn on_one_line(sql: &str) -> String {
+    let Some(tokens) = tokens(sql) else {
+        return sql.replace('\n', " ");
+    };
     let mut line = String::new();
     let mut is_apart = false;
-    for token in tokens(sql) {
+    for token in tokens {
         if let Token::Whitespace(_) = token {
             is_apart = !line.is_empty();
             continue;
@@ -31,9 +37,10 @@ pub fn on_one_line(sql: &str) -> String {
     line
 }
 
-/// None of a text that was never parsed.
-fn tokens(sql: &str) -> Vec<Token> {
-    Tokenizer::new(&Zeta::new(0), sql).tokenize().unwrap_or_default()
+/// With literals as they are written; `None` of a text that was never parsed.
+fn tokens(sql: &str) -> Option<Vec<Token>> {
+    let dialect = Zeta::new(0);
+    Tokenizer::new(&dialect, sql).with_unescape(false).tokenize().ok()
 }
 
 #[cfg(test)]

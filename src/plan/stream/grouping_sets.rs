@@ -102,7 +102,8 @@ fn unfold_aggregate(aggregate: &Aggregate, sets: &[Vec<Expr>]) -> Result<Logical
             let ordinal = seen.iter().filter(|other| **other == bits).count() as u64;
             seen.push(bits);
             let nulls = columns.iter().map(|column| !set.contains(column)).collect();
-            (nulls, bits | ordinal << groups.len())
+            // Of more columns DataFusion makes no sets.
+            (nulls, bits | ordinal.checked_shl(groups.len() as u32).unwrap_or(0))
         })
         .collect();
     let id_field = aggregate.schema.field(groups.len());
