@@ -160,7 +160,7 @@ impl RecomputeAggregate {
         Some(times.iter().map(|time| time.unwrap_or(i64::MAX)).collect())
     }
 
-    /// The results of these groups, in their order, a row for each that has one, and the others. Groups without rows have none, but
+    /// The results of these groups, in any order, a row for each that has one, and the others. Groups without rows have none, but
     /// for the one without keys.
     fn compute(&self, keys: &[&[u8]]) -> Result<(RecordBatch, Results)> {
         if keys.is_empty() {
@@ -206,7 +206,7 @@ impl RecomputeAggregate {
     /// Computes the touched groups anew.
     fn changes(&mut self, out: &mut Output) -> Result<Delta> {
         let touched = std::mem::take(&mut self.touched);
-        // A group without rows has no row in the result, so results are those of the others, in their order.
+        // A group without rows has no row in the result, so results are those of the others.
         let (full, empty): (Vec<&[u8]>, Vec<&[u8]>) = touched
             .iter()
             .map(|key| key.as_ref())
@@ -215,28 +215,26 @@ impl RecomputeAggregate {
         let mut retracted: Vec<Box<[u8]>> = Vec::new();
         let mut added = Vec::new();
         let mut is_told = BTreeSet::new();
-        let mut failing = BTreeSet::new();
-        for (index, _) in &results.failures {
-            let group = self.groups.get_mut(full[*index]).expect("touched groups are there");
+        // Groups whose hashes are equal come in another order than their rows, so each result is told by its own key.
+        let good = Self::encode(&self.keys, &results.groups, results.count)?;
+        let failing = Self::encode(&self.keys, &results.failed_groups, results.failures.len())?;
+        assert_eq!(
+            good.len() + failing.len(),
+            full.len(),
+            "a row for each group with rows, or a reason"
+        );
+        for ((index, _), key) in results.failures.iter().zip(failing) {
+            let group = self.groups.get_mut(&key).expect("touched groups are there");
             retracted.extend(group.emitted.take());
             if std::mem::replace(&mut group.fails, true) {
                 is_told.insert(*index);
             }
-            failing.insert(*index);
         }
         results.forget_failures(&is_told)?;
         out.failed.extend(self.aggregation.failed_groups(&results, Vec::new())?);
-        assert_eq!(
-            now.num_rows() + failing.len(),
-            full.len(),
-            "a row for each group with rows, or a reason"
-        );
         let encoded = Self::encode(&self.results, now.columns(), now.num_rows())?;
-        let good = (0..full.len())
-            .filter(|index| !failing.contains(index))
-            .map(|index| &full[index]);
-        for (row, (key, result)) in good.zip(encoded).enumerate() {
-            let group = self.groups.get_mut(*key).expect("touched groups are there");
+        for (row, (key, result)) in good.into_iter().zip(encoded).enumerate() {
+            let group = self.groups.get_mut(&key).expect("touched groups are there");
             group.fails = false;
             if group.emitted.as_ref() != Some(&result) {
                 retracted.extend(group.emitted.replace(result));

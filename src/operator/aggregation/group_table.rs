@@ -77,7 +77,7 @@ impl GroupTable {
         aggregation.merge_into(&mut self.accumulators, &state.states, &self.indices, total)
     }
 
-    /// In the order of the groups' first rows.
+    /// In the order of the groups' first rows, but for groups of equal hashes.
     pub fn into_results(mut self) -> Result<Results> {
         let count = self.len();
         let groups = self.take_keys()?;
@@ -118,7 +118,7 @@ impl GroupTable {
         self.aggregation.results(groups, values, computed, count)
     }
 
-    /// In the order of the groups' first rows.
+    /// In the order of the groups' first rows, but for groups of equal hashes.
     pub fn into_state(mut self) -> Result<GroupState> {
         let count = self.len();
         let groups = self.take_keys()?;
