@@ -45,12 +45,36 @@ impl Extreme {
     }
 }
 
-/// A type of floats.
-trait Float: ArrowPrimitiveType + fmt::Debug + Send {}
+/// A type of floats. Arrow compares them in their total order: −NaN, −∞ … −0.0, 0.0 … ∞, NaN.
+trait Float: ArrowPrimitiveType + fmt::Debug + Send {
+    const LEAST: Self::Native;
+    /// Also the greatest value of all.
+    const NAN: Self::Native;
 
-impl Float for Float16Type {}
-impl Float for Float32Type {}
-impl Float for Float64Type {}
+    fn with_one_nan(value: Self::Native) -> Self::Native;
+
+    /// What every other value takes the place of.
+    fn worst(is_least: bool) -> Self::Native {
+        if is_least { Self::NAN } else { Self::LEAST }
+    }
+}
+
+macro_rules! float {
+    ($type:ty) => {
+        impl Float for $type {
+            const LEAST: Self::Native = <Self::Native>::NEG_INFINITY;
+            const NAN: Self::Native = <Self::Native>::NAN;
+
+            fn with_one_nan(value: Self::Native) -> Self::Native {
+                if value.is_nan() { Self::NAN } else { value }
+            }
+        }
+    };
+}
+
+float!(Float16Type);
+float!(Float32Type);
+float!(Float64Type);
 
 /// Calls a generic function for the float type at hand; `None` for every other type.
 macro_rules! of_float {
@@ -151,22 +175,14 @@ impl AggregateUDFImpl for Extreme {
     }
 }
 
-/// Whether `new` takes the place of `old`. A NaN is greater than every number, whatever its sign.
-fn is_better<N: ArrowNativeTypeOp>(new: N, old: N, is_least: bool) -> bool {
-    match (is_nan(new), is_nan(old)) {
-        (false, false) if is_least => new.is_lt(old),
-        (false, false) => new.is_gt(old),
-        (new_is_nan, old_is_nan) => new_is_nan != old_is_nan && new_is_nan != is_least,
-    }
-}
-
-/// The total order puts NaN beyond both infinities.
-fn is_nan<N: ArrowNativeTypeOp>(value: N) -> bool {
-    value.is_gt(infinity::<N>()) || value.is_lt(N::ZERO.sub_wrapping(infinity::<N>()))
-}
-
-fn infinity<N: ArrowNativeTypeOp>() -> N {
-    N::ONE.div_wrapping(N::ZERO)
+/// The one of two that is less, or greater; a NaN is greater than every number, whatever its sign.
+fn better<T: Float>(value: T::Native, best: T::Native, is_least: bool) -> T::Native {
+    let value = T::with_one_nan(value);
+    let is_better = match is_least {
+        true => value.is_lt(best),
+        false => value.is_gt(best),
+    };
+    if is_better { value } else { best }
 }
 
 #[derive(Debug)]
@@ -178,9 +194,8 @@ struct One<T: Float> {
 impl<T: Float> Accumulator for One<T> {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         for value in values[0].as_primitive::<T>().iter().flatten() {
-            if self.value.is_none_or(|old| is_better(value, old, self.is_least)) {
-                self.value = Some(value);
-            }
+            let best = self.value.unwrap_or(T::worst(self.is_least));
+            self.value = Some(better::<T>(value, best, self.is_least));
         }
         Ok(())
     }
@@ -218,20 +233,12 @@ impl<T: Float> GroupsAccumulator for Groups<T> {
         filter: Option<&BooleanArray>,
         total_groups: usize,
     ) -> Result<()> {
-        // What every other value takes the place of: NaN for the least, −∞ for the greatest.
-        let infinity = infinity::<T::Native>();
-        let beyond = match self.is_least {
-            true => infinity.sub_wrapping(infinity),
-            false => T::Native::ZERO.sub_wrapping(infinity),
-        };
-        self.values.resize(total_groups, beyond);
+        self.values.resize(total_groups, T::worst(self.is_least));
         let (best, is_least) = (self.values.as_mut_slice(), self.is_least);
         let values = values[0].as_primitive::<T>();
         self.seen
             .accumulate(groups, values, filter, total_groups, |group, value| {
-                if is_better(value, best[group], is_least) {
-                    best[group] = value;
-                }
+                best[group] = better::<T>(value, best[group], is_least);
             });
         Ok(())
     }
