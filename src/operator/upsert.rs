@@ -14,6 +14,8 @@ use arrow::{
     row::{RowConverter, SortField},
 };
 
+use datafusion::common::utils::normalize_float_zero;
+
 use crate::types::{Delta, Error, Result, Watermark};
 
 use super::{EpochEnd, Flow, Operator, Output};
@@ -68,7 +70,10 @@ impl Upsert {
     }
 
     fn encoded(&self, rows: &RecordBatch) -> Result<Vec<(Encoded, Encoded)>> {
-        let columns: Vec<ArrayRef> = self.key.iter().map(|column| rows.column(*column).clone()).collect();
+        // −0.0 and 0.0 are one key, as they are one group.
+        let columns: Vec<ArrayRef> = (self.key.iter())
+            .map(|column| normalize_float_zero(rows.column(*column)))
+            .collect();
         let keys = self.keys.convert_columns(&columns).map_err(Error::of_arrow)?;
         let values = self.values.convert_columns(rows.columns()).map_err(Error::of_arrow)?;
         Ok(keys

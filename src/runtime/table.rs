@@ -16,6 +16,7 @@ use arrow::{
     row::{RowConverter, SortField},
     util::display::array_value_to_string,
 };
+use datafusion::common::utils::normalize_float_zero;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::{
@@ -301,7 +302,7 @@ impl KeyEncoder {
         let columns: Vec<ArrayRef> = self
             .columns
             .iter()
-            .map(|column| Arc::clone(rows.column(*column)))
+            .map(|column| normalize_float_zero(rows.column(*column)))
             .collect();
         self.encoder.convert_columns(&columns).map_err(Error::of_arrow)
     }
