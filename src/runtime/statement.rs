@@ -10,7 +10,9 @@ use futures::TryStreamExt;
 
 use crate::{
     plan::{Binder, Bound, Catalog, Relation, analyze, explain, query_session},
-    sql::{self, Diagnostic, ParsedFile, SourceText, Span, Spanned, SqlOption, SqlState, Statement, StatementKind},
+    sql::{
+        self, Diagnostic, Effect, ParsedFile, SourceText, Span, Spanned, SqlOption, SqlState, Statement, StatementKind,
+    },
     types::{Error, Result},
 };
 
@@ -24,23 +26,7 @@ use super::{
 
 /// Whether a statement is of use only while a pipeline runs.
 fn needs_what_runs(kind: &StatementKind) -> bool {
-    match kind {
-        StatementKind::Insert(_)
-        | StatementKind::Update(_)
-        | StatementKind::Delete(_)
-        | StatementKind::Flush
-        | StatementKind::Show(_)
-        | StatementKind::Describe(_)
-        | StatementKind::Explain(_) => true,
-        StatementKind::CreateSource(_)
-        | StatementKind::CreateTable(_)
-        | StatementKind::CreateExternalTable(_)
-        | StatementKind::CreateView(_)
-        | StatementKind::CreateMaterializedView(_)
-        | StatementKind::CreateFunction(_)
-        | StatementKind::Drop(_)
-        | StatementKind::Query(_) => false,
-    }
+    kind.effect() != Effect::Defines && !matches!(kind, StatementKind::Query(_))
 }
 
 impl Engine {
@@ -143,16 +129,6 @@ impl Engine {
             );
             answer(schema, vec![rows.expect("one column of text")])
         };
-        let is_definition = matches!(
-            statement.kind,
-            StatementKind::CreateSource(_)
-                | StatementKind::CreateTable(_)
-                | StatementKind::CreateExternalTable(_)
-                | StatementKind::CreateView(_)
-                | StatementKind::CreateMaterializedView(_)
-                | StatementKind::CreateFunction(_)
-                | StatementKind::Drop(_)
-        );
         // Who changes rows of a table sees all that was written to it before, and nobody writes in between.
         let changed = match &statement.kind {
             StatementKind::Update(update) => Some(&update.table.value),
@@ -167,7 +143,7 @@ impl Engine {
             _ => None,
         };
         // Definitions follow each other; queries run beside them on the catalog as it is.
-        let _defining = if is_definition {
+        let _defining = if statement.kind.effect() == Effect::Defines {
             Some(self.0.defining.lock().await)
         } else {
             None

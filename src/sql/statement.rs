@@ -47,6 +47,32 @@ pub enum StatementKind {
     Query(Box<ast::Query>),
 }
 
+/// What a statement does to what is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Names come and go.
+    Defines,
+    /// Rows come and go, or are waited for.
+    Writes,
+    Reads,
+}
+
+impl StatementKind {
+    pub fn effect(&self) -> Effect {
+        match self {
+            Self::CreateSource(_)
+            | Self::CreateTable(_)
+            | Self::CreateExternalTable(_)
+            | Self::CreateView(_)
+            | Self::CreateMaterializedView(_)
+            | Self::CreateFunction(_)
+            | Self::Drop(_) => Effect::Defines,
+            Self::Insert(_) | Self::Update(_) | Self::Delete(_) | Self::Flush => Effect::Writes,
+            Self::Query(_) | Self::Show(_) | Self::Describe(_) | Self::Explain(_) => Effect::Reads,
+        }
+    }
+}
+
 /// `CREATE SOURCE name (columns, WATERMARK FOR column AS expression) INCLUDE … WITH (…)`
 #[derive(Clone, Debug)]
 pub struct CreateSource {

@@ -12,7 +12,7 @@ use axum::{
 use crate::{
     runtime::{SqlRequest, clock::Stopwatch},
     serve::{App, dto::SqlBody, negotiate::negotiate, origin, params::Params, problem::Refusal},
-    sql::{self, SourceText, StatementKind},
+    sql::{self, Effect, SourceText},
     types::limits,
 };
 
@@ -143,22 +143,8 @@ fn statement(headers: &HeaderMap, body: &[u8]) -> Result<SqlBody, Refusal> {
 /// Whether no statement of the text changes anything; what cannot be parsed changes nothing.
 fn only_reads(text: &str) -> bool {
     let parsed = sql::parse(&SourceText::new("query", text));
-    parsed.statements.iter().all(|statement| match statement.kind {
-        StatementKind::Query(_) | StatementKind::Show(_) | StatementKind::Describe(_) | StatementKind::Explain(_) => {
-            true
-        }
-        StatementKind::CreateSource(_)
-        | StatementKind::CreateTable(_)
-        | StatementKind::CreateExternalTable(_)
-        | StatementKind::CreateView(_)
-        | StatementKind::CreateMaterializedView(_)
-        | StatementKind::CreateFunction(_)
-        | StatementKind::Drop(_)
-        | StatementKind::Insert(_)
-        | StatementKind::Update(_)
-        | StatementKind::Delete(_)
-        | StatementKind::Flush => false,
-    })
+    let mut statements = parsed.statements.iter();
+    statements.all(|statement| statement.kind.effect() == Effect::Reads)
 }
 
 #[cfg(test)]
