@@ -151,34 +151,19 @@ impl Query {
             (Windows::Session { .. }, _) | (_, None) => String::new(),
             (_, Some(filter)) => format!(" WHERE {filter}"),
         };
-        let keys_of = |all: &str, none: &[String]| match (self.sets, self.keys.is_empty()) {
-            (_, true) => none.join(", "),
-            (Sets::One, _) => [all.to_owned()]
-                .iter()
-                .chain(none)
-                .cloned()
-                .collect::<Vec<_>>()
-                .join(", "),
-            (Sets::Cube, _) => [format!("CUBE ({all})")]
-                .iter()
-                .chain(none)
-                .cloned()
-                .collect::<Vec<_>>()
-                .join(", "),
-            (Sets::Rollup, _) => [format!("ROLLUP ({all})")]
-                .iter()
-                .chain(none)
-                .cloned()
-                .collect::<Vec<_>>()
-                .join(", "),
-            (Sets::Both, _) => {
-                let with = [all.to_owned()]
-                    .iter()
-                    .chain(none)
-                    .cloned()
+        let keys_of = |all: &str, none: &[String]| {
+            let with = |keys: String| {
+                std::iter::once(keys)
+                    .chain(none.iter().cloned())
                     .collect::<Vec<_>>()
-                    .join(", ");
-                format!("GROUPING SETS (({with}), ({}))", none.join(", "))
+                    .join(", ")
+            };
+            match (self.sets, self.keys.is_empty()) {
+                (_, true) => none.join(", "),
+                (Sets::One, _) => with(all.to_owned()),
+                (Sets::Cube, _) => with(format!("CUBE ({all})")),
+                (Sets::Rollup, _) => with(format!("ROLLUP ({all})")),
+                (Sets::Both, _) => format!("GROUPING SETS (({}), ({}))", with(all.to_owned()), none.join(", ")),
             }
         };
         let group = match keys_of(&self.keys.join(", "), &groups) {
