@@ -18,7 +18,7 @@ BUILD_CARGO = $(if $(shell command -v mold),mold -run )cargo
 
 SERVICES := kafka kafka-zookeeper hdfs nginx
 
-.PHONY: help setup build demo test fuzz planted release bench-windows lint format web clean demo-tools test-tools rust-tools
+.PHONY: help setup build demo test fuzz planted chaos release bench-windows lint format web clean demo-tools test-tools rust-tools
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ fuzz: rust-tools web/dist/index.html ## check N random queries against stock Dat
 
 planted: rust-tools web/dist/index.html ## plant bugs of other engines, and see that the random queries find each of them
 	$(BUILD_CARGO) test $(PROFILE) --features planted-bugs --test it planted:: -- --nocapture
+
+chaos: rust-tools web/dist/index.html ## kill a pipeline with sinks N times at random, and count lost and duplicated rows (adds to chaos.csv)
+	ZETA_KILLS=$(or $(N),100) ZETA_SEED=$(or $(SEED),$(shell date +%s)) ZETA_CHAOS_CSV=$(CURDIR)/chaos.csv $(BUILD_CARGO) test $(PROFILE) --test it sink::killed -- --nocapture
 
 release: demo-tools web/dist/index.html ## build the optimised binary (half an hour on two cores)
 	$(BUILD_CARGO) build --release

@@ -15,10 +15,13 @@ use hdfs_native_object_store::HdfsObjectStoreBuilder;
 use object_store::{ObjectStore, local::LocalFileSystem, path::Path};
 
 use crate::{
-    connector::{kafka, memory::MemoryTopic, nexmark, parquet::ParquetTable, replay},
-    format::json,
-    plan::{ConnectorSpec, FieldSpec, FormatSpec, OpenExternal, Registry, base_session},
-    types::{Error, Result, SplitId},
+    connector::{SinkEpoch, ToRecords, kafka, memory::MemoryTopic, nexmark, parquet::ParquetTable, replay},
+    format::{
+        ChangeEncoder,
+        json::{self, ChangeStyle, JsonChanges},
+    },
+    plan::{ConnectorSpec, FieldSpec, FormatSpec, OpenExternal, Registry, SinkSpec, base_session},
+    types::{Error, Records, Result, SplitId},
 };
 
 /// Everything that this binary can read, with topics in memory by the name of their source.
@@ -111,6 +114,22 @@ pub fn registry(topics: MemoryTopics, environment: Arc<RuntimeEnv>) -> Registry 
                 ))
             }),
         }],
+        sinks: vec![SinkSpec {
+            name: "kafka",
+            options: kafka::SINK_OPTIONS,
+            open_prefixes: kafka::PROPERTY_PREFIXES,
+            formats: &["json", "debezium"],
+            takes_changes_without_key: |format| format == "debezium",
+            make: Arc::new(|open| {
+                let style = match open.format {
+                    "debezium" => ChangeStyle::Debezium,
+                    _ => ChangeStyle::Plain,
+                };
+                let encoder = Encoded(JsonChanges::new(style, open.schema, open.key)?);
+                let sink = kafka::KafkaSink::new(open.source, open.options, open.publisher, Box::new(encoder));
+                Ok(Box::new(sink.map_err(Error::User)?))
+            }),
+        }],
         insert: Arc::new(move |source, rows| {
             let split = SplitId::from(0);
             let end = inserted.of(source).append(&split, rows);
@@ -120,6 +139,15 @@ pub fn registry(topics: MemoryTopics, environment: Arc<RuntimeEnv>) -> Registry 
             let (environment, session) = (Arc::clone(&environment), session.clone());
             Box::pin(async move { open_external(open, &environment, &session).await })
         }),
+    }
+}
+
+/// A format's records for a sink.
+struct Encoded<E>(E);
+
+impl<E: ChangeEncoder> ToRecords for Encoded<E> {
+    fn records(&mut self, epoch: &SinkEpoch) -> Result<Records> {
+        self.0.records(&epoch.added, &epoch.removed)
     }
 }
 

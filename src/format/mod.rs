@@ -10,7 +10,7 @@ pub mod json;
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 
-use crate::types::{BadRecord, Records};
+use crate::types::{BadRecord, Records, Result};
 
 /// Rows of a run of records.
 #[derive(Debug)]
@@ -30,6 +30,12 @@ pub trait Decoder: Send {
 
     /// Never fails as a whole: what cannot be read is in [`Decoded::bad`].
     fn decode(&mut self, records: &Records) -> Decoded;
+}
+
+/// What an epoch did to rows, to records: each names its row by its key, where rows have one.
+pub trait ChangeEncoder: Send {
+    /// With a key, an added row takes the place of a removed one of the same key, and a record says so.
+    fn records(&mut self, added: &RecordBatch, removed: &RecordBatch) -> Result<Records>;
 }
 
 /// Rows to records, one each.

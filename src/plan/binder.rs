@@ -107,6 +107,7 @@ impl Binder<'_> {
             StatementKind::CreateMaterializedView(create) => {
                 self.create_materialized_view(create, statement, catalog).await
             }
+            StatementKind::CreateSink(create) => self.create_sink(create, statement, catalog),
             StatementKind::CreateFunction(create) => self.create_function(create, statement, catalog),
             StatementKind::Drop(drop) if drop.kind == DropKind::Function => {
                 self.drop_function(&drop.name, drop.if_exists, catalog)
@@ -438,6 +439,7 @@ impl Binder<'_> {
                 | (DropKind::Table, Relation::External(_) | Relation::Table(_))
                 | (DropKind::View, Relation::View(_))
                 | (DropKind::MaterializedView, Relation::Materialized(_))
+                | (DropKind::Sink, Relation::Sink(_))
         );
         if !fits {
             let message = format!("`{}` is a {}", drop.name.value, relation.kind());
@@ -446,6 +448,7 @@ impl Binder<'_> {
                 Relation::External(_) | Relation::Table(_) => "TABLE",
                 Relation::View(_) => "VIEW",
                 Relation::Materialized(_) => "MATERIALIZED VIEW",
+                Relation::Sink(_) => "SINK",
             };
             return Err(vec![
                 Diagnostic::error(SqlState::Invalid, message, drop.name.span)

@@ -24,6 +24,8 @@ pub enum Relation {
     External(Arc<ExternalDefinition>),
     View(Arc<ViewDefinition>),
     Materialized(Arc<MaterializedDefinition>),
+    /// Nothing reads it.
+    Sink(Arc<SinkDefinition>),
 }
 
 pub struct SourceDefinition {
@@ -139,6 +141,19 @@ pub struct MaterializedDefinition {
     pub sql: String,
 }
 
+/// Where the changes of a view go.
+pub struct SinkDefinition {
+    pub name: String,
+    /// The materialized view or table whose changes it publishes.
+    pub view: Arc<MaterializedDefinition>,
+    pub connector: String,
+    pub format: String,
+    pub connector_options: Options,
+    /// The relations that it reads, by name.
+    pub reads: Vec<String>,
+    pub sql: String,
+}
+
 impl Relation {
     pub fn name(&self) -> &str {
         match self {
@@ -147,6 +162,7 @@ impl Relation {
             Self::External(table) => &table.name,
             Self::View(view) => &view.name,
             Self::Materialized(view) => &view.name,
+            Self::Sink(sink) => &sink.name,
         }
     }
 
@@ -157,6 +173,7 @@ impl Relation {
             Self::External(table) => &table.sql,
             Self::View(view) => &view.sql,
             Self::Materialized(view) => &view.sql,
+            Self::Sink(sink) => &sink.sql,
         }
     }
 
@@ -167,6 +184,7 @@ impl Relation {
             Self::External(table) => table.table.schema(),
             Self::View(view) => Arc::clone(view.plan.schema().inner()),
             Self::Materialized(view) => Arc::clone(&view.stream.schema),
+            Self::Sink(sink) => Arc::clone(&sink.view.stream.schema),
         }
     }
 
@@ -178,6 +196,7 @@ impl Relation {
             Self::External(_) => "external table",
             Self::View(_) => "view",
             Self::Materialized(_) => "materialized view",
+            Self::Sink(_) => "sink",
         }
     }
 
@@ -186,6 +205,7 @@ impl Relation {
             Self::Source(_) | Self::Table(_) | Self::External(_) => &[],
             Self::View(view) => &view.reads,
             Self::Materialized(view) => &view.reads,
+            Self::Sink(sink) => &sink.reads,
         }
     }
 }
@@ -244,8 +264,17 @@ impl Catalog {
             Relation::Source(source) => Some(&source.name),
             Relation::Table(table) => Some(&table.name),
             Relation::Materialized(view) => Some(&view.source),
-            Relation::External(_) | Relation::View(_) => None,
+            Relation::External(_) | Relation::View(_) | Relation::Sink(_) => None,
         }
+    }
+
+    /// The sinks of a source's views, in the order of creation.
+    pub fn sinks_of(&self, source: &str) -> Vec<Arc<SinkDefinition>> {
+        let sinks = self.relations.iter().filter_map(|relation| match relation {
+            Relation::Sink(sink) if sink.view.source == source => Some(Arc::clone(sink)),
+            _ => None,
+        });
+        sinks.collect()
     }
 
     /// The materialized views of a source, in the order of creation.

@@ -21,6 +21,10 @@ pub fn explain(catalog: &Catalog, relation: &Relation, is_verbose: bool) -> Stri
             view.name,
             view.plan.display_indent()
         ),
+        Relation::Sink(sink) => format!(
+            "sink {}: the changes of {} to {} as {}, epoch by epoch",
+            sink.name, sink.view.name, sink.connector, sink.format
+        ),
         Relation::External(table) => format!("external table {}: Parquet files in {}", table.name, table.location),
         Relation::Source(source) => {
             let trigger = match source.trigger {

@@ -19,6 +19,7 @@ mod mistakes;
 mod options;
 mod registry;
 mod session;
+mod sink;
 mod stream;
 mod table;
 mod tables;
@@ -30,13 +31,16 @@ mod window_call;
 pub use assignment::takes;
 pub use binder::{Binder, Bound, Write};
 pub use catalog::{
-    Catalog, ExternalDefinition, MaterializedDefinition, Relation, SourceDefinition, TableDefinition, Trigger,
-    ViewDefinition, WatermarkDefinition, bad_schema, errors_schema, late_schema,
+    Catalog, ExternalDefinition, MaterializedDefinition, Relation, SinkDefinition, SourceDefinition, TableDefinition,
+    Trigger, ViewDefinition, WatermarkDefinition, bad_schema, errors_schema, late_schema,
 };
 pub use dataflow::{analyze, explain};
 pub use function::{FunctionDefinition, functions_of};
-pub use options::{SOURCE_OPTIONS, VIEW_OPTIONS};
-pub use registry::{ConnectorSpec, ExternalFuture, FieldSpec, FormatSpec, MakeSource, OpenExternal, Registry};
+pub use options::{SINK_OPTIONS, SOURCE_OPTIONS, VIEW_OPTIONS};
+pub use registry::{
+    ConnectorSpec, ExternalFuture, FieldSpec, FormatSpec, MakeSink, MakeSource, OpenExternal, OpenSink, Registry,
+    SinkSpec,
+};
 pub use session::{StreamRelation, base_session, query_session, session_over};
 pub use stream::{Input, StreamPlan, replace_scan};
 pub use tables::Tables;

@@ -3,13 +3,13 @@
 use arrow::datatypes::Schema;
 
 use crate::{
-    sql::{CreateSource, Diagnostic, Spanned, SqlOption, SqlState, Statement, suggest},
+    sql::{CreateSink, CreateSource, Diagnostic, Spanned, SqlOption, SqlState, Statement, suggest},
     types::{OptionKind, OptionSpec, Options, one_of, parse_duration},
 };
 
 use super::{
     mistakes::Mistakes,
-    registry::{ConnectorSpec, Registry},
+    registry::{ConnectorSpec, Registry, SinkSpec},
 };
 
 /// Options that every source takes, whatever its connector and format.
@@ -156,6 +156,86 @@ impl<'a> SourceOptions<'a> {
             of_connector: taken(connector_specs, true),
             of_format: taken(format_specs, false),
             general: taken(SOURCE_OPTIONS, false),
+        }
+    }
+}
+
+/// Options that every sink takes, whatever its connector.
+pub const SINK_OPTIONS: &[OptionSpec] = &[
+    OptionSpec::text("connector", "where the rows go").required(),
+    OptionSpec::text("format", "how a row becomes a record"),
+];
+
+/// A sink's options by who takes them.
+pub struct SinkOptions<'a> {
+    /// `None` where it is not named or unknown.
+    pub connector: Option<&'a SinkSpec>,
+    pub of_connector: Options,
+    pub format: String,
+}
+
+impl<'a> SinkOptions<'a> {
+    /// Checks all options of a sink; those that no one takes are left out.
+    pub fn of(create: &CreateSink, statement: &Statement, registry: &'a Registry, mistakes: &mut Mistakes) -> Self {
+        let value = |name: &str| {
+            let found = (create.options.iter()).find(|option| option.key.value.eq_ignore_ascii_case(name));
+            found.map(|option| &option.value)
+        };
+        let names: Vec<&str> = registry.sinks.iter().map(|sink| sink.name).collect();
+        let connector = value("connector").and_then(|given| {
+            let found = registry.sink(&given.value);
+            if found.is_none() {
+                mistakes.push(unknown_choice("connector of sinks", given, &names));
+            }
+            found
+        });
+        let formats: &[&str] = connector.map_or(&[], |connector| connector.formats);
+        let format = match (value("format"), formats.first()) {
+            (Some(given), Some(_)) if !formats.contains(&given.value.as_str()) => {
+                mistakes.push(unknown_choice("format of this sink", given, formats));
+                String::new()
+            }
+            (Some(given), _) => given.value.clone(),
+            (None, first) => first.copied().unwrap_or_default().to_owned(),
+        };
+        let specs: &'static [OptionSpec] = connector.map_or(&[], |connector| connector.options);
+        let known: Vec<&OptionSpec> = SINK_OPTIONS.iter().chain(specs).collect();
+        let prefixes: &[&str] = connector.map_or(&[], |connector| connector.open_prefixes);
+        let is_open = |key: &str| prefixes.iter().any(|prefix| key.starts_with(prefix));
+        check_options(
+            &create.options,
+            &known,
+            |key| is_open(key) || connector.is_none(),
+            mistakes,
+        );
+        for spec in known.iter().filter(|spec| spec.is_required) {
+            let is_given = create.options.iter().any(|option| spec.answers_to(&option.key.value));
+            if !is_given && (spec.name == "connector" || connector.is_some()) {
+                let message = format!(
+                    "sink `{}` has no option `{}`: {}",
+                    create.name.value, spec.name, spec.help
+                );
+                let help = match spec.name {
+                    "connector" => format!("add to WITH: connector = {}", one_of(&names)),
+                    name => format!("add to WITH: '{name}' = '…'"),
+                };
+                let span = if create.options.is_empty() {
+                    statement.span
+                } else {
+                    create.name.span
+                };
+                mistakes.push(Diagnostic::error(SqlState::InvalidOption, message, span).help(help));
+            }
+        }
+        let given = create
+            .options
+            .iter()
+            .filter(|option| specs.iter().any(|spec| spec.answers_to(&option.key.value)) || is_open(&option.key.value))
+            .map(|option| (option.key.value.clone(), option.value.value.clone()));
+        Self {
+            connector,
+            of_connector: Options::resolve(specs, given),
+            format,
         }
     }
 }

@@ -9,7 +9,7 @@ use arrow::{
 use datafusion::{catalog::TableProvider, execution::runtime_env::RuntimeEnv};
 
 use crate::{
-    connector::{OptionSpec, Options, Source},
+    connector::{OptionSpec, Options, Publisher, Sink, Source},
     format::Decoder,
     types::{Position, Result, SplitId},
 };
@@ -41,6 +41,35 @@ pub struct ConnectorSpec {
     pub make: MakeSource,
 }
 
+/// What a sink is opened for.
+pub struct OpenSink<'a> {
+    /// Whose epochs are published.
+    pub source: &'a str,
+    pub publisher: Publisher,
+    /// Of the view.
+    pub schema: SchemaRef,
+    /// The columns that name a row; empty where rows are only added.
+    pub key: &'a [usize],
+    pub format: &'a str,
+    pub options: &'a Options,
+}
+
+pub type MakeSink = Arc<dyn Fn(OpenSink<'_>) -> Result<Box<dyn Sink>> + Send + Sync>;
+
+/// A connector that rows are written to.
+#[derive(Clone)]
+pub struct SinkSpec {
+    pub name: &'static str,
+    pub options: &'static [OptionSpec],
+    /// Options that begin so are the connector's own business.
+    pub open_prefixes: &'static [&'static str],
+    /// The first one is taken where none is named.
+    pub formats: &'static [&'static str],
+    /// Whether rows without a key can be taken back in this format.
+    pub takes_changes_without_key: fn(format: &str) -> bool,
+    pub make: MakeSink,
+}
+
 #[derive(Clone)]
 pub struct FormatSpec {
     pub name: &'static str,
@@ -65,6 +94,7 @@ pub struct Registry {
     pub environment: Arc<RuntimeEnv>,
     pub connectors: Vec<ConnectorSpec>,
     pub formats: Vec<FormatSpec>,
+    pub sinks: Vec<SinkSpec>,
     /// Appends rows to a source whose connector takes them, by its name.
     pub insert: InsertRows,
     /// Reads the schema of a Parquet table; the only thing in binding that may ask the world.
@@ -74,6 +104,10 @@ pub struct Registry {
 impl Registry {
     pub fn connector(&self, name: &str) -> Option<&ConnectorSpec> {
         self.connectors.iter().find(|connector| connector.name == name)
+    }
+
+    pub fn sink(&self, name: &str) -> Option<&SinkSpec> {
+        self.sinks.iter().find(|sink| sink.name == name)
     }
 
     pub fn format(&self, name: &str) -> Option<&FormatSpec> {

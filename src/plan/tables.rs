@@ -49,8 +49,10 @@ pub fn rows_of_now(catalog: &Catalog, snapshots: &Tables) -> Tables {
 fn tables(catalog: &Catalog, snapshots: &Tables) -> Tables {
     catalog
         .iter()
-        .map(|relation| {
+        .filter_map(|relation| {
             let table: Arc<dyn TableProvider> = match relation {
+                // Its rows are elsewhere.
+                Relation::Sink(_) => return None,
                 Relation::Source(source) => {
                     let views: Vec<&str> = catalog.readers_of(&source.name);
                     let refusal = match views.as_slice() {
@@ -76,7 +78,7 @@ fn tables(catalog: &Catalog, snapshots: &Tables) -> Tables {
                     Arc::new(ViewTable::new(plan, Some(view.sql.clone())))
                 }
             };
-            (relation.name().to_owned(), table)
+            Some((relation.name().to_owned(), table))
         })
         .collect()
 }
@@ -115,7 +117,7 @@ fn side_outputs(catalog: &Catalog) -> Tables {
                 .chain([table(format!("{}$errors", view.name), errors_schema())])
                 .collect()
         }
-        Relation::External(_) | Relation::View(_) | Relation::Table(_) => Vec::new(),
+        Relation::External(_) | Relation::View(_) | Relation::Table(_) | Relation::Sink(_) => Vec::new(),
     };
     catalog.iter().flat_map(of).collect()
 }

@@ -17,12 +17,13 @@ use std::{
     time::Duration,
 };
 
+use arrow::array::RecordBatch;
 use tokio::sync::oneshot;
 
 use crate::{
-    connector::{Source, SourceError, SplitBounds},
-    plan::{MakeSource, Registry, Trigger},
-    types::{Chunk, EpochPlan, Error, EventTime, PlannedRange, Position, Result, SplitId, limits},
+    connector::{SinkEpoch, Source, SourceError, SplitBounds},
+    plan::{MakeSource, Registry, SinkDefinition, Trigger},
+    types::{Chunk, Epoch, EpochPlan, Error, EventTime, PlannedRange, Position, Result, SplitId, limits},
 };
 
 use super::{
@@ -30,6 +31,8 @@ use super::{
     face::SourceState,
     gathered::{Gathered, ranges},
     intake::{Intake, SplitRows},
+    outlet::Outlet,
+    outlets::{Outlets, SinkProgresses, definition_of},
     read_ahead::{Waiting, read_ahead},
     reader::{Event, POLL_BYTES, Reader, TICK},
     silence::Silence,
@@ -50,7 +53,15 @@ pub struct Driver {
 }
 
 impl Driver {
-    pub fn start(timeline: Timeline, make: MakeSource, registry: Registry, clock: Arc<dyn Clock>) -> Self {
+    /// `resets_sinks`: what another state published through them does not count.
+    pub fn start(
+        timeline: Timeline,
+        make: MakeSource,
+        sinks: Vec<Arc<SinkDefinition>>,
+        resets_sinks: bool,
+        registry: Registry,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (commands, waiting) = mpsc::channel();
         let name = format!("epochs {}", timeline.source().name);
@@ -70,8 +81,10 @@ impl Driver {
                     stop: stopping,
                     commands: waiting,
                     checkpoint: None,
+                    outlets: Outlets::default(),
+                    resets_sinks,
                 };
-                let reason = match catch_unwind(AssertUnwindSafe(move || run.whole_life())) {
+                let reason = match catch_unwind(AssertUnwindSafe(move || run.whole_life(sinks))) {
                     Ok(Ok(())) => return,
                     Ok(Err(error)) => error.to_string(),
                     Err(panic) => format!("internal error: {}; please report it", panic_message(&*panic)),
@@ -110,7 +123,7 @@ impl Driver {
     }
 }
 
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
     panic
         .downcast_ref::<String>()
         .map(String::as_str)
@@ -128,11 +141,20 @@ struct Run {
     is_unreachable: bool,
     stop: Arc<AtomicBool>,
     commands: mpsc::Receiver<Command>,
-    checkpoint: Option<JoinHandle<()>>,
+    checkpoint: Option<WrittenCheckpoint>,
+    outlets: Outlets,
+    resets_sinks: bool,
+}
+
+/// A checkpoint that is being written: the thread says whether it stands.
+struct WrittenCheckpoint {
+    thread: JoinHandle<bool>,
+    epoch: Epoch,
+    sinks: SinkProgresses,
 }
 
 impl Run {
-    fn whole_life(mut self) -> Result<()> {
+    fn whole_life(mut self, sinks: Vec<Arc<SinkDefinition>>) -> Result<()> {
         let definition = Arc::clone(self.timeline.source());
         let mut source = (self.make)(&definition.name, &definition.connector_options)?;
         let mut intake = Intake::new(&definition, self.timeline.needed(), &self.registry)?;
@@ -140,6 +162,12 @@ impl Run {
         let Some(bounds) = self.patiently(|| source.discover())? else {
             return Ok(());
         };
+        for sink in sinks {
+            self.add_sink(sink)?;
+        }
+        if !self.stand_where_sinks_do()? {
+            return Ok(());
+        }
         let new_splits = self.new_splits(&bounds)?;
         self.replay(&mut *source, &mut intake)?;
         let mut positions = self.timeline.positions().clone();
@@ -257,9 +285,16 @@ impl Run {
             }
             let ran = self.timeline.run(&plan, rows)?;
             let is_checkpoint = plan.checkpoint;
+            self.stage(&ran);
             self.timeline.publish(ran);
             if is_checkpoint {
                 drop(self.timeline.checkpoint()?);
+            }
+            while !self.sinks_have_room()? {
+                if self.stop.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
+                self.sleep(TICK);
             }
             epochs += 1;
             match self.timeline.next_replay() {
@@ -327,6 +362,10 @@ impl Run {
         while !self.stop.load(Ordering::Relaxed) {
             while let Ok(command) = self.commands.try_recv() {
                 self.obey(command)?;
+            }
+            if !self.sinks_have_room()? || !self.begin_sinks()? {
+                self.sleep(TICK);
+                continue;
             }
             if !gathered.is_full() && !has_ended {
                 match events.recv_timeout(if gathered.is_empty() {
@@ -427,6 +466,14 @@ impl Run {
                 self.timeline.remove_view(&name);
                 None
             }
+            ViewChange::AddSink(definition) => {
+                drop(done.send(self.add_sink(definition)));
+                return Ok(());
+            }
+            ViewChange::RemoveSink(name) => {
+                self.remove_sink(&name);
+                None
+            }
         };
         self.run_empty()?;
         if let (Err(_), Some(name)) = (done.send(Ok(())), added) {
@@ -437,11 +484,145 @@ impl Run {
         Ok(())
     }
 
-    fn run_empty(&mut self) -> Result<()> {
+    /// Returns whether its checkpoint stands.
+    fn run_empty(&mut self) -> Result<bool> {
         let plan = self.timeline.empty_plan(self.clock.now());
         self.run(plan, Vec::new())?;
-        self.wait_for_checkpoint();
+        Ok(self.wait_for_checkpoint())
+    }
+
+    fn add_sink(&mut self, definition: Arc<SinkDefinition>) -> Result<()> {
+        let Some(state) = self.timeline.identity().map(str::to_owned) else {
+            return Err(Error::user(format!(
+                "sink `{}` needs a state folder, which says after a crash what is published; start without --no-state",
+                definition.name
+            )));
+        };
+        let before = self.timeline.sinks().get(&definition.name);
+        if before.is_some_and(|progress| progress.definition != definition_of(&definition)) {
+            // Another sink of this name: it begins with all rows.
+            self.timeline.forget_sink(&definition.name);
+        }
+        let outlet = Outlet::start(
+            definition,
+            &self.registry,
+            &state,
+            self.resets_sinks,
+            Arc::clone(self.timeline.shared()),
+            self.timeline.metrics(),
+            Arc::clone(&self.clock),
+        )?;
+        self.outlets.all.push(outlet);
         Ok(())
+    }
+
+    fn remove_sink(&mut self, name: &str) {
+        self.outlets.all.retain(|outlet| outlet.name() != name);
+        self.timeline.forget_sink(name);
+        let shared = self.timeline.shared();
+        shared
+            .sinks
+            .lock()
+            .expect("nobody panics while holding it")
+            .remove(name);
+    }
+
+    /// Goes back to where all can be made again that the sinks of before did not publish; `false` when the engine stops meanwhile.
+    fn stand_where_sinks_do(&mut self) -> Result<bool> {
+        let published = loop {
+            match self.outlets.published_of(self.timeline.sinks())? {
+                Some(published) => break published,
+                None if self.stop.load(Ordering::Relaxed) => return Ok(false),
+                None => self.sleep(TICK),
+            }
+        };
+        self.timeline.go_back_for(&published)?;
+        self.outlets
+            .note_checkpoint(self.timeline.epoch(), self.timeline.sinks());
+        let epoch = self.timeline.epoch();
+        let beginning: Vec<String> = (self.timeline.sinks().iter())
+            .filter(|(sink, progress)| Epoch(0) < epoch && progress.since == epoch && published[*sink] < epoch)
+            .map(|(sink, _)| sink.clone())
+            .collect();
+        self.stage_views(&beginning)?;
+        Ok(true)
+    }
+
+    /// Lets new sinks begin, with their views as they are; `false` where that waits for others.
+    fn begin_sinks(&mut self) -> Result<bool> {
+        let is_new = |outlet: &&Outlet| !self.timeline.sinks().contains_key(outlet.name());
+        let mut new = Vec::new();
+        for outlet in self.outlets.all.iter().filter(is_new) {
+            // One that does not answer yet begins later.
+            if outlet.published()?.is_some() {
+                new.push((outlet.name().to_owned(), definition_of(&outlet.definition)));
+            }
+        }
+        if new.is_empty() {
+            return Ok(true);
+        }
+        if self.timeline.epoch() == Epoch(0) {
+            for (name, definition) in new {
+                self.timeline.begin_sink(&name, Epoch(0), definition);
+            }
+            return Ok(true);
+        }
+        // Its first checkpoint must do for the others too.
+        if !self.outlets.are_drained(self.timeline.sinks()) {
+            return Ok(false);
+        }
+        let epoch = self.timeline.epoch().next();
+        for (name, definition) in &new {
+            self.timeline.begin_sink(name, epoch, definition.clone());
+        }
+        if !self.run_empty()? {
+            // Nothing was published: it begins at a later epoch.
+            for (name, _) in &new {
+                self.timeline.forget_sink(name);
+            }
+            return Ok(false);
+        }
+        self.stage_views(&new.into_iter().map(|(name, _)| name).collect::<Vec<_>>())?;
+        Ok(true)
+    }
+
+    /// All rows of their views, as this epoch left them.
+    fn stage_views(&self, sinks: &[String]) -> Result<()> {
+        for name in sinks {
+            let outlet = self.outlets.of(name).expect("asked above");
+            let added = self.timeline.rows_of(&outlet.definition.view.name)?;
+            let removed = RecordBatch::new_empty(added.schema());
+            let epoch = self.timeline.epoch();
+            tracing::info!(
+                sink = name,
+                epoch = epoch.0,
+                rows = added.num_rows(),
+                "sink begins with its view"
+            );
+            outlet.stage_epoch(SinkEpoch { epoch, added, removed });
+        }
+        Ok(())
+    }
+
+    /// What a committed epoch did to the views of sinks is theirs to publish.
+    fn stage(&mut self, ran: &super::timeline::Ran) {
+        for outlet in &self.outlets.all {
+            let change = self
+                .timeline
+                .change_for_sink(outlet.name(), &outlet.definition.view.name, ran);
+            if let Some(change) = change {
+                outlet.stage(change);
+            }
+        }
+    }
+
+    /// # Errors
+    /// Where a sink will publish nothing any more.
+    fn sinks_have_room(&self) -> Result<bool> {
+        for outlet in &self.outlets.all {
+            outlet.published()?;
+        }
+        Ok(self.outlets.have_room())
     }
 
     fn on_event(
@@ -550,14 +731,17 @@ impl Run {
         let is_checkpoint = plan.checkpoint;
         let ran = self.timeline.run(&plan, input)?;
         self.commit(&ran)?;
+        self.stage(&ran);
         self.timeline.publish(ran);
         if is_checkpoint && let Some((writer, checkpoint)) = self.timeline.checkpoint()? {
             let metrics = self.timeline.metrics();
             let source = self.timeline.source().name.clone();
             self.wait_for_checkpoint();
-            self.checkpoint = Some(std::thread::spawn(move || {
+            let needed = self.outlets.needed_checkpoint();
+            let epoch = checkpoint.epoch;
+            let thread = std::thread::spawn(move || {
                 let stopwatch = super::clock::Stopwatch::start();
-                match writer.write(&checkpoint) {
+                match writer.write(&checkpoint, needed) {
                     Ok(bytes) => {
                         let seconds = stopwatch.elapsed().as_secs_f64();
                         metrics
@@ -565,11 +749,20 @@ impl Run {
                             .with_label_values(&[&source])
                             .observe(seconds);
                         tracing::info!(source, epoch = checkpoint.epoch.0, bytes, seconds, "checkpoint written");
+                        true
                     }
                     // The journal still has everything since the one before.
-                    Err(error) => tracing::warn!(source, epoch = checkpoint.epoch.0, %error, "checkpoint not written"),
+                    Err(error) => {
+                        tracing::warn!(source, epoch = checkpoint.epoch.0, %error, "checkpoint not written");
+                        false
+                    }
                 }
-            }));
+            });
+            self.checkpoint = Some(WrittenCheckpoint {
+                thread,
+                epoch,
+                sinks: self.timeline.sinks().clone(),
+            });
         }
         Ok(())
     }
@@ -601,15 +794,22 @@ impl Run {
     }
 
     fn checkpoint_is_free(&self) -> bool {
-        self.checkpoint.as_ref().is_none_or(JoinHandle::is_finished)
+        (self.checkpoint.as_ref()).is_none_or(|checkpoint| checkpoint.thread.is_finished())
     }
 
-    fn wait_for_checkpoint(&mut self) {
-        if let Some(thread) = self.checkpoint.take()
-            && thread.join().is_err()
-        {
+    /// Returns whether the last one stands.
+    fn wait_for_checkpoint(&mut self) -> bool {
+        let Some(WrittenCheckpoint { thread, epoch, sinks }) = self.checkpoint.take() else {
+            return false;
+        };
+        let stands = thread.join().unwrap_or_else(|_| {
             tracing::error!("writing a checkpoint ended by a panic");
+            false
+        });
+        if stands {
+            self.outlets.note_checkpoint(epoch, &sinks);
         }
+        stands
     }
 
     /// A clean stop leaves nothing to replay.
@@ -618,6 +818,16 @@ impl Run {
             self.run_empty()?;
         }
         self.wait_for_checkpoint();
+        let until = self.clock.elapsed() + limits::SINK_DRAIN_MAX;
+        while !self.outlets.are_drained(self.timeline.sinks()) && self.clock.elapsed() < until {
+            if self.sinks_have_room().is_err() {
+                break;
+            }
+            std::thread::sleep(TICK / 4);
+        }
+        for outlet in &mut self.outlets.all {
+            outlet.end(limits::SINK_END_MAX, &*self.clock);
+        }
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, RwLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -83,6 +83,8 @@ pub(super) struct Inner {
     /// By source: the split that INSERT appended to, and the position behind its rows.
     pub inserted: Mutex<BTreeMap<String, (SplitId, Position)>>,
     pub stopping: CancellationToken,
+    /// What another state published through sinks does not count.
+    was_reset: AtomicBool,
     next_query: AtomicU64,
 }
 
@@ -119,6 +121,7 @@ impl Engine {
             writing: Mutex::default(),
             inserted: Mutex::default(),
             stopping: CancellationToken::new(),
+            was_reset: AtomicBool::new(false),
             next_query: AtomicU64::new(1),
         }))
     }
@@ -126,6 +129,7 @@ impl Engine {
     /// Forgets what was committed for the sources and tables of the catalog. What was written to a table is nowhere else, and stays: its
     /// views are computed anew from that. Before `start`.
     pub fn reset(&self) -> Result<()> {
+        self.0.was_reset.store(true, Ordering::Relaxed);
         for relation in self.catalog().iter() {
             if let (Relation::Source(_) | Relation::Table(_), Some(folder)) = (relation, self.folder(relation.name())) {
                 tracing::info!(source = relation.name(), folder = %folder.display(), "state removed");
@@ -168,7 +172,14 @@ impl Engine {
         )?;
         let make = self.connector_of(source)?;
         self.adopt(timeline.shared());
-        let driver = Driver::start(timeline, make, self.0.registry.clone(), Arc::clone(&self.0.clock));
+        let driver = Driver::start(
+            timeline,
+            make,
+            catalog.sinks_of(&source.name),
+            self.0.was_reset.load(Ordering::Relaxed),
+            self.0.registry.clone(),
+            Arc::clone(&self.0.clock),
+        );
         self.0
             .drivers
             .lock()
@@ -281,6 +292,8 @@ impl Engine {
             };
             match relation {
                 Relation::External(_) => info.kind = RelationKind::ExternalTable,
+                // Its rows are elsewhere: no query names it.
+                Relation::Sink(_) => continue,
                 Relation::Table(table) => {
                     let stream = &table.view.stream;
                     let name = |column: usize| stream.schema.field(column).name().clone();

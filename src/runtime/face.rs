@@ -105,6 +105,15 @@ impl std::fmt::Display for SourceState {
 }
 
 #[derive(Clone, Debug)]
+pub struct SinkStatus {
+    pub state: SourceState,
+    /// Why it is unreachable or failed.
+    pub reason: Option<String>,
+    /// The last epoch with rows that is published.
+    pub published: Epoch,
+}
+
+#[derive(Clone, Debug)]
 pub struct SplitStatus {
     pub split: SplitId,
     pub position: Position,

@@ -119,6 +119,8 @@ impl Engine {
         match change {
             ViewChange::Add(definition) => timeline.add_view(definition)?,
             ViewChange::Remove(name) => timeline.remove_view(&name),
+            // A script publishes nothing.
+            ViewChange::AddSink(_) | ViewChange::RemoveSink(_) => return Ok(()),
         }
         let plan = timeline.empty_plan(self.0.clock.now());
         manual.run(&plan, Vec::new())
@@ -252,7 +254,7 @@ fn run(timeline: &mut Timeline, plan: &EpochPlan, rows: Vec<SplitRows>) -> Resul
     if plan.checkpoint
         && let Some((writer, checkpoint)) = timeline.checkpoint()?
     {
-        writer.write(&checkpoint)?;
+        writer.write(&checkpoint, None)?;
     }
     Ok(())
 }

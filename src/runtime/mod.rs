@@ -21,6 +21,8 @@ mod intake;
 mod maintained;
 mod manual;
 mod metrics;
+mod outlet;
+mod outlets;
 mod page;
 mod query;
 mod read_ahead;

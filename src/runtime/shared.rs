@@ -14,7 +14,7 @@ use crate::{
     view::{ChangeLog, RowsSnapshot},
 };
 
-use super::face::{SourceState, SplitStatus};
+use super::face::{SinkStatus, SourceState, SplitStatus};
 
 /// The side of a timeline that faces readers. The engine's thread writes, everybody reads; nobody waits for long.
 pub struct Shared {
@@ -23,6 +23,8 @@ pub struct Shared {
     pub generation: u64,
     snapshot: RwLock<Arc<Snapshot>>,
     pub status: Mutex<Status>,
+    /// By name.
+    pub sinks: Mutex<BTreeMap<String, SinkStatus>>,
     /// Newest known ends, as the source saw them.
     pub ends: Mutex<BTreeMap<SplitId, Position>>,
     epoch: watch::Sender<Epoch>,
@@ -100,6 +102,7 @@ impl Shared {
                 figures: BTreeMap::new(),
                 progress: BTreeMap::new(),
             }),
+            sinks: Mutex::default(),
             ends: Mutex::new(BTreeMap::new()),
             epoch: watch::Sender::new(Epoch(0)),
             views: RwLock::new(views.into_iter().map(|(name, face)| (name, Arc::new(face))).collect()),
@@ -130,6 +133,20 @@ impl Shared {
     pub fn remove_faces(&self, keep: impl Fn(&str) -> bool) {
         let mut views = self.views.write().expect("nobody panics while holding it");
         views.retain(|name, _| keep(name));
+    }
+
+    /// A view of a timeline that publishes no epoch any more, and its side outputs, are gone.
+    pub fn forget(&self, view: &str) {
+        let is_other = |name: &str| !matches!(name.strip_prefix(view), Some("" | "$late" | "$errors"));
+        self.remove_faces(is_other);
+        let now = self.snapshot();
+        let views = now.views.iter().filter(|(name, _)| is_other(name));
+        self.publish(Snapshot {
+            epoch: now.epoch,
+            watermark: now.watermark,
+            positions: now.positions.clone(),
+            views: views.map(|(name, rows)| (name.clone(), rows.clone())).collect(),
+        });
     }
 
     /// Nobody follows anything of it any more.

@@ -243,6 +243,10 @@ impl Engine {
                 let (schema, rows) = self.explain_watermark(&name).map_err(ProblemKind::Internal)?;
                 Ok(answer(schema, vec![rows]))
             }
+            Bound::Show(what) if what == "SINKS" => {
+                let (schema, rows) = self.show_sinks(&catalog).map_err(ProblemKind::Internal)?;
+                Ok(answer(schema, vec![rows]))
+            }
             Bound::Show(what) if what == "FUNCTIONS" => {
                 let (schema, rows) = functions::show(&catalog).map_err(ProblemKind::Internal)?;
                 Ok(answer(schema, vec![rows]))
@@ -335,6 +339,10 @@ impl Engine {
             Relation::Materialized(view) if self.has_started(&view.source) => {
                 self.change_views(&view.source, ViewChange::Add(Arc::clone(view))).await
             }
+            Relation::Sink(sink) if self.has_started(&sink.view.source) => {
+                let change = ViewChange::AddSink(Arc::clone(sink));
+                self.change_views(&sink.view.source, change).await
+            }
             _ => self.start().and_then(|()| self.open_manual(relation)),
         };
         if outcome.is_err() {
@@ -353,6 +361,10 @@ impl Engine {
             Relation::Materialized(view) if self.has_started(&view.source) => {
                 self.change_views(&view.source, ViewChange::Remove(name.to_owned()))
                     .await
+            }
+            Relation::Sink(sink) if self.has_started(&sink.view.source) => {
+                let change = ViewChange::RemoveSink(name.to_owned());
+                self.change_views(&sink.view.source, change).await
             }
             Relation::Source(_) | Relation::Table(_) => self.remove_source(name).await,
             relation => self.close_manual(relation),
@@ -436,6 +448,55 @@ impl Engine {
                 }));
         }
         statement
+    }
+
+    /// A row for each sink, in the order of creation.
+    fn show_sinks(&self, catalog: &Catalog) -> Result<(SchemaRef, RecordBatch)> {
+        let sinks: Vec<_> = (catalog.iter())
+            .filter_map(|relation| match relation {
+                Relation::Sink(sink) => Some(sink),
+                _ => None,
+            })
+            .collect();
+        let statuses: Vec<_> = (sinks.iter())
+            .map(|sink| {
+                let shared = self.shared_of(&sink.view.source)?;
+                let statuses = shared.sinks.lock().expect("nobody panics while holding it");
+                statuses.get(&sink.name).cloned()
+            })
+            .collect();
+        let text = |values: Vec<String>| Arc::new(StringViewArray::from_iter_values(values)) as ArrayRef;
+        let field = |name: &str, data_type: DataType, is_nullable| Field::new(name, data_type, is_nullable);
+        let schema = Arc::new(Schema::new(vec![
+            field("name", DataType::Utf8View, false),
+            field("view", DataType::Utf8View, false),
+            field("connector", DataType::Utf8View, false),
+            field("state", DataType::Utf8View, false),
+            field("published_epoch", DataType::UInt64, true),
+            field("reason", DataType::Utf8View, true),
+        ]));
+        let state = |status: &Option<SinkStatus>| match status {
+            Some(status) => status.state.to_string(),
+            None => "not started".to_owned(),
+        };
+        let columns: Vec<ArrayRef> = vec![
+            text(sinks.iter().map(|sink| sink.name.clone()).collect()),
+            text(sinks.iter().map(|sink| sink.view.name.clone()).collect()),
+            text(sinks.iter().map(|sink| sink.connector.clone()).collect()),
+            text(statuses.iter().map(state).collect()),
+            Arc::new(
+                (statuses.iter())
+                    .map(|status| status.as_ref().map(|status| status.published.0))
+                    .collect::<arrow::array::UInt64Array>(),
+            ),
+            Arc::new(
+                (statuses.iter())
+                    .map(|status| status.as_ref().and_then(|status| status.reason.clone()))
+                    .collect::<StringViewArray>(),
+            ),
+        ];
+        let batch = RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|e| Error::bug(e.to_string()))?;
+        Ok((schema, batch))
     }
 
     fn show(&self, what: &str) -> Result<(SchemaRef, RecordBatch)> {

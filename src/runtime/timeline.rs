@@ -8,16 +8,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
-use arrow::array::{Int64Array, RecordBatch};
+use arrow::{
+    array::{Int64Array, RecordBatch},
+    compute::concat_batches,
+};
 
 use crate::{
     operator::{EpochEnd, SplitWatermarks},
     plan::{Catalog, MaterializedDefinition, SourceDefinition, bad_schema},
-    state::{Checkpoint, CheckpointWriter, Part, Store},
+    state::{Checkpoint, CheckpointWriter, Part, Recovered, Store},
     types::{Epoch, EpochPlan, Error, EventTime, Position, Result, SplitId, Watermark, limits},
     view::{Change, ChangeLog},
 };
@@ -29,6 +32,7 @@ use super::{
     face::SplitStatus,
     intake::SplitRows,
     maintained::{MaintainedView, Slice},
+    outlets::{SinkProgress, SinkProgresses, is_enough},
     shared::{Progress, Shared, Snapshot, ViewFace},
     side_output::{SideOutput, bad_rows},
     watermark_rule::WatermarkRule,
@@ -56,6 +60,11 @@ pub struct Timeline {
     /// Epochs ran, anew or again, that no checkpoint holds.
     is_ahead_of_checkpoint: bool,
     plans_to_replay: std::vec::IntoIter<EpochPlan>,
+    /// Of the sinks that were there when the state was made, and of those that began since.
+    sinks: SinkProgresses,
+    folder: Option<PathBuf>,
+    /// Readers have seen it: an epoch before it is not shown again.
+    shown: Epoch,
     /// When each split brought its last row, or became known. For people: nothing is decided by it.
     heard_at: BTreeMap<SplitId, EventTime>,
 }
@@ -72,6 +81,8 @@ struct Header {
     #[serde(default)]
     view_watermarks: BTreeMap<String, Watermark>,
     failed_totals: BTreeMap<String, u64>,
+    #[serde(default)]
+    sinks: SinkProgresses,
 }
 
 impl Timeline {
@@ -90,7 +101,7 @@ impl Timeline {
             views.push(MaintainedView::new(Arc::clone(definition), &needed, &views, bounds)?);
         }
         let bad = SideOutput::new(format!("{}$bad", source.name), bad_schema());
-        let (store, recovered) = match folder {
+        let (store, mut recovered) = match folder {
             Some(folder) => {
                 let (store, recovered) = Store::open(folder)?;
                 (Some(store), Some(recovered))
@@ -123,33 +134,131 @@ impl Timeline {
             is_ahead_of_checkpoint: false,
             plans_to_replay: Vec::new().into_iter(),
             heard_at: BTreeMap::new(),
+            sinks: SinkProgresses::new(),
+            folder: folder.map(Path::to_path_buf),
+            shown: Epoch(0),
         };
-        if let Some(recovered) = recovered {
-            let folder = folder.expect("state came from a folder");
-            let store = timeline.store.as_ref().expect("state came from a store");
-            let is_new = recovered.checkpoint.is_none() && recovered.plans.is_empty();
-            let before = match &recovered.checkpoint {
-                Some(checkpoint) => Some(checkpoint.definition.clone()),
-                None => store.definition()?.filter(|_| !is_new),
-            };
-            let anew = match &before {
-                Some(before) => views_made_anew(before, &timeline.definition)
-                    .and_then(|anew| timeline.computed_from_views(anew))
-                    .ok_or_else(|| another_definition(folder, before, &timeline.definition))?,
-                None => BTreeSet::new(),
-            };
-            match recovered.checkpoint {
-                Some(checkpoint) => timeline.restore(checkpoint, &anew, folder)?,
-                // A journal alone does not tell what it is a journal of.
-                None if before.as_ref() != Some(&timeline.definition) => {
-                    let store = timeline.store.as_mut().expect("state came from a store");
-                    store.define(&timeline.definition)?;
-                }
-                None => {}
-            }
-            timeline.plans_to_replay = recovered.plans.into_iter();
+        if let Some(recovered) = recovered.take() {
+            timeline.take_up(recovered)?;
         }
         Ok(timeline)
+    }
+
+    /// Begins where a checkpoint and its plans say.
+    fn take_up(&mut self, recovered: Recovered) -> Result<()> {
+        let folder = self.folder.clone().expect("state came from a folder");
+        let store = self.store.as_ref().expect("state came from a store");
+        let is_new = recovered.checkpoint.is_none() && recovered.plans.is_empty();
+        let before = match &recovered.checkpoint {
+            Some(checkpoint) => Some(checkpoint.definition.clone()),
+            None => store.definition()?.filter(|_| !is_new),
+        };
+        let anew = match &before {
+            Some(before) => views_made_anew(before, &self.definition)
+                .and_then(|anew| self.computed_from_views(anew))
+                .ok_or_else(|| another_definition(&folder, before, &self.definition))?,
+            None => BTreeSet::new(),
+        };
+        match recovered.checkpoint {
+            Some(checkpoint) => self.restore(checkpoint, &anew, &folder)?,
+            // A journal alone does not tell what it is a journal of.
+            None if before.as_ref() != Some(&self.definition) => {
+                let store = self.store.as_mut().expect("state came from a store");
+                store.define(&self.definition)?;
+            }
+            None => {}
+        }
+        self.plans_to_replay = recovered.plans.into_iter();
+        Ok(())
+    }
+
+    /// Goes back to where everything that sinks have not published yet can be made again, unless it stands there.
+    /// `published` is the last epoch that is published, by sink.
+    ///
+    /// # Errors
+    /// Where no checkpoint and no journal go back so far.
+    pub fn go_back_for(&mut self, published: &BTreeMap<String, Epoch>) -> Result<()> {
+        self.sinks.retain(|sink, _| published.contains_key(sink));
+        if is_enough(self.epoch, &self.sinks, published) {
+            return Ok(());
+        }
+        let store = self.store.as_ref().expect("sinks need a state");
+        let enough = |checkpoint: &Checkpoint| {
+            let header: Result<Header, _> = serde_json::from_value(checkpoint.header.clone());
+            header.is_ok_and(|header| is_enough(checkpoint.epoch, &header.sinks, published))
+        };
+        let recovered = store.recover(enough).map_err(|error| {
+            Error::state(format!(
+                "sinks have published {published:?}, and no checkpoint is so old: {error}; start over with --reset, which publishes all rows anew"
+            ))
+        })?;
+        tracing::info!(
+            source = self.source.name,
+            from = recovered.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.epoch.0),
+            newest = self.epoch.0,
+            "going back to make again what sinks did not publish"
+        );
+        let definitions: Vec<_> = self.views.iter().map(|view| Arc::clone(view.definition())).collect();
+        self.views.clear();
+        for definition in definitions {
+            let view = MaintainedView::new(definition, &self.needed, &self.views, &self.bounds)?;
+            self.views.push(view);
+        }
+        self.shown = self.epoch;
+        self.watermarks = SplitWatermarks::default();
+        self.positions.clear();
+        (self.epoch, self.epoch_time, self.rows) = (Epoch(0), EventTime(i64::MIN), 0);
+        self.bad = SideOutput::new(format!("{}$bad", self.source.name), bad_schema());
+        self.sinks.clear();
+        for (_, face) in self.shared.faces() {
+            *face.log.lock().expect("nobody panics while holding it") = ChangeLog::new(Epoch(0));
+        }
+        self.take_up(recovered)?;
+        self.sinks.retain(|sink, _| published.contains_key(sink));
+        Ok(())
+    }
+
+    /// What its epochs are told from those of another state by.
+    pub fn identity(&self) -> Option<&str> {
+        self.store.as_ref().map(Store::identity)
+    }
+
+    /// How sinks stand to the state.
+    pub fn sinks(&self) -> &SinkProgresses {
+        &self.sinks
+    }
+
+    /// A sink begins with its view as it is at the end of `epoch`.
+    pub fn begin_sink(&mut self, name: &str, epoch: Epoch, definition: String) {
+        let progress = SinkProgress {
+            since: epoch,
+            last_change: epoch,
+            definition,
+        };
+        self.sinks.insert(name.to_owned(), progress);
+    }
+
+    pub fn forget_sink(&mut self, name: &str) {
+        self.sinks.remove(name);
+    }
+
+    /// The changes of `view` in an epoch that ran, where a sink that began before it has to publish them.
+    pub fn change_for_sink<'r>(&mut self, sink: &str, view: &str, ran: &'r Ran) -> Option<&'r Change> {
+        let progress = self
+            .sinks
+            .get_mut(sink)
+            .filter(|progress| progress.since < ran.plan.number)?;
+        let (_, change) = ran.changes.iter().find(|(name, _)| name == view)?;
+        progress.last_change = change.epoch;
+        Some(change)
+    }
+
+    /// All rows of a view, as a sink that begins publishes them.
+    pub fn rows_of(&self, view: &str) -> Result<RecordBatch> {
+        let view = self.views.iter().find(|other| other.name() == view);
+        let view = view.ok_or_else(|| Error::bug("a sink of a view that is not there"))?;
+        let batches = view.snapshot().batches()?;
+        concat_batches(&view.definition().stream.schema, &batches).map_err(Error::of_arrow)
     }
 
     pub fn source(&self) -> &Arc<SourceDefinition> {
@@ -370,7 +479,9 @@ impl Timeline {
             let face = self.shared.face(&view).expect("a face for every view");
             face.log.lock().expect("nobody panics while holding it").push(change);
         }
-        self.publish_state();
+        if self.shown <= self.epoch {
+            self.publish_state();
+        }
     }
 
     /// Shows the state as it stands, e.g. what a checkpoint held.
@@ -480,6 +591,7 @@ impl Timeline {
                 .map(|view| (view.name().to_owned(), view.watermark()))
                 .collect(),
             failed_totals,
+            sinks: self.sinks.clone(),
         };
         let header = serde_json::to_value(header)
             .map_err(|e| Error::bug(format!("a checkpoint's header cannot be written: {e}")))?;
@@ -515,6 +627,7 @@ impl Timeline {
         self.positions = header.positions;
         self.watermarks = header.watermarks;
         self.rows = header.rows;
+        self.sinks = header.sinks;
         self.bad.restore(part("bad".into())?, header.bad_total);
         for index in 0..self.views.len() {
             let (before, rest) = self.views.split_at_mut(index);

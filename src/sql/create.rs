@@ -5,8 +5,8 @@ use std::time::Duration;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::{
-    CreateExternalTable, CreateMaterializedView, CreateSource, CreateView, Diagnostic, Emit, Spanned, SqlState,
-    StatementKind,
+    CreateExternalTable, CreateMaterializedView, CreateSink, CreateSource, CreateView, Diagnostic, Emit, Spanned,
+    SqlState, StatementKind,
     columns::MayHold,
     cursor::{Parsed, StatementParser},
     shapes::FETCH_HELP,
@@ -48,22 +48,30 @@ impl StatementParser<'_> {
         if self.eat_word("FUNCTION") {
             return self.create_function();
         }
-        const KINDS: &[&str] = &["SOURCE", "TABLE", "EXTERNAL", "VIEW", "MATERIALIZED", "FUNCTION"];
-        let usable = "CREATE SOURCE, TABLE, EXTERNAL TABLE, VIEW, MATERIALIZED VIEW and FUNCTION are";
+        if self.eat_word("SINK") {
+            return self.create_sink();
+        }
+        const KINDS: &[&str] = &[
+            "SOURCE",
+            "TABLE",
+            "EXTERNAL",
+            "VIEW",
+            "MATERIALIZED",
+            "FUNCTION",
+            "SINK",
+        ];
+        let usable = "CREATE SOURCE, TABLE, EXTERNAL TABLE, VIEW, MATERIALIZED VIEW, FUNCTION and SINK are";
         Err(match self.peek_word().as_deref() {
-            Some("SINK") => self
-                .unsupported(at, "CREATE SINK")
-                .help("write CREATE MATERIALIZED VIEW, and read it over HTTP or WebSocket"),
             Some(
                 kind @ ("INDEX" | "SCHEMA" | "DATABASE" | "TYPE" | "USER" | "ROLE" | "SECRET" | "CONNECTION"
                 | "TRIGGER" | "SEQUENCE"),
             ) => self.unsupported(at, &format!("CREATE {kind}")).help(usable),
             word => {
-                let meant = word.and_then(|word| nearest(word, KINDS.iter().copied().chain(["SINK"])));
+                let meant = word.and_then(|word| nearest(word, KINDS.iter().copied()));
                 let mistake = Diagnostic::error(
                     SqlState::Syntax,
                     format!(
-                        "expected SOURCE, TABLE, EXTERNAL TABLE, VIEW, MATERIALIZED VIEW or FUNCTION, found {}",
+                        "expected SOURCE, TABLE, EXTERNAL TABLE, VIEW, MATERIALIZED VIEW, FUNCTION or SINK, found {}",
                         self.written().found(at)
                     ),
                     self.written().span(at),
@@ -117,6 +125,51 @@ impl StatementParser<'_> {
             columns: list.columns,
             watermark: list.watermark,
             includes,
+            options,
+        }))
+    }
+
+    fn create_sink(&mut self) -> Parsed<StatementKind> {
+        let if_not_exists = self.if_not_exists()?;
+        let name = self.name("the name of the sink")?;
+        let example = format!(
+            "write CREATE SINK {} FROM view WITH (connector = 'kafka', …)",
+            name.value
+        );
+        match self.peek_word().as_deref() {
+            Some("FROM") => self.at += 1,
+            Some("AS") => {
+                let mistake = self.unsupported(self.at, "a query in CREATE SINK");
+                return Err(mistake.help(
+                    "give the query a name, CREATE MATERIALIZED VIEW … AS …, and let the sink read it: FROM name",
+                ));
+            }
+            _ if self.peek_is(&Token::LParen) => {
+                let mistake = self.unsupported(self.at, "a list of columns in CREATE SINK");
+                return Err(mistake.help("a sink has the columns of its view; name them there: SELECT … AS …"));
+            }
+            _ => {
+                return Err(self
+                    .written()
+                    .expected(self.at, "FROM and the name of a view")
+                    .help(example));
+            }
+        }
+        let view = self.name("the name of the view")?;
+        let mut options = Vec::new();
+        while self.at < self.tokens.len() {
+            if self.with_options(&["WITH"], &mut options)? || self.format_encode(&mut options)? {
+                continue;
+            }
+            if self.a_statement_follows() {
+                break;
+            }
+            return Err(self.unknown_clause(&["WITH", "FORMAT"], "WITH"));
+        }
+        Ok(StatementKind::CreateSink(CreateSink {
+            name,
+            if_not_exists,
+            view,
             options,
         }))
     }

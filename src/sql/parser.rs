@@ -265,9 +265,19 @@ impl StatementParser<'_> {
             DropKind::MaterializedView
         } else if self.eat_word("FUNCTION") {
             DropKind::Function
+        } else if self.eat_word("SINK") {
+            DropKind::Sink
         } else {
-            let words = &["SOURCE", "TABLE", "EXTERNAL", "VIEW", "MATERIALIZED", "FUNCTION"];
-            return Err(self.unknown_clause(words, "SOURCE, TABLE, VIEW, MATERIALIZED VIEW or FUNCTION"));
+            let words = &[
+                "SOURCE",
+                "TABLE",
+                "EXTERNAL",
+                "VIEW",
+                "MATERIALIZED",
+                "FUNCTION",
+                "SINK",
+            ];
+            return Err(self.unknown_clause(words, "SOURCE, TABLE, VIEW, MATERIALIZED VIEW, FUNCTION or SINK"));
         };
         let if_exists = if self.eat_word("IF") {
             self.expect_word("EXISTS")?;
@@ -296,6 +306,7 @@ impl StatementParser<'_> {
             (&["VIEWS"], "VIEWS"),
             (&["MATERIALIZED", "VIEWS"], "MATERIALIZED VIEWS"),
             (&["FUNCTIONS"], "FUNCTIONS"),
+            (&["SINKS"], "SINKS"),
             (&["ALL"], "ALL"),
         ] {
             if self.eat_words(words) {
@@ -310,8 +321,19 @@ impl StatementParser<'_> {
                 .unsupported(start, "SHOW CREATE")
                 .help("DESCRIBE shows the columns"));
         }
-        let words = &["SOURCES", "TABLES", "VIEWS", "MATERIALIZED", "FUNCTIONS", "ALL"];
-        Err(self.unknown_clause(words, "SOURCES, TABLES, VIEWS, MATERIALIZED VIEWS, FUNCTIONS or ALL"))
+        let words = &[
+            "SOURCES",
+            "TABLES",
+            "VIEWS",
+            "MATERIALIZED",
+            "FUNCTIONS",
+            "SINKS",
+            "ALL",
+        ];
+        Err(self.unknown_clause(
+            words,
+            "SOURCES, TABLES, VIEWS, MATERIALIZED VIEWS, FUNCTIONS, SINKS or ALL",
+        ))
     }
 
     fn explain(&mut self) -> Parsed<StatementKind> {

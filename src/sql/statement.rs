@@ -30,6 +30,7 @@ pub enum StatementKind {
     CreateView(CreateView),
     CreateMaterializedView(CreateMaterializedView),
     CreateFunction(CreateFunction),
+    CreateSink(CreateSink),
     Drop(Drop),
     /// `SHOW SOURCES | TABLES | VIEWS | MATERIALIZED VIEWS | FUNCTIONS | ALL`… as written, in upper case.
     Show(Spanned<String>),
@@ -66,11 +67,21 @@ impl StatementKind {
             | Self::CreateView(_)
             | Self::CreateMaterializedView(_)
             | Self::CreateFunction(_)
+            | Self::CreateSink(_)
             | Self::Drop(_) => Effect::Defines,
             Self::Insert(_) | Self::Update(_) | Self::Delete(_) | Self::Flush => Effect::Writes,
             Self::Query(_) | Self::Show(_) | Self::Describe(_) | Self::Explain(_) => Effect::Reads,
         }
     }
+}
+
+/// `CREATE SINK name FROM view WITH (…)`
+#[derive(Clone, Debug)]
+pub struct CreateSink {
+    pub name: Spanned<String>,
+    pub if_not_exists: bool,
+    pub view: Spanned<String>,
+    pub options: Vec<SqlOption>,
 }
 
 /// `CREATE SOURCE name (columns, WATERMARK FOR column AS expression) INCLUDE … WITH (…)`
@@ -201,6 +212,7 @@ pub enum DropKind {
     View,
     MaterializedView,
     Function,
+    Sink,
 }
 
 /// `EXPLAIN [VERBOSE] view | SELECT … | CREATE …`, `EXPLAIN ANALYZE view | SELECT …`, `EXPLAIN WATERMARK view`

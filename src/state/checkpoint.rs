@@ -63,8 +63,8 @@ pub struct CheckpointWriter {
 }
 
 impl CheckpointWriter {
-    /// Writes and publishes a checkpoint, then removes what is older than the kept ones.
-    pub fn write(&self, checkpoint: &Checkpoint) -> Result<u64> {
+    /// Writes and publishes a checkpoint, then removes what is older than the kept ones and than `needed`.
+    pub fn write(&self, checkpoint: &Checkpoint, needed: Option<Epoch>) -> Result<u64> {
         let folder = self.root.join("checkpoints");
         let target = folder.join(format!("{:020}", checkpoint.epoch.0));
         let staged = folder.join(format!("{:020}.tmp", checkpoint.epoch.0));
@@ -111,14 +111,18 @@ impl CheckpointWriter {
         sync_folder(&staged)?;
         fs::rename(&staged, &target).map_err(|e| cannot("publish", &staged, e))?;
         sync_folder(&folder)?;
-        self.remove_old(&folder)?;
+        self.remove_old(&folder, needed)?;
         Ok(total)
     }
 
-    fn remove_old(&self, folder: &Path) -> Result<()> {
+    fn remove_old(&self, folder: &Path, needed: Option<Epoch>) -> Result<()> {
         let all = list(folder)?;
         let Some(first_kept) = all.len().checked_sub(limits::CHECKPOINTS_KEPT) else {
             return Ok(());
+        };
+        let first_kept = match needed {
+            Some(needed) => first_kept.min(all.partition_point(|(epoch, _)| *epoch < needed)),
+            None => first_kept,
         };
         for (_, path) in &all[..first_kept] {
             fs::remove_dir_all(path).map_err(|e| cannot("remove", path, e))?;
@@ -128,15 +132,16 @@ impl CheckpointWriter {
     }
 }
 
-/// The newest checkpoint whose every byte is right; damaged ones are passed over with a warning.
+/// The newest checkpoint whose every byte is right and that `takes` takes; damaged ones are passed over with a warning.
 ///
 /// # Errors
 /// When there are checkpoints but none is right.
-pub fn newest(root: &Path) -> Result<Option<Checkpoint>> {
+pub fn newest(root: &Path, takes: impl Fn(&Checkpoint) -> bool) -> Result<Option<Checkpoint>> {
     let mut reasons = Vec::new();
     for (epoch, path) in list(&root.join("checkpoints"))?.into_iter().rev() {
         match load(&path) {
-            Ok(checkpoint) if checkpoint.epoch == epoch => return Ok(Some(checkpoint)),
+            Ok(checkpoint) if checkpoint.epoch == epoch && takes(&checkpoint) => return Ok(Some(checkpoint)),
+            Ok(checkpoint) if checkpoint.epoch == epoch => continue,
             Ok(_) => reasons.push(format!("{}: it is of another epoch", path.display())),
             Err(error) => reasons.push(error.to_string()),
         }

@@ -14,10 +14,12 @@ use super::{
 };
 
 const DEFINITION: &str = "definition";
+const IDENTITY: &str = "identity";
 
 pub struct Store {
     journal: Journal,
     writer: CheckpointWriter,
+    identity: String,
     /// Held until the state is closed or the process ends.
     _lock: Lock,
 }
@@ -39,19 +41,29 @@ impl Store {
         create_folder(&root.join("checkpoints"))?;
         let lock = lock(root)?;
         let generation = next_generation(root)?;
-        let checkpoint = checkpoint::newest(root)?;
-        let after = checkpoint.as_ref().map_or(Epoch(0), |checkpoint| checkpoint.epoch);
-        let journal_folder = root.join("journal");
-        let plans = journal::read(&journal_folder, after)?;
+        let identity = identity(root)?;
         let store = Self {
-            journal: Journal::new(journal_folder, generation),
+            journal: Journal::new(root.join("journal"), generation),
             writer: CheckpointWriter {
                 root: root.into(),
                 generation,
             },
+            identity,
             _lock: lock,
         };
-        Ok((store, Recovered { checkpoint, plans }))
+        let recovered = store.recover(|_| true)?;
+        Ok((store, recovered))
+    }
+
+    /// The newest checkpoint that `takes` takes, and the plans after it; all plans where there is none.
+    ///
+    /// # Errors
+    /// Where what is needed is damaged or was removed.
+    pub fn recover(&self, takes: impl Fn(&Checkpoint) -> bool) -> Result<Recovered> {
+        let checkpoint = checkpoint::newest(&self.writer.root, takes)?;
+        let after = checkpoint.as_ref().map_or(Epoch(0), |checkpoint| checkpoint.epoch);
+        let plans = journal::read(&self.writer.root.join("journal"), after)?;
+        Ok(Recovered { checkpoint, plans })
     }
 
     /// Removes everything but the folder itself; what was committed is forgotten.
@@ -69,9 +81,11 @@ impl Store {
                 fs::remove_dir_all(&path).map_err(|e| cannot("remove", &path, e))?;
             }
         }
-        let definition = root.join(DEFINITION);
-        if definition.exists() {
-            fs::remove_file(&definition).map_err(|e| cannot("remove", &definition, e))?;
+        for name in [DEFINITION, IDENTITY] {
+            let path = root.join(name);
+            if path.exists() {
+                fs::remove_file(&path).map_err(|e| cannot("remove", &path, e))?;
+            }
         }
         sync_folder(root)?;
         drop(lock);
@@ -91,6 +105,11 @@ impl Store {
     /// Says what the state is a state of. Before the first epoch: a journal alone does not tell.
     pub fn define(&mut self, definition: &str) -> Result<()> {
         write_atomic(&self.writer.root.join(DEFINITION), definition.as_bytes())
+    }
+
+    /// Of this state alone, from its beginning to its reset: its epochs are not those of another.
+    pub fn identity(&self) -> &str {
+        &self.identity
     }
 
     /// Goes up with every start.
@@ -141,6 +160,19 @@ fn lock(root: &Path) -> Result<Lock> {
             root.display()
         ))),
         Err(TryLockError::Error(e)) => Err(cannot("lock", &path, e)),
+    }
+}
+
+fn identity(root: &Path) -> Result<String> {
+    let path = root.join(IDENTITY);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(text.trim().to_owned()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let identity = format!("{:032x}", rand::random::<u128>());
+            write_atomic(&path, format!("{identity}\n").as_bytes())?;
+            Ok(identity)
+        }
+        Err(e) => Err(cannot("read", &path, e)),
     }
 }
 
@@ -208,7 +240,7 @@ mod tests {
             for number in 1..=10 {
                 store.append(&plan(number)).unwrap();
                 if number % 2 == 0 {
-                    store.begin_checkpoint().write(&checkpoint(number)).unwrap();
+                    store.begin_checkpoint().write(&checkpoint(number), None).unwrap();
                 }
             }
             store.append(&plan(11)).unwrap();
@@ -247,7 +279,7 @@ mod tests {
             let (mut store, _) = Store::open(folder.path()).unwrap();
             for number in 1..=3 {
                 store.append(&plan(number)).unwrap();
-                store.begin_checkpoint().write(&checkpoint(number)).unwrap();
+                store.begin_checkpoint().write(&checkpoint(number), None).unwrap();
             }
         }
         let part = folder.path().join(format!("checkpoints/{:020}/0000.arrow", 3));

@@ -59,6 +59,16 @@ pub const CHECKPOINT_ROWS: u64 = 20_000_000;
 /// Checkpoints kept.
 pub const CHECKPOINTS_KEPT: usize = 3;
 
+/// Epochs, and bytes of their rows, that wait to be published by a sink; beyond them no epoch starts.
+pub const SINK_EPOCHS_STAGED_MAX: usize = 256;
+pub const SINK_BYTES_STAGED_MAX: usize = 256 << 20;
+/// Rows that a sink publishes as one, unless a single epoch has more.
+pub const SINK_TRANSACTION_ROWS: usize = 262_144;
+/// How long a stop waits until sinks have published what they have.
+pub const SINK_DRAIN_MAX: Duration = Duration::from_secs(5);
+/// How long a stop waits then for a sink that is in the middle of something.
+pub const SINK_END_MAX: Duration = Duration::from_secs(1);
+
 /// The longest SQL text taken over HTTP.
 pub const SQL_BYTES_MAX: usize = 64 << 10;
 /// Tokens of one ad-hoc statement.

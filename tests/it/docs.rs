@@ -25,7 +25,7 @@ use zeta::{
     cli::{MemoryTopics, arguments, generate, registry},
     connector::{OptionSpec, Options, kafka, nexmark, replay},
     format::json,
-    plan::{Registry, SOURCE_OPTIONS, VIEW_OPTIONS},
+    plan::{Registry, SINK_OPTIONS, SOURCE_OPTIONS, VIEW_OPTIONS},
     runtime::{Engine, EngineOptions, Metrics, Mode, ProblemKind, SqlRequest, clock::ManualClock, query_environment},
     sql::{self, Color, Diagnostic, SourceText, StatementKind},
     types::{EventTime, limits},
@@ -517,6 +517,8 @@ fn the_reference_has_every_option_with_its_default_and_its_other_names() {
         ("nexmark", nexmark::OPTIONS),
         ("json", json::OPTIONS),
         ("views", VIEW_OPTIONS),
+        ("sinks", SINK_OPTIONS),
+        ("kafka sink", kafka::SINK_OPTIONS),
     ] {
         let section = section(&reference.text, what);
         let rows: Vec<Vec<&str>> = rows(section).collect();
@@ -584,6 +586,8 @@ fn the_manual_of_operations_has_every_metric() {
         metrics.epochs_total.with_label_values(&["s"]).get(),
         metrics.rows_evicted_total.with_label_values(&["v"]).get(),
         metrics.ws_merged_total.with_label_values(&["v"]).get(),
+        metrics.sink_rows_total.with_label_values(&["s"]).get(),
+        metrics.sink_recoveries_total.with_label_values(&["s"]).get(),
     ];
     assert!(touched.iter().all(|count| *count == 0));
     metrics.source_lag_rows.with_label_values(&["s", "0"]).set(0);
@@ -591,6 +595,8 @@ fn the_manual_of_operations_has_every_metric() {
     metrics.state_bytes.with_label_values(&["v"]).set(0);
     metrics.view_rows.with_label_values(&["v"]).set(0);
     metrics.ws_subscriptions.with_label_values(&["v"]).set(0);
+    metrics.sink_published_epoch.with_label_values(&["s"]).set(0);
+    metrics.sink_staged_epochs.with_label_values(&["s"]).set(0);
     for histogram in [
         &metrics.epoch_duration_seconds,
         &metrics.commit_stall_seconds,

@@ -23,6 +23,7 @@ mod e2e;
 mod hdfs;
 mod http;
 mod kafka;
+mod sink;
 mod state;
 mod table;
 mod traps;

@@ -5,6 +5,7 @@
 use std::{collections::BTreeSet, ops::ControlFlow, time::Duration};
 
 use rdkafka::{
+    ClientConfig,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     error::{KafkaError, RDKafkaErrorCode},
 };
@@ -12,7 +13,7 @@ use rdkafka::{
 use super::{
     config,
     connection::{Connection, Failure},
-    drain::{BATCH_MAX, CALL_TIMEOUT, Deadline, Drain, Event, bounds_of},
+    drain::{BATCH_MAX, CALL_TIMEOUT, Deadline, Drain, Event, bounds_of, partitions_of},
 };
 use crate::types::{Error, Result};
 
@@ -149,6 +150,53 @@ pub fn create(brokers: &str, plan: &TopicPlan<'_>) -> Result<()> {
             Err(_) if !deadline.left().is_zero() => {}
             Err(failure) => return Err(failure.into()),
         }
+    }
+}
+
+/// Which of these topics there are, asked as `client` logs in.
+pub(super) fn topics_among(brokers: &str, client: &ClientConfig, names: &[&str]) -> Result<BTreeSet<String>, Failure> {
+    let mut config = config::consumer(brokers);
+    config::copy_security(client, &mut config);
+    let drain =
+        Drain::connect(&config, Connection::new(brokers)).map_err(|error| Failure::Failed(config::sentence(&error)))?;
+    let mut found = BTreeSet::new();
+    for name in names {
+        match partitions_of(&drain, name, Deadline::after(CALL_TIMEOUT)) {
+            Ok(_) => {
+                found.insert((*name).to_owned());
+            }
+            Err(Failure::MissingTopic(_)) => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(found)
+}
+
+/// Makes the topic of a sink's markers, of one partition that keeps the newest of each.
+pub(super) fn create_marker_topic(brokers: &str, client: &ClientConfig, name: &str) -> Result<(), Failure> {
+    let mut config = config::client(brokers);
+    config::copy_security(client, &mut config);
+    let admin: AdminClient<Connection> = config
+        .create_with_context(Connection::new(brokers))
+        .map_err(|error| Failure::Failed(config::sentence(&error)))?;
+    // As many copies as the brokers give a topic.
+    let topic = NewTopic::new(name, 1, TopicReplication::Fixed(-1)).set("cleanup.policy", "compact");
+    let answers = futures::executor::block_on(admin.create_topics([&topic], &options()));
+    match answers.map(|answers| answers.into_iter().next()) {
+        Ok(None | Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)))) => Ok(()),
+        Ok(Some(Err((
+            _,
+            RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed,
+        )))) => Err(Failure::Failed(format!(
+            "Kafka at {brokers} does not let us create topic `{name}`, which holds how far the sink is; create it with one \
+                 partition and cleanup.policy=compact, or name another with `marker_topic`"
+        ))),
+        Ok(Some(Err((_, code)))) => Err(Failure::Unreachable(format!(
+            "Kafka at {brokers} did not make topic `{name}`: {code}"
+        ))),
+        Err(error) => Err(Failure::Unreachable(format!(
+            "Kafka at {brokers} did not make topic `{name}`: {error}"
+        ))),
     }
 }
 

@@ -65,21 +65,7 @@ impl Settings {
     pub fn new(options: &Options) -> Result<Self, String> {
         let brokers = options.text("bootstrap.servers").to_owned();
         let mut client = consumer(&brokers);
-        for (name, value) in options.iter() {
-            let property = match name {
-                "sasl.mechanism" => "sasl.mechanisms",
-                _ if name.starts_with("sasl.") || name.starts_with("ssl.") || name == "security.protocol" => name,
-                _ => match PROPERTY_PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix)) {
-                    Some(property) => property,
-                    // Options of the format or of the runtime.
-                    None => continue,
-                },
-            };
-            check_property(property, value)?;
-            client.set(property, value);
-        }
-        // Some values are refused only beside others.
-        client.create_native_config().map_err(|error| sentence(&error))?;
+        set_given(&mut client, options, PROPERTY_PREFIXES)?;
         Ok(Self {
             topic: options.text("topic").to_owned(),
             brokers,
@@ -91,6 +77,44 @@ impl Settings {
             is_bounded: options.boolean("bounded").unwrap_or(false),
             client,
         })
+    }
+}
+
+/// Sets what a person gave: a login, and properties by their prefix.
+///
+/// # Errors
+/// A sentence about the property that librdkafka does not take.
+pub(super) fn set_given(client: &mut ClientConfig, options: &Options, prefixes: &[&str]) -> Result<(), String> {
+    for (name, value) in options.iter() {
+        let property = match name {
+            "sasl.mechanism" => "sasl.mechanisms",
+            _ if is_security(name) => name,
+            _ => match prefixes.iter().find_map(|prefix| name.strip_prefix(prefix)) {
+                Some(property) => property,
+                // Options of the format or of the runtime.
+                None => continue,
+            },
+        };
+        check_property(property, value)?;
+        client.set(property, value);
+    }
+    // Some values are refused only beside others.
+    client
+        .create_native_config()
+        .map(drop)
+        .map_err(|error| sentence(&error))
+}
+
+fn is_security(property: &str) -> bool {
+    property.starts_with("sasl.") || property.starts_with("ssl.") || property == "security.protocol"
+}
+
+/// A client that talks to the brokers of another as that one does.
+pub(super) fn copy_security(from: &ClientConfig, to: &mut ClientConfig) {
+    for (property, value) in from.config_map() {
+        if is_security(property) {
+            to.set(property, value);
+        }
     }
 }
 

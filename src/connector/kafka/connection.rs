@@ -174,7 +174,10 @@ impl Connection {
             // A connection that was cut is a line of the log, and only the next attempt may be an error.
             self.suspect();
         }
+        // Brokers that are still ending what a producer of this name began.
+        let is_waiting = kind == "GETPID" && line.contains("retrying");
         match level {
+            _ if is_waiting => tracing::debug!(brokers, kind, line, "kafka client"),
             RDKafkaLogLevel::Debug | RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => {
                 tracing::debug!(brokers, kind, line, "kafka client")
             }

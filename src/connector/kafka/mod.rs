@@ -10,6 +10,7 @@
 mod source;
 
 mod producer;
+mod sink;
 
 pub mod admin;
 
@@ -20,44 +21,28 @@ mod drain;
 pub use config::check_property;
 pub use drain::{DrainReport, bare_drain};
 pub use producer::KafkaProducer;
+pub use sink::{KafkaSink, SINK_OPTIONS};
 pub use source::KafkaSource;
 
 use arrow::datatypes::{DataType, TimeUnit};
 
 use super::{OptionKind, OptionSpec};
 
-/// What `WITH (connector = 'kafka', …)` takes. Beyond these, any property of librdkafka with one of [`PROPERTY_PREFIXES`].
-pub const OPTIONS: &[OptionSpec] = &[
-    OptionSpec::text("topic", "the topic to read")
-        .aliases(&["kafka.topic"])
-        .required(),
-    OptionSpec::text(
-        "bootstrap.servers",
-        "brokers to ask first, e.g. 'localhost:9092' or 'a:9092,b:9092'",
-    )
-    .aliases(&[
-        "properties.bootstrap.servers",
-        "properties.bootstrap.server",
-        "kafka.bootstrap.servers",
-        "bootstrap_servers",
-        "brokers",
-    ])
-    .required(),
-    OptionSpec::text(
-        "start",
-        "where a new source begins; one that has state goes on where it stood",
-    )
-    .aliases(&["scan.startup.mode"])
-    .kind(OptionKind::Choice(&[
-        "earliest",
-        "latest",
-        "earliest-offset",
-        "latest-offset",
-    ]))
-    .default("earliest"),
-    OptionSpec::text("bounded", "end where the topic ends now, instead of waiting for more")
-        .kind(OptionKind::Boolean)
-        .default("false"),
+const BROKERS: OptionSpec = OptionSpec::text(
+    "bootstrap.servers",
+    "brokers to ask first, e.g. 'localhost:9092' or 'a:9092,b:9092'",
+)
+.aliases(&[
+    "properties.bootstrap.servers",
+    "properties.bootstrap.server",
+    "kafka.bootstrap.servers",
+    "bootstrap_servers",
+    "brokers",
+])
+.required();
+
+/// How a source or sink talks to its brokers.
+const SECURITY: [OptionSpec; 8] = [
     OptionSpec::text("security.protocol", "how to talk to the brokers")
         .aliases(&["properties.security.protocol", "kafka.security.protocol"])
         .kind(OptionKind::Choice(&[
@@ -86,6 +71,37 @@ pub const OPTIONS: &[OptionSpec] = &[
         .aliases(&["properties.ssl.key.location", "kafka.ssl.key.location"]),
     OptionSpec::text("ssl.key.password", "the password of that key")
         .aliases(&["properties.ssl.key.password", "kafka.ssl.key.password"]),
+];
+
+/// What `CREATE SOURCE … WITH (connector = 'kafka', …)` takes. Beyond these, any property of librdkafka with one of [`PROPERTY_PREFIXES`].
+pub const OPTIONS: &[OptionSpec] = &[
+    OptionSpec::text("topic", "the topic to read")
+        .aliases(&["kafka.topic"])
+        .required(),
+    BROKERS,
+    OptionSpec::text(
+        "start",
+        "where a new source begins; one that has state goes on where it stood",
+    )
+    .aliases(&["scan.startup.mode"])
+    .kind(OptionKind::Choice(&[
+        "earliest",
+        "latest",
+        "earliest-offset",
+        "latest-offset",
+    ]))
+    .default("earliest"),
+    OptionSpec::text("bounded", "end where the topic ends now, instead of waiting for more")
+        .kind(OptionKind::Boolean)
+        .default("false"),
+    SECURITY[0],
+    SECURITY[1],
+    SECURITY[2],
+    SECURITY[3],
+    SECURITY[4],
+    SECURITY[5],
+    SECURITY[6],
+    SECURITY[7],
 ];
 
 /// `properties.fetch.max.bytes = '…'` reaches librdkafka as `fetch.max.bytes`, once [`check_property`] has taken it.

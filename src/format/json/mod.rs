@@ -4,7 +4,7 @@
 //! record ──▶ laid out as the last one? ──▶ predict ──┐
 //!              └─ no, or any surprise ──▶ general ───┴─▶ columns ──▶ rows
 //!                                            └─ refused ──▶ bad record (position, reason, first bytes)
-//! rows ──▶ encode ──▶ {"symbol":"ADA-USDT","open":1.5}
+//! rows ──▶ encode ──▶ {"symbol":"ADA-USDT","open":1.5}          what an epoch did ──▶ changes ──▶ records with keys
 //! ```
 //! A value never changes on its way: `1.5` is not an integer, `"1"` not a number, `1e400` nothing at all. What is not
 //! needed is checked as JSON and skipped. The result depends on the records alone, not on what was read before.
@@ -21,6 +21,7 @@
 //!
 //! `null` and an absent key are null where the column may be. Names match exactly. No key stands twice.
 
+mod changes;
 mod columns;
 mod encode;
 mod general;
@@ -33,6 +34,7 @@ mod tests;
 
 use arrow::datatypes::SchemaRef;
 
+pub use changes::{ChangeStyle, JsonChanges};
 pub use encode::JsonEncoder;
 
 use self::{

@@ -16,7 +16,7 @@ fn a_first_word_that_is_unknown_is_answered_by_the_nearest() {
       = help: did you mean `CREATE`?
     ");
     insta::assert_snapshot!(rendered("CREATE SOURC s (a INT)"), @r"
-    error: expected SOURCE, TABLE, EXTERNAL TABLE, VIEW, MATERIALIZED VIEW or FUNCTION, found `SOURC`
+    error: expected SOURCE, TABLE, EXTERNAL TABLE, VIEW, MATERIALIZED VIEW, FUNCTION or SINK, found `SOURC`
      --> sql/test.sql:1:8
       |
     1 | CREATE SOURC s (a INT)
@@ -24,7 +24,7 @@ fn a_first_word_that_is_unknown_is_answered_by_the_nearest() {
       = help: did you mean `SOURCE`?
     ");
     insta::assert_snapshot!(rendered("DROP VEIW v"), @r"
-    error: expected SOURCE, TABLE, VIEW, MATERIALIZED VIEW or FUNCTION, found `VEIW`
+    error: expected SOURCE, TABLE, VIEW, MATERIALIZED VIEW, FUNCTION or SINK, found `VEIW`
      --> sql/test.sql:1:6
       |
     1 | DROP VEIW v
@@ -32,7 +32,7 @@ fn a_first_word_that_is_unknown_is_answered_by_the_nearest() {
       = help: did you mean `VIEW`?
     ");
     insta::assert_snapshot!(rendered("SHOW SOURCE"), @r"
-    error: expected SOURCES, TABLES, VIEWS, MATERIALIZED VIEWS, FUNCTIONS or ALL, found `SOURCE`
+    error: expected SOURCES, TABLES, VIEWS, MATERIALIZED VIEWS, FUNCTIONS, SINKS or ALL, found `SOURCE`
      --> sql/test.sql:1:6
       |
     1 | SHOW SOURCE
@@ -52,12 +52,12 @@ fn a_first_word_that_is_unknown_is_answered_by_the_nearest() {
 #[test]
 fn what_is_not_supported_is_answered_by_what_is() {
     insta::assert_snapshot!(rendered("CREATE SINK s AS SELECT 1"), @r"
-    error: CREATE SINK is not supported yet
-     --> sql/test.sql:1:8
+    error: a query in CREATE SINK is not supported yet
+     --> sql/test.sql:1:15
       |
     1 | CREATE SINK s AS SELECT 1
-      |        ^^^^
-      = help: write CREATE MATERIALIZED VIEW, and read it over HTTP or WebSocket
+      |               ^^
+      = help: give the query a name, CREATE MATERIALIZED VIEW … AS …, and let the sink read it: FROM name
     ");
     insta::assert_snapshot!(rendered("CREATE INDEX i ON t (a)"), @r"
     error: CREATE INDEX is not supported yet
@@ -65,7 +65,7 @@ fn what_is_not_supported_is_answered_by_what_is() {
       |
     1 | CREATE INDEX i ON t (a)
       |        ^^^^^
-      = help: CREATE SOURCE, TABLE, EXTERNAL TABLE, VIEW, MATERIALIZED VIEW and FUNCTION are
+      = help: CREATE SOURCE, TABLE, EXTERNAL TABLE, VIEW, MATERIALIZED VIEW, FUNCTION and SINK are
     ");
     insta::assert_snapshot!(rendered("CREATE OR REPLACE VIEW v AS SELECT 1"), @r"
     error: CREATE OR REPLACE is not supported yet
@@ -722,7 +722,7 @@ fn one_broken_statement_costs_only_itself() {
       |                 ^ opened here
       = help: close the text with `'`; a quote inside is written twice: `''`
 
-    error: expected SOURCE, TABLE, VIEW, MATERIALIZED VIEW or FUNCTION, found `VEIW`
+    error: expected SOURCE, TABLE, VIEW, MATERIALIZED VIEW, FUNCTION or SINK, found `VEIW`
      --> sql/test.sql:8:6
       |
     8 | DROP VEIW v;

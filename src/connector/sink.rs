@@ -1,0 +1,100 @@
+//! The contract of a sink: epochs go out whole, in order, each once.
+//!
+//! ```text
+//! recover (fence, then ask what is there) ─▶ publish ─▶ publish ─▶ …      after any error: recover
+//! ```
+
+use arrow::array::RecordBatch;
+
+use crate::types::{Epoch, Error, Records, Result};
+
+/// What one epoch did to the rows of a view.
+#[derive(Clone, Debug)]
+pub struct SinkEpoch {
+    pub epoch: Epoch,
+    /// With a key: the new rows, of which some replace those of the same key in `removed`.
+    pub added: RecordBatch,
+    pub removed: RecordBatch,
+}
+
+impl SinkEpoch {
+    pub fn rows(&self) -> usize {
+        self.added.num_rows() + self.removed.num_rows()
+    }
+
+    /// As they lie in memory, about.
+    pub fn bytes(&self) -> usize {
+        self.added.get_array_memory_size() + self.removed.get_array_memory_size()
+    }
+}
+
+/// What a sink published last; it lies where the rows lie, and became visible with them.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Marker {
+    pub sink: String,
+    /// Which state the epochs are of: another one counts from 1 anew.
+    pub state: String,
+    pub generation: u64,
+    pub epoch: Epoch,
+    /// Records of that epoch.
+    pub records: u64,
+    /// Of that epoch's records, whatever their order.
+    pub hash: u64,
+}
+
+/// Who publishes: written into markers.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    pub sink: String,
+    pub state: String,
+    pub generation: u64,
+}
+
+/// Rows of epochs to where others read them. Every call may block, but none for longer than half a minute.
+pub trait Sink: Send {
+    /// From now on no earlier writer of this sink can publish anything, and the answer is what is published; `None` is nothing.
+    fn recover(&mut self) -> Result<Option<Marker>, SinkError>;
+
+    /// Publishes epochs that follow what is published: readers see all of them, or none and no part of them.
+    ///
+    /// # Errors
+    /// After an error it is not known what became of them: [`recover`](Self::recover) tells.
+    fn publish(&mut self, epochs: &[SinkEpoch]) -> Result<(), SinkError>;
+
+    /// How many records the rows of an epoch make, and their hash as a marker has it.
+    fn digest(&mut self, epoch: &SinkEpoch) -> Result<(u64, u64), SinkError>;
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SinkError {
+    /// Passes by itself.
+    #[error("{0}")]
+    Unreachable(String),
+    /// Needs a person.
+    #[error("{0}")]
+    Failed(String),
+    /// Somebody else writes as this sink now: this one is over.
+    #[error("{0}")]
+    Fenced(String),
+}
+
+impl From<Error> for SinkError {
+    fn from(error: Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// Turns what an epoch did into records: their positions count from 0.
+pub trait ToRecords: Send {
+    fn records(&mut self, epoch: &SinkEpoch) -> Result<Records>;
+}
+
+/// Of records, whatever their order.
+pub fn hash_of(records: &Records) -> u64 {
+    (0..records.len()).fold(0, |sum: u64, index| {
+        let part = |bytes: Option<&[u8]>| bytes.map_or(0, |bytes| u64::from(crc32c::crc32c(bytes)) + 1);
+        // One number of a record, in which key and value do not stand for each other.
+        let (key, value) = (part(records.key(index)), part(records.value(index)));
+        sum.wrapping_add((key << 32 | value).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29) ^ key)
+    })
+}

@@ -1,0 +1,438 @@
+//! Publishes the epochs of a view through a sink, on a thread of its own, beside the epochs that run.
+//!
+//! ```text
+//! epochs ─ stage ─▶ queue, bounded: without room no epoch starts ─▶ publish ─▶ published
+//!                     sink unreachable, or in doubt: recover, then go on behind its marker
+//! ```
+
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Condvar, Mutex, MutexGuard},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use prometheus::IntGauge;
+
+use crate::{
+    connector::{Marker, Publisher, Sink, SinkEpoch, SinkError},
+    plan::{OpenSink, Registry, SinkDefinition},
+    types::{Epoch, Error, Result, limits},
+    view::Change,
+};
+
+use super::{
+    Metrics,
+    clock::Clock,
+    driver::panic_message,
+    face::{SinkStatus, SourceState},
+    shared::Shared,
+};
+
+const BACKOFF_FIRST: Duration = Duration::from_millis(200);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// One sink of a timeline, as the thread of its epochs sees it.
+pub struct Outlet {
+    pub definition: Arc<SinkDefinition>,
+    desk: Arc<Desk>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What both threads see.
+struct Desk {
+    state: Mutex<State>,
+    changed: Condvar,
+    staged: IntGauge,
+}
+
+struct State {
+    queue: VecDeque<SinkEpoch>,
+    /// Of the queue and of what is being published.
+    epochs: usize,
+    bytes: usize,
+    /// The last epoch that is published; `None` until the sink was asked.
+    published: Option<Epoch>,
+    failure: Option<String>,
+    is_over: bool,
+}
+
+/// Everything that the publishing thread needs.
+struct Run {
+    name: String,
+    state: String,
+    sink: Box<dyn Sink>,
+    desk: Arc<Desk>,
+    shared: Arc<Shared>,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+    takes_over: bool,
+    schema: SchemaRef,
+    /// What the sink had when it was first asked: replayed rows must come to the same.
+    first_marker: Option<Marker>,
+}
+
+impl Outlet {
+    /// Starts to ask the sink how far it is. `takes_over`: what another state published does not count.
+    pub fn start(
+        definition: Arc<SinkDefinition>,
+        registry: &Registry,
+        state: &str,
+        takes_over: bool,
+        shared: Arc<Shared>,
+        metrics: Arc<Metrics>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
+        let spec = registry.sink(&definition.connector);
+        let spec = spec.ok_or_else(|| Error::bug("a sink was bound whose connector is not registered"))?;
+        let stream = &definition.view.stream;
+        let sink = (spec.make)(OpenSink {
+            source: &definition.view.source,
+            publisher: Publisher {
+                sink: definition.name.clone(),
+                state: state.to_owned(),
+                generation: shared.generation,
+            },
+            schema: Arc::clone(&stream.schema),
+            key: &stream.key,
+            format: &definition.format,
+            options: &definition.connector_options,
+        })?;
+        let desk = Arc::new(Desk {
+            state: Mutex::new(State {
+                queue: VecDeque::new(),
+                epochs: 0,
+                bytes: 0,
+                published: None,
+                failure: None,
+                is_over: false,
+            }),
+            changed: Condvar::new(),
+            staged: metrics.sink_staged_epochs.with_label_values(&[&definition.name]),
+        });
+        let run = Run {
+            name: definition.name.clone(),
+            state: state.to_owned(),
+            sink,
+            desk: Arc::clone(&desk),
+            shared,
+            metrics,
+            clock,
+            takes_over,
+            schema: Arc::clone(&definition.view.stream.schema),
+            first_marker: None,
+        };
+        run.show(SourceState::Starting, None);
+        let thread = std::thread::Builder::new()
+            .name(format!("sink {}", definition.name))
+            .spawn(move || run.whole_life())
+            .expect("the system can start a thread");
+        Ok(Self {
+            definition,
+            desk,
+            thread: Some(thread),
+        })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.definition.name
+    }
+
+    /// The last epoch that is published; `None` until the sink was asked.
+    ///
+    /// # Errors
+    /// Why nothing will be published any more.
+    pub fn published(&self) -> Result<Option<Epoch>> {
+        let state = self.desk.lock();
+        match &state.failure {
+            Some(reason) => Err(Error::user(format!("sink `{}`: {reason}", self.name()))),
+            None => Ok(state.published),
+        }
+    }
+
+    /// Whether another epoch may be staged.
+    pub fn has_room(&self) -> bool {
+        let state = self.desk.lock();
+        state.epochs < limits::SINK_EPOCHS_STAGED_MAX && state.bytes < limits::SINK_BYTES_STAGED_MAX
+    }
+
+    /// Whether everything that was staged is published.
+    pub fn is_drained(&self) -> bool {
+        let state = self.desk.lock();
+        state.epochs == 0 && state.published.is_some()
+    }
+
+    /// What a committed epoch did to the view.
+    pub fn stage(&self, change: &Change) {
+        self.stage_epoch(SinkEpoch {
+            epoch: change.epoch,
+            added: change.added.clone(),
+            removed: change.removed.clone(),
+        });
+    }
+
+    pub fn stage_epoch(&self, epoch: SinkEpoch) {
+        let mut state = self.desk.lock();
+        state.epochs += 1;
+        state.bytes += epoch.bytes();
+        state.queue.push_back(epoch);
+        self.desk.staged.set(state.epochs as i64);
+        self.desk.changed.notify_all();
+    }
+
+    /// Nothing more is published; what is under way is not waited for longer than `wait`.
+    pub fn end(&mut self, wait: Duration, clock: &dyn Clock) {
+        self.desk.lock().is_over = true;
+        self.desk.changed.notify_all();
+        let Some(thread) = self.thread.take() else { return };
+        let until = clock.elapsed() + wait;
+        while !thread.is_finished() && clock.elapsed() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        match thread.is_finished() {
+            true if thread.join().is_err() => {
+                tracing::error!(sink = self.name(), "the thread of a sink ended by a panic")
+            }
+            true => {}
+            // It waits for brokers that do not answer, holds nothing that anyone waits for, and its sink knows what it took.
+            false => tracing::warn!(sink = self.name(), "the sink does not answer and is left alone"),
+        }
+    }
+}
+
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        self.desk.lock().is_over = true;
+        self.desk.changed.notify_all();
+    }
+}
+
+impl Desk {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nobody panics while holding it")
+    }
+
+    fn is_over(&self) -> bool {
+        self.lock().is_over
+    }
+
+    /// Waits; less long where it is over.
+    fn sleep(&self, duration: Duration) {
+        let state = self.lock();
+        let waited = self.changed.wait_timeout_while(state, duration, |state| !state.is_over);
+        drop(waited.expect("nobody panics while holding it"));
+    }
+}
+
+impl Run {
+    fn whole_life(mut self) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.publish_all()));
+        let reason = match outcome {
+            Ok(Ok(())) => return,
+            Ok(Err(reason)) => reason,
+            Err(panic) => format!("internal error: {}; please report it", panic_message(&*panic)),
+        };
+        tracing::error!(sink = self.name, reason, "sink stopped");
+        self.show(SourceState::Failed, Some(reason.clone()));
+        self.desk.lock().failure = Some(reason);
+        self.desk.changed.notify_all();
+    }
+
+    fn publish_all(&mut self) -> Result<(), String> {
+        let Some(marker) = self.recover()? else { return Ok(()) };
+        let mut published = self.ours(&marker)?;
+        if marker.as_ref().is_some_and(|marker| marker.state != self.state) && !self.take_over()? {
+            return Ok(());
+        }
+        self.first_marker = marker.filter(|marker| marker.state == self.state);
+        self.note_published(published);
+        self.show(SourceState::Running, None);
+        while let Some(mut epochs) = self.next() {
+            let (count, bytes) = (epochs.len(), epochs.iter().map(SinkEpoch::bytes).sum::<usize>());
+            self.compare_with_first_marker(&epochs)?;
+            epochs.retain(|epoch| published < epoch.epoch);
+            while let Some(last) = epochs.last() {
+                let last = last.epoch;
+                match self.sink.publish(&epochs) {
+                    Ok(()) => {
+                        self.count(&epochs);
+                        published = last;
+                        break;
+                    }
+                    Err(SinkError::Failed(reason) | SinkError::Fenced(reason)) => return Err(reason),
+                    Err(SinkError::Unreachable(reason)) => {
+                        tracing::warn!(
+                            sink = self.name,
+                            epoch = last.0,
+                            reason,
+                            "not published, asking the sink what it took"
+                        );
+                        self.metrics
+                            .sink_recoveries_total
+                            .with_label_values(&[&self.name])
+                            .inc();
+                        let Some(marker) = self.recover()? else { return Ok(()) };
+                        let before = published;
+                        published = self.ours(&marker)?;
+                        if published < before || last < published {
+                            return Err(format!(
+                                "it has epoch {published}, where epochs {before} to {last} were being published: does another zeta with a copy \
+                                 of this state write to it, or was its marker topic changed?"
+                            ));
+                        }
+                        self.show(SourceState::Running, None);
+                        let (done, rest): (Vec<_>, Vec<_>) =
+                            epochs.into_iter().partition(|epoch| epoch.epoch <= published);
+                        self.count(&done);
+                        epochs = rest;
+                    }
+                }
+            }
+            self.done(count, bytes, published);
+        }
+        Ok(())
+    }
+
+    /// Says that it is this state that publishes from now on, so that a start without --reset goes on. `false` where it is over meanwhile.
+    fn take_over(&mut self) -> Result<bool, String> {
+        let nothing = RecordBatch::new_empty(Arc::clone(&self.schema));
+        let beginning = SinkEpoch {
+            epoch: Epoch(0),
+            added: nothing.clone(),
+            removed: nothing,
+        };
+        loop {
+            match self.sink.publish(std::slice::from_ref(&beginning)) {
+                Ok(()) => return Ok(true),
+                Err(SinkError::Failed(reason) | SinkError::Fenced(reason)) => return Err(reason),
+                Err(SinkError::Unreachable(_)) => {
+                    if self.recover()?.is_none() {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks until there is an answer; `None` where it is over meanwhile.
+    fn recover(&mut self) -> Result<Option<Option<Marker>>, String> {
+        let mut backoff = BACKOFF_FIRST;
+        let mut since = None;
+        while !self.desk.is_over() {
+            match self.sink.recover() {
+                Ok(marker) => return Ok(Some(marker)),
+                Err(SinkError::Failed(reason) | SinkError::Fenced(reason)) => return Err(reason),
+                Err(SinkError::Unreachable(reason)) => {
+                    let since = *since.get_or_insert_with(|| self.clock.now());
+                    tracing::warn!(
+                        sink = self.name,
+                        reason,
+                        retry_ms = backoff.as_millis() as u64,
+                        "sink unreachable"
+                    );
+                    let reason = format!("unreachable since {since}: {reason}; trying again");
+                    self.show(SourceState::Unreachable, Some(reason));
+                    self.desk.sleep(backoff);
+                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The last published epoch of this state.
+    fn ours(&self, marker: &Option<Marker>) -> Result<Epoch, String> {
+        match marker {
+            None => Ok(Epoch(0)),
+            Some(marker) if marker.state == self.state => Ok(marker.epoch),
+            Some(_) if self.takes_over => Ok(Epoch(0)),
+            Some(marker) => Err(format!(
+                "epoch {} of another state is published there: this state would publish its rows a second time; put that state back, \
+                 choose another topic and `transactional_id`, or start over with --reset, which publishes all rows anew",
+                marker.epoch
+            )),
+        }
+    }
+
+    /// A replay of what is published must come to the same records: else they were computed by other rules, or are of other rows.
+    fn compare_with_first_marker(&mut self, epochs: &[SinkEpoch]) -> Result<(), String> {
+        let Some(marker) = &self.first_marker else {
+            return Ok(());
+        };
+        let Some(epoch) = epochs.iter().find(|epoch| epoch.epoch == marker.epoch) else {
+            return Ok(());
+        };
+        let digest = self.sink.digest(epoch).map_err(|error| error.to_string())?;
+        if digest != (marker.records, marker.hash) {
+            return Err(format!(
+                "epoch {} was published with {} records, and computed again it has {} or others: what follows would not fit to it; \
+                 start over with --reset, which publishes all rows anew",
+                marker.epoch, marker.records, digest.0
+            ));
+        }
+        self.first_marker = None;
+        Ok(())
+    }
+
+    /// The next epochs to publish together; `None` where it is over.
+    fn next(&self) -> Option<Vec<SinkEpoch>> {
+        let state = self.desk.lock();
+        let mut state = (self.desk.changed)
+            .wait_while(state, |state| state.queue.is_empty() && !state.is_over)
+            .expect("nobody panics while holding it");
+        if state.is_over {
+            return None;
+        }
+        let (mut epochs, mut rows) = (Vec::new(), 0);
+        while let Some(next) = state.queue.front() {
+            if !epochs.is_empty() && limits::SINK_TRANSACTION_ROWS < rows + next.rows() {
+                break;
+            }
+            rows += next.rows();
+            epochs.extend(state.queue.pop_front());
+        }
+        Some(epochs)
+    }
+
+    fn count(&self, epochs: &[SinkEpoch]) {
+        let rows: usize = epochs.iter().map(SinkEpoch::rows).sum();
+        let counted = self.metrics.sink_rows_total.with_label_values(&[&self.name]);
+        counted.inc_by(rows as u64);
+    }
+
+    fn done(&self, epochs: usize, bytes: usize, published: Epoch) {
+        {
+            let mut state = self.desk.lock();
+            state.epochs -= epochs;
+            state.bytes -= bytes;
+            self.desk.staged.set(state.epochs as i64);
+        }
+        self.note_published(published);
+    }
+
+    fn note_published(&self, published: Epoch) {
+        self.desk.lock().published = Some(published);
+        self.desk.changed.notify_all();
+        let metric = self.metrics.sink_published_epoch.with_label_values(&[&self.name]);
+        metric.set(published.0 as i64);
+        let mut sinks = self.shared.sinks.lock().expect("nobody panics while holding it");
+        if let Some(status) = sinks.get_mut(&self.name) {
+            status.published = published;
+        }
+    }
+
+    fn show(&self, state: SourceState, reason: Option<String>) {
+        let published = self.desk.lock().published.unwrap_or_default();
+        let mut sinks = self.shared.sinks.lock().expect("nobody panics while holding it");
+        sinks.insert(
+            self.name.clone(),
+            SinkStatus {
+                state,
+                reason,
+                published,
+            },
+        );
+    }
+}
