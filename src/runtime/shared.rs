@@ -132,6 +132,20 @@ impl Shared {
         views.retain(|name, _| keep(name));
     }
 
+    /// A view of a timeline that publishes no epoch any more, and its side outputs, are gone.
+    pub fn forget(&self, view: &str) {
+        let is_other = |name: &str| !matches!(name.strip_prefix(view), Some("" | "$late" | "$errors"));
+        self.remove_faces(is_other);
+        let now = self.snapshot();
+        let views = now.views.iter().filter(|(name, _)| is_other(name));
+        self.publish(Snapshot {
+            epoch: now.epoch,
+            watermark: now.watermark,
+            positions: now.positions.clone(),
+            views: views.map(|(name, rows)| (name.clone(), rows.clone())).collect(),
+        });
+    }
+
     /// Nobody follows anything of it any more.
     pub fn end(&self) {
         self.remove_faces(|_| false);

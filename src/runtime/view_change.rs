@@ -40,6 +40,10 @@ impl Engine {
         if self.0.options.mode == Mode::Manual {
             return self.change_manual_views(source, change);
         }
+        let removed = match &change {
+            ViewChange::Remove(name) => Some(name.clone()),
+            ViewChange::Add(_) => None,
+        };
         let answer = {
             let drivers = self.0.drivers.lock().expect("nobody panics while holding it");
             drivers.get(source).map(|driver| driver.change_views(change))
@@ -49,6 +53,11 @@ impl Engine {
         };
         match tokio::time::timeout(limits::VIEW_CHANGE_TIMEOUT, answer).await {
             Ok(Ok(done)) => done,
+            Ok(Err(_)) if let (Some(name), Some(shared)) = (&removed, self.shared_of(source)) => {
+                // What does not run is not asked; its state forgets the view at the next start.
+                shared.forget(name);
+                Ok(())
+            }
             Ok(Err(_)) => Err(Error::external(format!(
                 "source `{source}` does not run: {}",
                 self.state_of(source)

@@ -273,6 +273,32 @@ async fn until_running(engine: &Engine) {
 }
 
 #[test]
+fn a_view_that_stopped_its_table_can_be_dropped_and_the_table_runs_at_the_next_start() {
+    let state = tempfile::tempdir().unwrap();
+    block_on(async {
+        let engine = live(state.path(), small(), TWO_TABLES).await;
+        let three = "INSERT INTO items VALUES (1, '2024-01-01'), (2, '2024-01-01'), (3, '2024-01-01')";
+        refused(&engine, three).await;
+        sql(&engine, "DROP MATERIALIZED VIEW spread").await;
+        let problem = refused(&engine, "SELECT * FROM spread").await;
+        assert!(
+            format!("{problem:?}").contains("no table or view named `spread`"),
+            "{problem:?}"
+        );
+        engine.stop();
+
+        let without: String = (TWO_TABLES.lines())
+            .filter(|line| !line.contains("spread"))
+            .collect::<Vec<_>>()
+            .join("\n");
+        let engine = live(state.path(), small(), &without).await;
+        sql(&engine, "INSERT INTO items VALUES (4, '2024-01-01')").await;
+        assert_eq!(value(&engine, "SELECT count(*) FROM items").await, "4");
+        engine.stop();
+    });
+}
+
+#[test]
 fn a_table_that_does_not_run_says_what_became_of_the_rows_and_hinders_no_other() {
     let state = tempfile::tempdir().unwrap();
     block_on(async {
