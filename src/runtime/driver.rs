@@ -69,6 +69,7 @@ impl Driver {
                     is_unreachable: false,
                     stop: stopping,
                     commands: waiting,
+                    waiting: VecDeque::new(),
                     checkpoint: None,
                 };
                 let reason = match catch_unwind(AssertUnwindSafe(move || run.whole_life())) {
@@ -128,6 +129,8 @@ struct Run {
     is_unreachable: bool,
     stop: Arc<AtomicBool>,
     commands: mpsc::Receiver<Command>,
+    /// Views to come, while the source does not answer yet.
+    waiting: VecDeque<Command>,
     checkpoint: Option<JoinHandle<()>>,
 }
 
@@ -185,7 +188,7 @@ impl Run {
     }
 
     /// Calls the world until it answers; `None` when the engine stops meanwhile.
-    fn patiently<T>(&self, mut call: impl FnMut() -> Result<T, SourceError>) -> Result<Option<T>> {
+    fn patiently<T>(&mut self, mut call: impl FnMut() -> Result<T, SourceError>) -> Result<Option<T>> {
         let mut backoff = BACKOFF_FIRST;
         let mut since = None;
         while !self.stop.load(Ordering::Relaxed) {
@@ -202,12 +205,31 @@ impl Run {
                     );
                     let reason = format!("unreachable since {since}: {reason}; trying again");
                     self.timeline.shared().set_state(SourceState::Unreachable, Some(reason));
-                    self.sleep(backoff);
+                    let until = self.clock.elapsed() + backoff;
+                    while self.clock.elapsed() < until && !self.stop.load(Ordering::Relaxed) {
+                        self.let_views_go();
+                        self.sleep(TICK);
+                    }
                     backoff = (backoff * 2).min(BACKOFF_MAX);
                 }
             }
         }
         Ok(None)
+    }
+
+    /// Removes views at once, without an epoch: the state forgets them at the next start. Those to come wait.
+    fn let_views_go(&mut self) {
+        while let Ok(Command { change, done }) = self.commands.try_recv() {
+            match change {
+                ViewChange::Remove(name) if !done.is_closed() => {
+                    self.timeline.remove_view(&name);
+                    self.timeline.publish_state();
+                    drop(done.send(Ok(())));
+                }
+                ViewChange::Remove(_) => {}
+                ViewChange::Add(_) => self.waiting.push_back(Command { change, done }),
+            }
+        }
     }
 
     fn sleep(&self, duration: Duration) {
@@ -278,7 +300,7 @@ impl Run {
 
     /// All chunks of `range`, cut at its end; `None` when the engine stops meanwhile.
     fn read_range(
-        &self,
+        &mut self,
         source: &mut dyn Source,
         split: &SplitId,
         range: PlannedRange,
@@ -325,7 +347,7 @@ impl Run {
         let mut is_finished = false;
         let mut has_ended = false;
         while !self.stop.load(Ordering::Relaxed) {
-            while let Ok(command) = self.commands.try_recv() {
+            while let Some(command) = self.waiting.pop_front().or_else(|| self.commands.try_recv().ok()) {
                 self.obey(command)?;
             }
             if !gathered.is_full() && !has_ended {
