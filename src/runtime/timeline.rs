@@ -149,7 +149,24 @@ impl Timeline {
             }
             timeline.plans_to_replay = recovered.plans.into_iter();
         }
+        if timeline.epoch == Epoch(0) {
+            timeline.begin()?;
+        }
         Ok(timeline)
+    }
+
+    /// Shows what queries over no rows give, before the first epoch and without one: a count of 0, say.
+    fn begin(&mut self) -> Result<()> {
+        for index in 0..self.views.len() {
+            let (before, rest) = self.views.split_at_mut(index);
+            let view = &mut rest[0];
+            // These show rows at multiples of their interval only.
+            if !view.definition().stream.is_held_back() {
+                view.take_up(before, self.epoch, self.epoch_time, &self.metrics)?;
+            }
+        }
+        self.publish_state();
+        Ok(())
     }
 
     pub fn source(&self) -> &Arc<SourceDefinition> {
@@ -264,7 +281,10 @@ impl Timeline {
 
     /// Removes a view that no other reads. An epoch is to come at once.
     pub fn remove_view(&mut self, name: &str) {
-        self.views.retain(|view| view.name() != name);
+        if let Some(gone) = self.views.iter().position(|view| view.name() == name) {
+            self.views.remove(gone);
+            self.views.iter_mut().for_each(|view| view.move_inputs_up(gone));
+        }
         let kept: BTreeSet<String> = faces(&self.views, &self.bad).into_keys().collect();
         self.shared.remove_faces(|name| kept.contains(name));
         self.redefine();

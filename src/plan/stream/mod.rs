@@ -227,6 +227,12 @@ impl StreamPlan {
             .is_some_and(|node| matches!(&node.stage, Stage::Segment(steps) if steps.iter().any(weighs)))
     }
 
+    /// Whether its rows wait for the next multiple of an interval.
+    pub fn is_held_back(&self) -> bool {
+        let waits = |node: &Node| matches!(node.stage, Stage::EmitEvery(_));
+        self.nodes.iter().any(waits)
+    }
+
     /// Whether it reads nothing but sources.
     pub fn reads_sources_only(&self) -> bool {
         self.inputs.iter().all(|input| input.is_source)
