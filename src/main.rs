@@ -11,6 +11,7 @@ use zeta::{
         pipeline::Verdict,
         replay, run,
         test::{self, Tested},
+        told::complain,
         topics,
     },
     types::Error,
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
         Verb::Topics(args) => topics::run(args).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
-        eprintln!("error: {error}");
+        complain(format_args!("error: {error}"));
         match error {
             Error::External { .. } => ExitCode::from(4),
             _ => ExitCode::from(1),
@@ -63,7 +64,9 @@ fn start_log(arguments: &Arguments) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(is_colourful)
-        .with_target(false);
+        .with_target(false)
+        // There is nowhere else to say that nobody reads the log any more.
+        .log_internal_errors(false);
     match arguments.log_format.as_str() {
         "json" => log.json().init(),
         _ => log.init(),

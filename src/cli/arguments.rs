@@ -1,6 +1,9 @@
 //! The command line: verbs, and what goes with all of them.
 
 use clap::{CommandFactory, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::sql::suggest::nearest;
 
 use super::{
     check::CheckArgs, demo::DemoArgs, generate::GenerateArgs, replay::ReplayArgs, run::RunArgs, test::TestArgs,
@@ -14,7 +17,7 @@ pub struct Arguments {
     #[command(subcommand)]
     pub verb: Verb,
     /// What to log: error, warn, info, debug, or a filter such as zeta=debug
-    #[arg(long, global = true, default_value = "info", env = "ZETA_LOG")]
+    #[arg(long, global = true, default_value = "info", env = "ZETA_LOG", value_parser = log_filter)]
     pub log_level: String,
     /// How to log
     #[arg(long, global = true, default_value = "text", value_parser = ["text", "json"])]
@@ -30,6 +33,31 @@ pub enum Verb {
     Generate(GenerateArgs),
     Replay(ReplayArgs),
     Topics(TopicsArgs),
+}
+
+const LOG_LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+
+/// Takes a level, or a filter of `tracing` whose every part says a level: a word that is none would be taken for the name of a part of
+/// the program, and turn off all others.
+fn log_filter(text: &str) -> Result<String, String> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    for part in parts {
+        let level = part.rsplit_once('=').map_or(part, |(_, level)| level.trim());
+        if LOG_LEVELS.contains(&level.to_ascii_lowercase().as_str()) {
+            continue;
+        }
+        return Err(match nearest(level, LOG_LEVELS) {
+            Some(near) => format!("`{level}` is no level; did you mean `{near}`?"),
+            None => format!(
+                "`{level}` is no level; write one of {}, or a filter such as zeta=debug",
+                LOG_LEVELS.join(", ")
+            ),
+        });
+    }
+    match EnvFilter::try_new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("{error}; write a filter such as zeta=debug")),
+    }
 }
 
 /// All verbs with their arguments, for whoever wants to know them without running one.
@@ -50,5 +78,26 @@ mod tests {
             under.chain(about.is_empty().then(|| path.clone())).collect()
         }
         assert_eq!(silent(&command(), ""), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_log_level_that_is_none_is_refused_with_the_nearest() {
+        for (text, expected) in [
+            ("warn", None),
+            ("INFO", None),
+            ("off", None),
+            ("zeta=debug", None),
+            ("warn,zeta::runtime=trace", None),
+            ("", None),
+            ("wran", Some("`wran` is no level; did you mean `warn`?")),
+            ("zeta=dbug", Some("`dbug` is no level; did you mean `debug`?")),
+            ("warn,zeta", Some("`zeta` is no level; write one of error, warn, info")),
+        ] {
+            match (log_filter(text), expected) {
+                (Ok(filter), None) => assert_eq!(filter, text),
+                (Err(error), Some(expected)) => assert!(error.starts_with(expected), "{text}: {error}"),
+                (found, _) => panic!("{text}: {found:?}"),
+            }
+        }
     }
 }

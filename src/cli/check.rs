@@ -15,6 +15,7 @@ use super::{
     assemble::{MemoryTopics, registry},
     counted,
     pipeline::{self, Verdict},
+    told::tell,
 };
 
 /// Find all mistakes of pipeline files
@@ -45,7 +46,11 @@ pub fn run(args: &CheckArgs) -> Result<Verdict> {
         match runtime.block_on(engine.apply(&text, parsed)) {
             Ok(warnings) => {
                 pipeline::show(&text, &warnings);
-                println!("{}: {}, all right", text.name, counted(statements, "statement"));
+                tell(format_args!(
+                    "{}: {}, all right\n",
+                    text.name,
+                    counted(statements, "statement")
+                ));
             }
             Err(diagnostics) => {
                 pipeline::show(&text, &diagnostics);

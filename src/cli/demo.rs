@@ -17,6 +17,7 @@ use crate::{
 use super::{
     pipeline::{EMBEDDED, Verdict},
     run::{RunArgs, run_texts},
+    told::complain,
 };
 
 const HOUR_NS: i64 = 3_600_000_000_000;
@@ -68,7 +69,10 @@ fn run_in(args: &DemoArgs, folder: &std::path::Path) -> Result<Verdict> {
         end_ns,
         seed: args.seed,
     };
-    eprintln!("zeta: making {} pairs, {} days of history", args.pairs, args.days);
+    complain(format_args!(
+        "zeta: making {} pairs, {} days of history",
+        args.pairs, args.days
+    ));
     generate(&made(START_NS, live_start_ns + 24 * HOUR_NS), &live, |_| {})?;
     generate(&made(START_NS, live_start_ns), &history, |_| {})?;
     let (name, text) = EMBEDDED[0];

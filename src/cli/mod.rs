@@ -11,6 +11,7 @@ pub mod replay;
 pub mod run;
 pub mod script;
 pub mod test;
+pub mod told;
 pub mod topics;
 
 pub use assemble::{MemoryTopics, registry};

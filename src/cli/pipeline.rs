@@ -7,6 +7,8 @@ use crate::{
     types::{Error, Result},
 };
 
+use super::told::complain;
+
 /// What became of pipelines; what is wrong with them is on standard error. In the order of what comes first to be mended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
@@ -87,10 +89,13 @@ pub fn show(text: &SourceText, diagnostics: &[Diagnostic]) {
     }
     let is_colourful = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let color = if is_colourful { Color::Always } else { Color::Never };
-    eprintln!("{}", sql::render(text, diagnostics, color).trim_end());
+    complain(sql::render(text, diagnostics, color).trim_end());
     let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
     if 0 < errors {
-        eprintln!("\n{errors} {}", if errors == 1 { "error" } else { "errors" });
+        complain(format_args!(
+            "\n{errors} {}",
+            if errors == 1 { "error" } else { "errors" }
+        ));
     }
 }
 

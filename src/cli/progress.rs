@@ -7,6 +7,8 @@ use tracing::info;
 
 use crate::{runtime::clock::Stopwatch, types::EventTime};
 
+use super::told::complain;
+
 /// How often a line is logged where there is no terminal.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -88,7 +90,7 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        eprintln!("{}", summary(self.verb, self.rows, self.watch.elapsed()));
+        complain(summary(self.verb, self.rows, self.watch.elapsed()));
     }
 }
 

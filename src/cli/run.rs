@@ -14,6 +14,7 @@ use crate::{
 use super::{
     assemble::{MemoryTopics, registry},
     pipeline::{self, Verdict},
+    told::complain,
 };
 
 /// Run pipelines, with their API and dashboard
@@ -110,7 +111,7 @@ pub fn run_texts(texts: &[SourceText], args: &RunArgs) -> Result<Verdict> {
     let address = listener
         .local_addr()
         .map_err(|e| Error::caused("cannot read the address", e))?;
-    eprintln!("zeta: http://{address}");
+    complain(format_args!("zeta: http://{address}"));
     let shutdown = CancellationToken::new();
     let serving = runtime.spawn(serve::serve(engine.clone(), serve_options, listener, shutdown.clone()));
     runtime.block_on(async {

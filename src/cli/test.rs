@@ -9,6 +9,7 @@ use crate::{runtime::clock::Stopwatch, types::Result};
 use super::{
     counted,
     script::{self, Broken, End, Outcome, Plan},
+    told::{complain, tell},
 };
 
 /// Test pipelines with scripts: rows in, rows expected; again with other epochs, orders and crashes
@@ -46,13 +47,15 @@ pub fn run(args: &TestArgs) -> Result<Tested> {
     let mut paths = match script::scripts_below(&args.paths) {
         Ok(paths) => paths,
         Err(mistakes) => {
-            mistakes.iter().for_each(|mistake| eprintln!("error: {mistake}"));
+            mistakes
+                .iter()
+                .for_each(|mistake| complain(format_args!("error: {mistake}")));
             return Ok(Tested::Unusable);
         }
     };
     paths.retain(|path| path.to_string_lossy().contains(&args.filter));
     if paths.is_empty() {
-        eprintln!("error: no script has `{}` in its path", args.filter);
+        complain(format_args!("error: no script has `{}` in its path", args.filter));
         return Ok(Tested::Unusable);
     }
     if args.update {
@@ -65,7 +68,7 @@ pub fn run(args: &TestArgs) -> Result<Tested> {
     };
     let (mut counts, mut runs) = ([0; 3], 0);
     script::try_scripts(&paths, plan, |outcome| {
-        print!("{}", told(&outcome));
+        tell(told(&outcome));
         counts[tested(&outcome) as usize] += 1;
         runs += outcome.runs;
     });
@@ -79,12 +82,12 @@ pub fn run(args: &TestArgs) -> Result<Tested> {
         0 => String::new(),
         _ => format!(", {unusable} cannot be run"),
     };
-    println!(
-        "{}: {held} ok, {failed} failed{broken}; {} in {:.1} s{seed}",
+    tell(format_args!(
+        "{}: {held} ok, {failed} failed{broken}; {} in {:.1} s{seed}\n",
         counted(paths.len(), "script"),
         counted(runs, "run"),
         watch.elapsed().as_secs_f64()
-    );
+    ));
     Ok(match (unusable, failed) {
         (0, 0) => Tested::Held,
         (0, _) => Tested::Failed,
@@ -96,8 +99,8 @@ fn update(paths: &[PathBuf]) -> Tested {
     let mut gravest = Tested::Held;
     for path in paths {
         match script::update(path) {
-            Ok(true) => println!("changed {}", path.display()),
-            Ok(false) => println!("same    {}", path.display()),
+            Ok(true) => tell(format_args!("changed {}\n", path.display())),
+            Ok(false) => tell(format_args!("same    {}\n", path.display())),
             Err(end) => {
                 let outcome = Outcome {
                     script: path.display().to_string(),
@@ -105,7 +108,7 @@ fn update(paths: &[PathBuf]) -> Tested {
                     runs: 1,
                     end,
                 };
-                print!("{}", told(&outcome));
+                tell(told(&outcome));
                 gravest = gravest.max(tested(&outcome));
             }
         }

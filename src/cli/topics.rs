@@ -15,6 +15,8 @@ use crate::{
     types::{Error, Result, format_event_time},
 };
 
+use super::told::complain;
+
 /// Look at Kafka topics and make them
 #[derive(Args, Debug)]
 pub struct TopicsArgs {
@@ -113,10 +115,10 @@ pub fn run(args: &TopicsArgs) -> Result<()> {
                     settings,
                 },
             )?;
-            eprintln!(
+            complain(format_args!(
                 "created topic `{topic}` with {partitions} {}",
                 if *partitions == 1 { "partition" } else { "partitions" }
-            );
+            ));
             Ok(())
         }
         TopicsCommand::Describe { topic } => {
@@ -173,7 +175,7 @@ pub fn run(args: &TopicsArgs) -> Result<()> {
         }
         TopicsCommand::Delete { topic } => {
             admin::delete(brokers, topic)?;
-            eprintln!("deleted topic `{topic}`");
+            complain(format_args!("deleted topic `{topic}`"));
             Ok(())
         }
     }

@@ -54,7 +54,10 @@ impl SplitWatermarks {
             } else {
                 running
             };
-            running = running.max(*time);
+            running = match has(Bug::WatermarkGoesBack) {
+                true => *time,
+                false => running.max(*time),
+            };
             *time = met;
         }
         state.watermark = Watermark(running);
@@ -89,7 +92,6 @@ impl SplitWatermarks {
         let before = self.combined();
         let combined = match is_last {
             true => Watermark::END,
-            false if has(Bug::WatermarkGoesBack) => minimum.unwrap_or(before),
             false => minimum.map_or(before, |minimum| minimum.max(before)),
         };
         assert!(

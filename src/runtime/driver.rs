@@ -80,6 +80,7 @@ impl Driver {
                     is_unreachable: false,
                     stop: stopping,
                     commands: waiting,
+                    waiting: VecDeque::new(),
                     checkpoint: None,
                     outlets: Outlets::default(),
                     resets_sinks,
@@ -141,6 +142,8 @@ struct Run {
     is_unreachable: bool,
     stop: Arc<AtomicBool>,
     commands: mpsc::Receiver<Command>,
+    /// Views to come, while the source does not answer yet.
+    waiting: VecDeque<Command>,
     checkpoint: Option<WrittenCheckpoint>,
     outlets: Outlets,
     resets_sinks: bool,
@@ -213,7 +216,7 @@ impl Run {
     }
 
     /// Calls the world until it answers; `None` when the engine stops meanwhile.
-    fn patiently<T>(&self, mut call: impl FnMut() -> Result<T, SourceError>) -> Result<Option<T>> {
+    fn patiently<T>(&mut self, mut call: impl FnMut() -> Result<T, SourceError>) -> Result<Option<T>> {
         let mut backoff = BACKOFF_FIRST;
         let mut since = None;
         while !self.stop.load(Ordering::Relaxed) {
@@ -230,12 +233,35 @@ impl Run {
                     );
                     let reason = format!("unreachable since {since}: {reason}; trying again");
                     self.timeline.shared().set_state(SourceState::Unreachable, Some(reason));
-                    self.sleep(backoff);
+                    let until = self.clock.elapsed() + backoff;
+                    while self.clock.elapsed() < until && !self.stop.load(Ordering::Relaxed) {
+                        self.let_views_go();
+                        self.sleep(TICK);
+                    }
                     backoff = (backoff * 2).min(BACKOFF_MAX);
                 }
             }
         }
         Ok(None)
+    }
+
+    /// Removes views and sinks at once, without an epoch: the state forgets them at the next start. Those to come wait.
+    fn let_views_go(&mut self) {
+        while let Ok(Command { change, done }) = self.commands.try_recv() {
+            match change {
+                ViewChange::Remove(name) if !done.is_closed() => {
+                    self.timeline.remove_view(&name);
+                    self.timeline.publish_state();
+                    drop(done.send(Ok(())));
+                }
+                ViewChange::RemoveSink(name) if !done.is_closed() => {
+                    self.remove_sink(&name);
+                    drop(done.send(Ok(())));
+                }
+                ViewChange::Remove(_) | ViewChange::RemoveSink(_) => {}
+                ViewChange::Add(_) | ViewChange::AddSink(_) => self.waiting.push_back(Command { change, done }),
+            }
+        }
     }
 
     fn sleep(&self, duration: Duration) {
@@ -313,7 +339,7 @@ impl Run {
 
     /// All chunks of `range`, cut at its end; `None` when the engine stops meanwhile.
     fn read_range(
-        &self,
+        &mut self,
         source: &mut dyn Source,
         split: &SplitId,
         range: PlannedRange,
@@ -360,7 +386,7 @@ impl Run {
         let mut is_finished = false;
         let mut has_ended = false;
         while !self.stop.load(Ordering::Relaxed) {
-            while let Ok(command) = self.commands.try_recv() {
+            while let Some(command) = self.waiting.pop_front().or_else(|| self.commands.try_recv().ok()) {
                 self.obey(command)?;
             }
             if !self.sinks_have_room()? || !self.begin_sinks()? {
@@ -533,7 +559,10 @@ impl Run {
             match self.outlets.published_of(self.timeline.sinks())? {
                 Some(published) => break published,
                 None if self.stop.load(Ordering::Relaxed) => return Ok(false),
-                None => self.sleep(TICK),
+                None => {
+                    self.let_views_go();
+                    self.sleep(TICK);
+                }
             }
         };
         self.timeline.go_back_for(&published)?;
@@ -551,17 +580,20 @@ impl Run {
     /// Lets new sinks begin, with their views as they are; `false` where that waits for others.
     fn begin_sinks(&mut self) -> Result<bool> {
         let is_new = |outlet: &&Outlet| !self.timeline.sinks().contains_key(outlet.name());
+        // A total over nothing is a row too.
+        let mut is_from_nothing = self.timeline.epoch() == Epoch(0);
         let mut new = Vec::new();
         for outlet in self.outlets.all.iter().filter(is_new) {
             // One that does not answer yet begins later.
             if outlet.published()?.is_some() {
                 new.push((outlet.name().to_owned(), definition_of(&outlet.definition)));
+                is_from_nothing &= self.timeline.is_empty(&outlet.definition.view.name);
             }
         }
         if new.is_empty() {
             return Ok(true);
         }
-        if self.timeline.epoch() == Epoch(0) {
+        if is_from_nothing {
             for (name, definition) in new {
                 self.timeline.begin_sink(&name, Epoch(0), definition);
             }

@@ -119,6 +119,17 @@ impl MaintainedView {
         self.rows.len()
     }
 
+    /// The view at this index, which it does not read, is gone: those behind it stand one earlier.
+    pub fn move_inputs_up(&mut self, gone: usize) {
+        for input in &mut self.inputs {
+            if let Upstream::View { index, .. } = input
+                && gone < *index
+            {
+                *index -= 1;
+            }
+        }
+    }
+
     pub fn late(&self) -> Option<&SideOutput> {
         self.late.as_ref()
     }

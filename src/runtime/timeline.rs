@@ -141,7 +141,26 @@ impl Timeline {
         if let Some(recovered) = recovered.take() {
             timeline.take_up(recovered)?;
         }
+        if timeline.epoch == Epoch(0) {
+            timeline.begin()?;
+        }
         Ok(timeline)
+    }
+
+    /// Shows what queries over no rows give, before the first epoch and without one: a count of 0, say.
+    fn begin(&mut self) -> Result<()> {
+        for index in 0..self.views.len() {
+            let (before, rest) = self.views.split_at_mut(index);
+            let view = &mut rest[0];
+            // These show rows at multiples of their interval only.
+            if !view.definition().stream.is_held_back() {
+                view.take_up(before, self.epoch, self.epoch_time, &self.metrics)?;
+            }
+        }
+        if self.shown <= self.epoch {
+            self.publish_state();
+        }
+        Ok(())
     }
 
     /// Begins where a checkpoint and its plans say.
@@ -214,6 +233,9 @@ impl Timeline {
             *face.log.lock().expect("nobody panics while holding it") = ChangeLog::new(Epoch(0));
         }
         self.take_up(recovered)?;
+        if self.epoch == Epoch(0) {
+            self.begin()?;
+        }
         self.sinks.retain(|sink, _| published.contains_key(sink));
         Ok(())
     }
@@ -251,6 +273,12 @@ impl Timeline {
         let (_, change) = ran.changes.iter().find(|(name, _)| name == view)?;
         progress.last_change = change.epoch;
         Some(change)
+    }
+
+    /// Whether a view holds no rows.
+    pub fn is_empty(&self, view: &str) -> bool {
+        let view = self.views.iter().find(|other| other.name() == view);
+        view.is_none_or(|view| view.len() == 0)
     }
 
     /// All rows of a view, as a sink that begins publishes them.
@@ -373,7 +401,10 @@ impl Timeline {
 
     /// Removes a view that no other reads. An epoch is to come at once.
     pub fn remove_view(&mut self, name: &str) {
-        self.views.retain(|view| view.name() != name);
+        if let Some(gone) = self.views.iter().position(|view| view.name() == name) {
+            self.views.remove(gone);
+            self.views.iter_mut().for_each(|view| view.move_inputs_up(gone));
+        }
         let kept: BTreeSet<String> = faces(&self.views, &self.bad).into_keys().collect();
         self.shared.remove_faces(|name| kept.contains(name));
         self.redefine();

@@ -154,7 +154,7 @@ pub fn newest(root: &Path, takes: impl Fn(&Checkpoint) -> bool) -> Result<Option
         Ok(None)
     } else {
         Err(Error::state(format!(
-            "no checkpoint can be read: {}",
+            "no checkpoint can be read, so nothing was started: {}. Restore the folder from a copy, or start over with --reset",
             reasons.join("; ")
         )))
     }

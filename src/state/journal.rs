@@ -134,7 +134,8 @@ pub fn read(folder: &Path, after: Epoch) -> Result<Vec<EpochPlan>> {
             let expected = plans.last().map_or(after, |last| last.number).next();
             if plan.number != expected {
                 return Err(Error::state(format!(
-                    "{}: the journal goes on at epoch {} where {expected} was expected; a file is missing or was changed",
+                    "{}: the journal goes on at epoch {} where {expected} was expected: a file is missing or was changed, so nothing was started. \
+                     Restore the folder from a copy, or start over with --reset",
                     path.display(),
                     plan.number
                 )));
@@ -171,7 +172,12 @@ fn files(folder: &Path) -> Result<Vec<(Epoch, PathBuf)>> {
                 .file_stem()
                 .and_then(|stem| stem.to_str())
                 .and_then(|stem| stem.parse().ok());
-            let first = first.ok_or_else(|| Error::state(format!("{} is not a journal's name", path.display())))?;
+            let first = first.ok_or_else(|| {
+                Error::state(format!(
+                    "{} is not a journal's name: remove it, if it is not yours to keep there",
+                    path.display()
+                ))
+            })?;
             files.push((Epoch(first), path));
         }
     }
@@ -269,7 +275,12 @@ mod tests {
             [3, 4],
             "files before a checkpoint go"
         );
-        assert!(read(folder.path(), Epoch(0)).is_err(), "a gap is never jumped");
+        let error = read(folder.path(), Epoch(0)).unwrap_err().to_string();
+        assert!(
+            error.contains("goes on at epoch 3 where 1 was expected"),
+            "a gap is never jumped: {error}"
+        );
+        assert!(error.ends_with("or start over with --reset"), "{error}");
     }
 
     #[test]

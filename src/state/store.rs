@@ -182,7 +182,12 @@ fn next_generation(root: &Path) -> Result<u64> {
         Ok(text) => text
             .trim()
             .parse()
-            .map_err(|_| Error::state(format!("{} is not a number", path.display())))?,
+            .map_err(|_| {
+                Error::state(format!(
+                    "{} is not a number: restore the file from a copy, or write a number into it that is above all starts so far, such as 1000000",
+                    path.display()
+                ))
+            })?,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => 0,
         Err(e) => return Err(cannot("read", &path, e)),
     };
@@ -290,6 +295,39 @@ mod tests {
         let (_store, recovered) = Store::open(folder.path()).unwrap();
         assert_eq!(recovered.checkpoint.unwrap().epoch, Epoch(2));
         assert_eq!(recovered.plans, [plan(3)]);
+    }
+
+    #[test]
+    fn what_is_damaged_says_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = || Store::open(folder.path()).err().unwrap().to_string();
+        {
+            let (mut store, _) = Store::open(folder.path()).unwrap();
+            store.append(&plan(1)).unwrap();
+            store.begin_checkpoint().write(&checkpoint(1), None).unwrap();
+        }
+        fs::write(folder.path().join(format!("checkpoints/{:020}/MANIFEST", 1)), "?").unwrap();
+        let error = refused();
+        assert!(
+            error.starts_with("no checkpoint can be read, so nothing was started"),
+            "{error}"
+        );
+        assert!(
+            error.ends_with("Restore the folder from a copy, or start over with --reset"),
+            "{error}"
+        );
+        Store::reset(folder.path()).unwrap();
+        assert!(Store::open(folder.path()).is_ok(), "what it says helps");
+
+        fs::write(folder.path().join("generation"), "one").unwrap();
+        let error = refused();
+        assert!(error.contains("write a number into it"), "{error}");
+        fs::write(folder.path().join("generation"), "1000000").unwrap();
+        assert_eq!(
+            Store::open(folder.path()).unwrap().0.generation(),
+            1_000_001,
+            "what it says helps"
+        );
     }
 
     #[test]

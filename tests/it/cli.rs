@@ -39,6 +39,13 @@ fn check_reports_all_mistakes_of_a_file_at_once_each_with_a_caret() {
 }
 
 #[test]
+fn a_log_level_that_is_none_is_refused() {
+    let file = written("CREATE TABLE t (n BIGINT);");
+    let outcome = zeta(&["--log-level", "wran", "check", text(&file)]).expect(2);
+    assert!(outcome.err.contains("did you mean `warn`?"), "{}", outcome.err);
+}
+
+#[test]
 fn check_takes_what_runs_and_needs_no_network() {
     let began = now();
     // Addresses that nobody answers at, not even with a refusal.

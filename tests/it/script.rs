@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::zeta::{folder, text, zeta};
+use crate::zeta::{folder, text, written, zeta, zeta_unread};
 
 /// What is printed, without the time that it took.
 fn timeless(out: &str) -> String {
@@ -94,6 +94,23 @@ fn exit_codes_tell_a_script_that_fails_from_one_that_cannot_be_run() {
             let said = format!("{}{}", outcome.out, outcome.err);
             assert!(said.contains(word), "{arguments:?} says nothing of {word}: {said}");
         }
+    }
+}
+
+#[test]
+fn who_stops_reading_hinders_nothing() {
+    let (right, wrong) = (
+        written("CREATE TABLE t (n BIGINT);"),
+        written("CREATE TABLE t (n BIGNT);"),
+    );
+    for (arguments, code) in [
+        (vec!["test", "tests/fixtures/script/mixed", "--runs", "0"], 1),
+        (vec!["test", "nowhere/"], 3),
+        (vec!["check", text(&right)], 0),
+        (vec!["check", text(&wrong)], 3),
+        (vec!["check", "nowhere.sql"], 1),
+    ] {
+        assert_eq!(zeta_unread(&arguments), Some(code), "{arguments:?}");
     }
 }
 

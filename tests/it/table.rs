@@ -299,6 +299,36 @@ fn a_view_that_stopped_its_table_can_be_dropped_and_the_table_runs_at_the_next_s
 }
 
 #[test]
+fn a_view_of_a_source_that_does_not_answer_shows_its_row_over_nothing_and_can_be_dropped() {
+    let state = tempfile::tempdir().unwrap();
+    // Nothing listens there.
+    let source = "CREATE SOURCE s (k VARCHAR) WITH (connector = 'kafka', topic = 't', 'bootstrap.servers' = '127.0.0.1:1');\n\
+        CREATE MATERIALIZED VIEW first AS SELECT k FROM s;\n\
+        CREATE MATERIALIZED VIEW total AS SELECT count(*) AS n FROM s;\n";
+    block_on(async {
+        let engine = live(state.path(), small(), source).await;
+        assert_eq!(value(&engine, "SELECT n FROM total").await, "0");
+        sql(&engine, "DROP MATERIALIZED VIEW first").await;
+        let problem = refused(&engine, "SELECT * FROM first").await;
+        assert!(
+            format!("{problem:?}").contains("no table or view named `first`"),
+            "{problem:?}"
+        );
+        assert_eq!(value(&engine, "SELECT n FROM total").await, "0");
+        engine.stop();
+
+        let without: String = source
+            .lines()
+            .filter(|line| !line.contains("first"))
+            .collect::<Vec<_>>()
+            .join("\n");
+        let engine = live(state.path(), small(), &without).await;
+        assert_eq!(value(&engine, "SELECT n FROM total").await, "0");
+        engine.stop();
+    });
+}
+
+#[test]
 fn a_table_that_does_not_run_says_what_became_of_the_rows_and_hinders_no_other() {
     let state = tempfile::tempdir().unwrap();
     block_on(async {

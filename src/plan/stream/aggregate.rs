@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use chrono_tz::Tz;
 use datafusion::{
-    common::{Column, DFSchemaRef, ScalarValue},
+    common::{DFSchemaRef, ScalarValue},
     logical_expr::{Aggregate, Expr, physical_planning_context::PhysicalPlanningContext},
     physical_expr::{PhysicalExpr, aggregate::LoweredAggregateBuilder},
 };
@@ -19,6 +19,8 @@ use crate::{
 use super::{
     Stage,
     build::{Builder, Built, Refusal, Role, RowCut, arrow_schema, origin},
+    grouping_sets::left_out,
+    growth::growing,
 };
 
 /// What a group column of the query is.
@@ -197,6 +199,8 @@ impl Builder<'_> {
             built.late_rows = Some(input_schema);
         }
         built.roles = roles;
+        built.grows = built.growing_of(&aggregate.group_expr, input);
+        built.grows.resize(built.roles.len(), false);
         built.key = Some(key);
         Ok(built)
     }
@@ -286,7 +290,7 @@ impl Builder<'_> {
         roles.resize(width + functions.len(), Role::Plain);
         let aggregation = Arc::new(self.aggregation(&arrow_schema(input), keys, functions)?);
         if built.is_append_only && built.inputs.iter().any(|input| input.is_source) {
-            self.check_bounded(&built, aggregate, &aggregation)?;
+            self.check_bounded(&built, aggregate, &aggregation, closed_by.is_some())?;
         }
         let emission = match closed_by {
             Some(_) => self.emission,
@@ -307,6 +311,9 @@ impl Builder<'_> {
         built.windows = aligned.or(built.windows).filter(|_| closed_by.is_some());
         built.cut = None;
         built.roles = roles;
+        built.grows = built.growing_of(&aggregate.group_expr, input);
+        // What an aggregate computes of a group is no more values than there are groups.
+        built.grows.resize(built.roles.len(), false);
         built.key = Some((0..width).collect());
         Ok(built)
     }
@@ -334,29 +341,37 @@ impl Builder<'_> {
     }
 
     /// Groups of a source that nothing ever closes may be as many as their keys are, and no more; and what is kept of each does not grow.
-    fn check_bounded(&self, built: &Built, aggregate: &Aggregate, aggregation: &Aggregation) -> Result<(), Refusal> {
+    fn check_bounded(
+        &self,
+        built: &Built,
+        aggregate: &Aggregate,
+        aggregation: &Aggregation,
+        is_closed: bool,
+    ) -> Result<(), Refusal> {
         if self.allows_unbounded_state {
             return Ok(());
         }
         let input = aggregate.input.schema();
-        let is_time = |column: &Column| {
-            let role = input.index_of_column(column).map(|index| built.roles[index]);
-            matches!(
-                role,
-                Ok(Role::EventTime | Role::Time | Role::RowWindowStart | Role::RowWindowEnd)
-            )
-        };
         let allow = "or accept that with WITH (unbounded_state = 'allow')";
-        for group in &aggregate.group_expr {
-            if let Some(time) = group.column_refs().into_iter().find(|column| is_time(column)) {
+        let mut groups = aggregate.group_expr.iter();
+        if let Some(time) = groups.find_map(|group| growing(group, input, &built.grows))
+            && !is_closed
+        {
+            if let Some(name) = left_out(time, &aggregate.input) {
                 return Err(self.refuse(
                     format!(
-                        "groups by `{}` become more for ever: nothing says when one is complete",
-                        time.name()
+                        "groups by `{name}` become more for ever: `{name}` is not in every grouping set, so its groups are never complete"
                     ),
-                    format!("group by window_start and window_end of TUMBLE(…), {allow}"),
+                    format!("put it into each set, or make a view of each set; {allow}"),
                 ));
             }
+            return Err(self.refuse(
+                format!(
+                    "groups by `{}` become more for ever: nothing says when one is complete",
+                    time.name()
+                ),
+                format!("group by window_start and window_end of TUMBLE(…), {allow}"),
+            ));
         }
         match aggregation.collecting() {
             None => Ok(()),

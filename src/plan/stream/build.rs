@@ -30,6 +30,7 @@ use super::{
     Input, Node, Stage, StreamPlan,
     aggregate::bin,
     grouping_sets::EachSet,
+    growth::growing,
     refusal::{not_yet, unsupported},
 };
 
@@ -59,6 +60,8 @@ pub(super) struct Built {
     /// Steps of the segment that is still growing.
     pub steps: Vec<Step>,
     pub roles: Vec<Role>,
+    /// Which columns take ever more values as time goes on.
+    pub grows: Vec<bool>,
     pub key: Option<Vec<usize>>,
     /// What cut the windows that rows or results stand for.
     pub cut: Option<RowCut>,
@@ -126,11 +129,13 @@ impl Builder<'_> {
                     .collect::<Result<_, _>>()?;
                 let binned = built.bin_of(&projection.expr, input);
                 let origins: Vec<Option<usize>> = projection.expr.iter().map(|expr| origin(expr, input)).collect();
+                let grows = built.growing_of(&projection.expr, input);
                 built.steps.push(Step::Project {
                     columns,
                     schema: arrow_schema(&projection.schema),
                 });
                 built.rearrange(&origins);
+                built.grows = grows;
                 if let Some((column, windows)) = binned {
                     built.begin_windows_at(column, windows);
                 }
@@ -206,6 +211,7 @@ impl Builder<'_> {
                     feeds: vec![Feed::Input(0)],
                     steps: Vec::new(),
                     roles: (0..width).map(role).collect(),
+                    grows: (0..width).map(|column| Some(column) == event_time).collect(),
                     key: None,
                     cut: None,
                     windows: None,
@@ -222,6 +228,7 @@ impl Builder<'_> {
                 feeds: vec![Feed::Input(0)],
                 steps: Vec::new(),
                 roles: view.stream.roles.clone(),
+                grows: view.stream.grows.clone(),
                 key: (!view.stream.key.is_empty()).then(|| view.stream.key.clone()),
                 cut: view.stream.row_windows.map(|windows| RowCut {
                     cut: Cut::Aligned(windows),
@@ -292,6 +299,7 @@ impl Builder<'_> {
             // Rows that change in windows that nothing closes.
             false => [Role::Time, Role::Plain],
         });
+        built.grows.extend([true, true]);
         built.cut = Some(RowCut {
             cut: windowed.cut.clone(),
             session_key,
@@ -338,6 +346,10 @@ impl Builder<'_> {
             schema: arrow_schema(sets.schema()),
         });
         built.roles.resize(sets.schema().fields().len(), Role::Plain);
+        let grows = built.growing_of(&sets.columns, input);
+        built.grows.extend(grows);
+        // The id of the set.
+        built.grows.push(false);
         built.key = None;
         Ok(built)
     }
@@ -445,6 +457,10 @@ impl Built {
             .iter()
             .map(|origin| origin.map_or(Role::Plain, |column| self.roles[column]))
             .collect();
+        self.grows = origins
+            .iter()
+            .map(|origin| origin.is_some_and(|column| self.grows[column]))
+            .collect();
         self.key = self
             .key
             .take()
@@ -452,6 +468,12 @@ impl Built {
         if let Some(cut) = &mut self.cut {
             cut.session_key = cut.session_key.iter().map(|column| column.and_then(now)).collect();
         }
+    }
+
+    /// Which of these take ever more values.
+    pub fn growing_of(&self, exprs: &[Expr], input: &DFSchemaRef) -> Vec<bool> {
+        let grows = |expr| growing(expr, input, &self.grows).is_some();
+        exprs.iter().map(grows).collect()
     }
 
     /// The first of these that bins the event time into windows, of rows that are in none yet.
@@ -629,6 +651,7 @@ impl Built {
             time,
             window_end,
             roles: self.roles,
+            grows: self.grows,
             is_append_only: self.is_append_only,
             late_rows: self.late_rows,
         })

@@ -10,7 +10,7 @@ use std::{cmp::Ordering, fmt, sync::Arc};
 use arrow::datatypes::{DataType, Field};
 use datafusion::{
     common::{
-        DFSchema, DFSchemaRef, DataFusionError, Result,
+        Column, DFSchema, DFSchemaRef, DataFusionError, Result,
         tree_node::{Transformed, TreeNode},
     },
     logical_expr::{
@@ -38,9 +38,10 @@ impl PartialOrd for EachSet {
 }
 
 const GROUPING_ID: &str = "$grouping_id";
+const GROUP: &str = "$group";
 
 fn group_name(index: usize) -> String {
-    format!("$group{index}")
+    format!("{GROUP}{index}")
 }
 
 pub(super) fn unfold(plan: LogicalPlan) -> Result<LogicalPlan> {
@@ -136,6 +137,20 @@ fn unfold_aggregate(aggregate: &Aggregate, sets: &[Vec<Expr>]) -> Result<Logical
         .map(|(column, (qualifier, field))| Expr::Column(column).alias_qualified(qualifier.cloned(), field.name()))
         .collect();
     Projection::try_new(named, Arc::new(LogicalPlan::Aggregate(above))).map(LogicalPlan::Projection)
+}
+
+/// What the user calls a column of the sets below `plan`, or computes it from.
+pub(super) fn left_out(column: &Column, plan: &LogicalPlan) -> Option<String> {
+    let index: usize = column.name.strip_prefix(GROUP)?.parse().ok()?;
+    match plan {
+        LogicalPlan::Extension(Extension { node }) => {
+            let sets = node.as_any().downcast_ref::<EachSet>()?;
+            let named = sets.columns.get(index)?;
+            Some(named.column_refs().into_iter().next()?.name.clone())
+        }
+        LogicalPlan::Projection(projection) => left_out(column, &projection.input),
+        _ => None,
+    }
 }
 
 impl EachSet {

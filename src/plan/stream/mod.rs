@@ -9,6 +9,7 @@
 mod aggregate;
 mod build;
 mod grouping_sets;
+mod growth;
 mod refusal;
 mod sorted;
 mod temporal;
@@ -90,6 +91,8 @@ pub struct StreamPlan {
     pub row_windows: Option<Windows>,
     /// What each column stands for.
     pub roles: Vec<Role>,
+    /// Which columns take ever more values as time goes on.
+    pub grows: Vec<bool>,
     pub is_append_only: bool,
     /// Rows as the windowed aggregate takes them, for `<view>$late`.
     pub late_rows: Option<SchemaRef>,
@@ -224,6 +227,12 @@ impl StreamPlan {
             .is_some_and(|node| matches!(&node.stage, Stage::Segment(steps) if steps.iter().any(weighs)))
     }
 
+    /// Whether its rows wait for the next multiple of an interval.
+    pub fn is_held_back(&self) -> bool {
+        let waits = |node: &Node| matches!(node.stage, Stage::EmitEvery(_));
+        self.nodes.iter().any(waits)
+    }
+
     /// Whether it reads nothing but sources.
     pub fn reads_sources_only(&self) -> bool {
         self.inputs.iter().all(|input| input.is_source)
@@ -267,6 +276,7 @@ impl StreamPlan {
             }],
             nodes,
             roles: (0..width).map(role).collect(),
+            grows: (0..width).map(|column| Some(column) == event_time).collect(),
             schema,
             key,
             time: event_time,

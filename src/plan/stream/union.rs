@@ -79,6 +79,9 @@ impl Builder<'_> {
                 *role = Role::Plain;
             }
         }
+        for (grows, other) in all.grows.iter_mut().zip(&branch.grows) {
+            *grows |= other;
+        }
         if all.windows != branch.windows {
             all.windows = None;
         }

@@ -1,6 +1,7 @@
 //! A statement of a script: what scripts say beside SQL, INSERT by turns, and the SQL itself.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -12,8 +13,8 @@ use sqllogictest::{DBOutput, DefaultColumnType};
 use crate::{
     cli::script::shape::Inserted,
     connector::Source,
-    runtime::{Problem, SqlRequest, StepEnd, problem_of},
-    types::{EventTime, RecordsBuilder, SplitId, parse_duration},
+    runtime::{Problem, SqlRequest, StepEnd, clock::Clock, problem_of},
+    types::{EventTime, RecordsBuilder, SplitId, Watermark, parse_duration},
 };
 
 use super::{
@@ -55,25 +56,33 @@ impl Stage {
                 },
             ),
             ["STEP", _] => self.step(words[1], StepEnd::default()),
-            ["IDLE", _, _] => self.step(
-                words[1],
-                StepEnd {
-                    idle_splits: vec![SplitId::new(words[2])],
-                    ..StepEnd::default()
-                },
-            ),
+            ["IDLE", _, _] => {
+                let split = SplitId::new(words[2]);
+                self.check_split(words[1], &split)?;
+                self.step(
+                    words[1],
+                    StepEnd {
+                        idle_splits: vec![split],
+                        ..StepEnd::default()
+                    },
+                )
+            }
             ["NEW", "SPLIT", _, _] => {
                 let nothing = RecordBatch::new_empty(Arc::new(Schema::empty()));
                 self.topics.of(words[2]).append(&SplitId::new(words[3]), nothing);
                 self.step(words[2], StepEnd::default())
             }
-            ["ADVANCE", "WATERMARK", _, "TO", ..] => self.step(
-                words[2],
-                StepEnd {
-                    complete_below: Some(time_of(behind(sql, 4))?),
-                    ..StepEnd::default()
-                },
-            ),
+            ["ADVANCE", "WATERMARK", _, "TO", _, ..] => {
+                let time = time_of(behind(sql, 4))?;
+                self.check_watermark(words[2], time)?;
+                self.step(
+                    words[2],
+                    StepEnd {
+                        complete_below: Some(time),
+                        ..StepEnd::default()
+                    },
+                )
+            }
             ["STATUS", _] => self.status(words[1]),
             ["RECORD", _, "SPLIT", _, ..] => self.record(words[1], SplitId::new(words[3]), behind(sql, 4)),
             ["INSERT", "INTO", _, "SPLIT", _, ..] => {
@@ -81,8 +90,46 @@ impl Stage {
                 self.insert(&insert, SplitId::new(words[4])).await
             }
             ["INSERT", ..] => self.insert(sql, SplitId::from(0)).await,
-            _ => self.sql(sql).await,
+            [first, ..] => match forms(first) {
+                [] => self.sql(sql).await,
+                forms => Err(StageError(format!(
+                    "no statement of scripts: {sql}; write {}",
+                    forms.join(", or ")
+                ))),
+            },
+            [] => self.sql(sql).await,
         }
+    }
+
+    /// A split that has no rows and never had any is none.
+    fn check_split(&self, source: &str, split: &SplitId) -> Result<(), StageError> {
+        let status = self.known(source)?;
+        let bounds = self.topics.of(source).source().discover().map_err(StageError::of)?;
+        let mut splits: BTreeSet<SplitId> = bounds.into_iter().map(|bounds| bounds.split).collect();
+        splits.extend(status.splits.into_iter().map(|status| status.split));
+        let waiting = self.inbox().waiting.get(source).cloned().unwrap_or_default();
+        splits.extend(waiting.into_iter().map(|(split, _)| split));
+        if splits.contains(split) {
+            return Ok(());
+        }
+        let names: Vec<&str> = splits.iter().map(SplitId::as_str).collect();
+        Err(StageError(match names.as_slice() {
+            [] => format!("{source} has no split yet: write NEW SPLIT {source} {split} before"),
+            some => format!(
+                "{source} has no split {split}: it has {}; write NEW SPLIT {source} {split} before",
+                some.join(", ")
+            ),
+        }))
+    }
+
+    fn check_watermark(&self, source: &str, time: EventTime) -> Result<(), StageError> {
+        let watermark = self.known(source)?.watermark;
+        if Watermark(time.0) < watermark {
+            return Err(StageError(format!(
+                "the watermark of {source} is at {watermark} already, and never goes back to {time}"
+            )));
+        }
+        Ok(())
     }
 
     async fn insert(&self, sql: &str, split: SplitId) -> Result<DBOutput<DefaultColumnType>, StageError> {
@@ -180,7 +227,13 @@ impl Stage {
     }
 
     fn set_clock(&self, time: &str) -> Result<DBOutput<DefaultColumnType>, StageError> {
-        self.clock.set(time_of(time)?);
+        let (time, now) = (time_of(time)?, self.clock.now());
+        if time < now {
+            return Err(StageError(format!(
+                "the clock stands at {now}, and never goes back to {time}"
+            )));
+        }
+        self.clock.set(time);
         self.clock_is_set.store(true, Ordering::Relaxed);
         self.step_all()
     }
@@ -206,6 +259,27 @@ impl Stage {
             types: vec![Integer, Integer, Integer, Text, Text],
             rows: vec![row],
         })
+    }
+}
+
+/// How the statements of scripts that begin with a word are written; none where it is a word of SQL.
+fn forms(first: &str) -> &'static [&'static str] {
+    match first {
+        "SET" => &["SET CLOCK '2024-01-01 00:01:00'"],
+        "ADVANCE" => &[
+            "ADVANCE WATERMARK source TO '2024-01-01 00:02:00'",
+            "ADVANCE CLOCK INTERVAL '10 seconds'",
+            "ADVANCE CLOCK TO '2024-01-01 00:01:00'",
+        ],
+        "CRASH" => &["CRASH AND RESTORE"],
+        "CHECKPOINT" => &["CHECKPOINT"],
+        "FINISH" => &["FINISH source"],
+        "STEP" => &["STEP source"],
+        "IDLE" => &["IDLE source 1"],
+        "NEW" => &["NEW SPLIT source 1"],
+        "STATUS" => &["STATUS source"],
+        "RECORD" => &["RECORD source SPLIT 0 {…}"],
+        _ => &[],
     }
 }
 
