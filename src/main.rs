@@ -7,7 +7,9 @@ use tracing_subscriber::EnvFilter;
 use zeta::{
     cli::{
         arguments::{Arguments, Verb},
-        check, demo, generate,
+        check,
+        checkpoints::{self, Verified},
+        demo, generate,
         pipeline::Verdict,
         replay, run,
         test::{self, Tested},
@@ -32,6 +34,10 @@ fn main() -> ExitCode {
         Verb::Generate(args) => generate::run(args).map(|()| ExitCode::SUCCESS),
         Verb::Replay(args) => replay::run(args, replay::connect).map(|()| ExitCode::SUCCESS),
         Verb::Topics(args) => topics::run(args).map(|()| ExitCode::SUCCESS),
+        Verb::Checkpoints(args) => checkpoints::run(args).map(|verified| match verified {
+            Verified::Whole => ExitCode::SUCCESS,
+            Verified::Damaged => ExitCode::from(1),
+        }),
     };
     outcome.unwrap_or_else(|error| {
         complain(format_args!("error: {error}"));

@@ -6,8 +6,8 @@ use tracing_subscriber::EnvFilter;
 use crate::sql::suggest::nearest;
 
 use super::{
-    check::CheckArgs, demo::DemoArgs, generate::GenerateArgs, replay::ReplayArgs, run::RunArgs, test::TestArgs,
-    topics::TopicsArgs,
+    check::CheckArgs, checkpoints::CheckpointsArgs, demo::DemoArgs, generate::GenerateArgs, replay::ReplayArgs,
+    run::RunArgs, test::TestArgs, topics::TopicsArgs,
 };
 
 /// Streaming SQL: Kafka topics become continuously maintained views, beside Parquet history
@@ -33,6 +33,7 @@ pub enum Verb {
     Generate(GenerateArgs),
     Replay(ReplayArgs),
     Topics(TopicsArgs),
+    Checkpoints(CheckpointsArgs),
 }
 
 const LOG_LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];

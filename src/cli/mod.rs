@@ -3,6 +3,7 @@
 pub mod arguments;
 mod assemble;
 pub mod check;
+pub mod checkpoints;
 pub mod demo;
 pub mod generate;
 pub mod pipeline;

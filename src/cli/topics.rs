@@ -189,7 +189,7 @@ fn setting(text: &str) -> Result<(String, String), String> {
 }
 
 /// Columns as wide as their widest cell, the last one ragged.
-fn aligned<const N: usize>(table: &[[String; N]]) -> String {
+pub(super) fn aligned<const N: usize>(table: &[[String; N]]) -> String {
     let width = |column: usize| table.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
     let mut text = String::new();
@@ -237,7 +237,7 @@ fn printable(text: &str) -> String {
         .collect()
 }
 
-fn print(text: &str) -> Result<()> {
+pub(super) fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         // Whoever read it has seen enough.

@@ -1,7 +1,7 @@
 //! What was written to a table, in the order of writing: one record per statement, durable before the statement is answered.
 //!
 //! ```text
-//! append(record) ─▶ length, checksum, bytes; synced ─▶ position      a source over the log reads record n at position n
+//! append(record) ─▶ length, checksums, bytes; synced ─▶ position      a source over the log reads record n at position n
 //! ```
 //! A torn last record is a statement that was never answered: it is cut off. A damaged record before it stops the start.
 
@@ -16,10 +16,11 @@ use std::{
 };
 
 use super::{Source, SourceError, SplitBounds};
-use crate::types::{Chunk, Error, Payload, Position, RecordsBuilder, Result, SplitId};
+use crate::types::{
+    Chunk, Error, FRAME_BYTES, Framed, Payload, Position, RecordsBuilder, Result, SplitId, frame, framed,
+};
 
 const FILE: &str = "table.log";
-const FRAME_BYTES: usize = 8;
 
 /// The log of one table; clones share it.
 #[derive(Clone)]
@@ -106,23 +107,18 @@ fn open_file(path: &Path, check: impl Fn(&[u8]) -> Result<(), String>) -> Result
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).map_err(|e| cannot("read", path, e))?;
     let (mut starts, mut end) = (Vec::new(), 0usize);
-    while let Some(frame) = bytes.get(end..end + FRAME_BYTES) {
-        let number = |range: std::ops::Range<usize>| u32::from_le_bytes(frame[range].try_into().expect("four bytes"));
-        let (length, checksum) = (number(0..4) as usize, number(4..8));
-        let Some(record) = bytes.get(end + FRAME_BYTES..end + FRAME_BYTES + length) else {
-            break;
-        };
-        let next = end + FRAME_BYTES + length;
-        if crc32c::crc32c(record) != checksum {
-            if next == bytes.len() {
-                break;
+    loop {
+        let (record, next) = match framed(&bytes, end) {
+            Framed::Record(record, next) => (record, next),
+            Framed::End | Framed::Torn => break,
+            Framed::Damaged(what) => {
+                return Err(Error::state(format!(
+                    "{}: {what} behind {} good ones; restore the file from a copy, or remove it, and with it the rows of the table",
+                    path.display(),
+                    starts.len()
+                )));
             }
-            return Err(Error::state(format!(
-                "{}: record {} is damaged; restore the file, or remove it, and with it the rows of the table",
-                path.display(),
-                starts.len()
-            )));
-        }
+        };
         if let Err(reason) = check(record) {
             return Err(Error::user(format!(
                 "{}: record {} {reason}; put the definition of the table back, or remove the file, and with it the rows of the table",
@@ -170,16 +166,12 @@ impl Content {
                 end,
                 is_torn,
             } => {
-                let length = u32::try_from(record.len())
-                    .map_err(|_| Error::user("a statement writes more than 4 GB; split it into several"))?;
+                let frame = frame(record)
+                    .ok_or_else(|| Error::user("a statement writes more than 4 GB; split it into several"))?;
                 if *is_torn {
                     file.set_len(*end).map_err(|e| cannot("cut", path, e))?;
                     *is_torn = false;
                 }
-                let mut frame = Vec::with_capacity(FRAME_BYTES + record.len());
-                frame.extend_from_slice(&length.to_le_bytes());
-                frame.extend_from_slice(&crc32c::crc32c(record).to_le_bytes());
-                frame.extend_from_slice(record);
                 // Until it is synced nobody may read it: after an error it counts as never written.
                 *is_torn = true;
                 file.write_all(&frame).map_err(|e| cannot("write", path, e))?;
@@ -339,20 +331,28 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_record_before_the_last_stops_the_start() {
+    fn a_damaged_byte_stops_the_start_and_cuts_nothing_off() {
         let folder = tempfile::tempdir().unwrap();
         let log = TableLog::open(Some(folder.path()), any).unwrap();
         log.append(b"one").unwrap();
         log.append(b"two").unwrap();
         drop(log);
         let path = folder.path().join(FILE);
-        let mut bytes = std::fs::read(&path).unwrap();
-        bytes[FRAME_BYTES] ^= 1;
-        std::fs::write(&path, bytes).unwrap();
-        let Err(error) = TableLog::open(Some(folder.path()), any) else {
-            panic!("the first record is damaged");
-        };
-        assert!(error.to_string().contains("record 0 is damaged"), "{error}");
+        let bytes = std::fs::read(&path).unwrap();
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1;
+            std::fs::write(&path, &flipped).unwrap();
+            let Err(error) = TableLog::open(Some(folder.path()), any) else {
+                panic!("byte {at} is damaged");
+            };
+            let good = usize::from(FRAME_BYTES + 3 <= at);
+            assert!(
+                error.to_string().contains(&format!("behind {good} good ones")),
+                "{error}"
+            );
+            assert_eq!(std::fs::read(&path).unwrap(), flipped);
+        }
     }
 
     #[test]

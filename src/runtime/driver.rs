@@ -71,7 +71,7 @@ impl Driver {
             .spawn(move || {
                 let shared = Arc::clone(timeline.shared());
                 let source = timeline.source().name.clone();
-                let run = Run {
+                let mut run = Run {
                     timeline,
                     make,
                     registry,
@@ -83,12 +83,29 @@ impl Driver {
                     waiting: VecDeque::new(),
                     checkpoint: None,
                     outlets: Outlets::default(),
+                    sinks,
                     resets_sinks,
+                    failures: 0,
+                    failed_at: Epoch(0),
                 };
-                let reason = match catch_unwind(AssertUnwindSafe(move || run.whole_life(sinks))) {
-                    Ok(Ok(())) => return,
-                    Ok(Err(error)) => error.to_string(),
-                    Err(panic) => format!("internal error: {}; please report it", panic_message(&*panic)),
+                let reason = loop {
+                    let (reason, may_pass) = match catch_unwind(AssertUnwindSafe(|| run.whole_life())) {
+                        Ok(Ok(())) => return,
+                        // What is wrong with what was asked for does not pass.
+                        Ok(Err(error)) => (
+                            error.to_string(),
+                            matches!(error, Error::Bug(_) | Error::External { .. }),
+                        ),
+                        Err(panic) => {
+                            let message = panic_message(&*panic);
+                            (format!("internal error: {message}; please report it"), true)
+                        }
+                    };
+                    match run.begin_again(&reason, may_pass) {
+                        Ok(true) => {}
+                        Ok(false) => break reason,
+                        Err(error) => break format!("{reason}; and it cannot begin again: {error}"),
+                    }
                 };
                 tracing::error!(source, reason, "source stopped");
                 shared.set_state(SourceState::Failed, Some(reason));
@@ -146,7 +163,20 @@ struct Run {
     waiting: VecDeque<Command>,
     checkpoint: Option<WrittenCheckpoint>,
     outlets: Outlets,
+    sinks: Vec<Arc<SinkDefinition>>,
     resets_sinks: bool,
+    /// Failures in a row, and the epoch that was committed when the last of them came.
+    failures: u32,
+    failed_at: Epoch,
+}
+
+/// Ends the reading of one life, also where that ends by a panic.
+struct Reading(Arc<AtomicBool>);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// A checkpoint that is being written: the thread says whether it stands.
@@ -157,7 +187,7 @@ struct WrittenCheckpoint {
 }
 
 impl Run {
-    fn whole_life(mut self, sinks: Vec<Arc<SinkDefinition>>) -> Result<()> {
+    fn whole_life(&mut self) -> Result<()> {
         let definition = Arc::clone(self.timeline.source());
         let mut source = (self.make)(&definition.name, &definition.connector_options)?;
         let mut intake = Intake::new(&definition, self.timeline.needed(), &self.registry)?;
@@ -165,8 +195,8 @@ impl Run {
         let Some(bounds) = self.patiently(|| source.discover())? else {
             return Ok(());
         };
-        for sink in sinks {
-            self.add_sink(sink)?;
+        for sink in self.sinks.clone() {
+            self.start_sink(sink)?;
         }
         if !self.stand_where_sinks_do()? {
             return Ok(());
@@ -194,11 +224,12 @@ impl Run {
         );
 
         let (ahead, events) = read_ahead(CHUNKS_AHEAD, self.timeline.bounds().read_ahead_bytes);
+        let reading = Reading(Arc::new(AtomicBool::new(false)));
         let reader = Reader {
             source,
             intake,
             ahead,
-            stop: Arc::clone(&self.stop),
+            stop: Arc::clone(&reading.0),
             shared: Arc::clone(self.timeline.shared()),
         };
         let reader = std::thread::Builder::new()
@@ -207,12 +238,43 @@ impl Run {
             .expect("the system can start a thread");
         let outcome = self.epochs(&events, new_splits);
         // The reader may wait for room: nobody takes anything any more.
-        self.stop.store(true, Ordering::Relaxed);
+        drop(reading);
         drop(events);
-        if reader.join().is_err() {
-            tracing::error!(source = definition.name, "the reader ended by a panic");
+        match reader.join() {
+            Err(panic) if outcome.is_ok() => Err(Error::bug(panic_message(&*panic))),
+            _ => outcome,
         }
-        outcome
+    }
+
+    /// After a failure that may pass: goes back to the last commit and waits a little; `false` where it has failed too often, or nothing is kept.
+    fn begin_again(&mut self, reason: &str, may_pass: bool) -> Result<bool> {
+        let committed = self.timeline.committed();
+        if self.failed_at.0 + limits::RESTART_EPOCHS < committed.0 {
+            self.failures = 0;
+        }
+        (self.failures, self.failed_at) = (self.failures + 1, committed);
+        let is_over = self.stop.load(Ordering::Relaxed) || limits::RESTARTS_MAX < self.failures;
+        if !may_pass || is_over || !self.timeline.is_durable() {
+            return Ok(false);
+        }
+        let source = &self.timeline.source().name;
+        let metrics = self.timeline.metrics();
+        metrics.source_restarts_total.with_label_values(&[source]).inc();
+        let (failures, max) = (self.failures, limits::RESTARTS_MAX);
+        tracing::error!(
+            source,
+            reason,
+            failures,
+            "source failed, it begins again from its last commit"
+        );
+        let shown = format!("{reason}; beginning again from the last commit, attempt {failures} of {max}");
+        self.timeline.shared().set_state(SourceState::Unreachable, Some(shown));
+        self.sleep(BACKOFF_FIRST * 4u32.pow(failures - 1));
+        self.outlets.all.clear();
+        self.wait_for_checkpoint();
+        self.is_unreachable = false;
+        self.timeline.begin_again()?;
+        Ok(true)
     }
 
     /// Calls the world until it answers; `None` when the engine stops meanwhile.
@@ -402,8 +464,6 @@ impl Run {
                     Ok(event) => self.on_event(event, &mut gathered, &mut new_splits, &mut is_finished)?,
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) if is_finished => {}
-                    // The reader may hear first that it is to stop.
-                    Err(RecvTimeoutError::Disconnected) if self.stop.load(Ordering::Relaxed) => break,
                     Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 }
                 while !gathered.is_full() {
@@ -493,7 +553,11 @@ impl Run {
                 None
             }
             ViewChange::AddSink(definition) => {
-                drop(done.send(self.add_sink(definition)));
+                let started = self.start_sink(Arc::clone(&definition));
+                if started.is_ok() {
+                    self.sinks.push(definition);
+                }
+                drop(done.send(started));
                 return Ok(());
             }
             ViewChange::RemoveSink(name) => {
@@ -517,7 +581,7 @@ impl Run {
         Ok(self.wait_for_checkpoint())
     }
 
-    fn add_sink(&mut self, definition: Arc<SinkDefinition>) -> Result<()> {
+    fn start_sink(&mut self, definition: Arc<SinkDefinition>) -> Result<()> {
         let Some(state) = self.timeline.identity().map(str::to_owned) else {
             return Err(Error::user(format!(
                 "sink `{}` needs a state folder, which says after a crash what is published; start without --no-state",
@@ -543,6 +607,7 @@ impl Run {
     }
 
     fn remove_sink(&mut self, name: &str) {
+        self.sinks.retain(|sink| sink.name != name);
         self.outlets.all.retain(|outlet| outlet.name() != name);
         self.timeline.forget_sink(name);
         let shared = self.timeline.shared();

@@ -14,6 +14,7 @@ pub struct Metrics {
     pub source_lag_rows: IntGaugeVec,
     pub watermark_lag_seconds: GaugeVec,
     pub epochs_total: IntCounterVec,
+    pub source_restarts_total: IntCounterVec,
     pub epoch_duration_seconds: HistogramVec,
     pub commit_stall_seconds: HistogramVec,
     pub checkpoint_duration_seconds: HistogramVec,
@@ -83,6 +84,11 @@ impl Default for Metrics {
                 &["source", "split"],
             ),
             watermark_lag_seconds,
+            source_restarts_total: counter(
+                "zeta_source_restarts_total",
+                "Times that a source began again from its last commit after a failure",
+                &["source"],
+            ),
             epochs_total: counter("zeta_epochs_total", "Epochs committed", &["source"]),
             epoch_duration_seconds: histogram(
                 "zeta_epoch_duration_seconds",

@@ -63,6 +63,7 @@ pub struct Timeline {
     /// Of the sinks that were there when the state was made, and of those that began since.
     sinks: SinkProgresses,
     folder: Option<PathBuf>,
+    committed: Epoch,
     /// Readers have seen it: an epoch before it is not shown again.
     shown: Epoch,
     /// When each split brought its last row, or became known. For people: nothing is decided by it.
@@ -136,6 +137,7 @@ impl Timeline {
             heard_at: BTreeMap::new(),
             sinks: SinkProgresses::new(),
             folder: folder.map(Path::to_path_buf),
+            committed: Epoch(0),
             shown: Epoch(0),
         };
         if let Some(recovered) = recovered.take() {
@@ -217,13 +219,35 @@ impl Timeline {
             newest = self.epoch.0,
             "going back to make again what sinks did not publish"
         );
+        self.start_over(recovered)?;
+        self.sinks.retain(|sink, _| published.contains_key(sink));
+        Ok(())
+    }
+
+    /// Forgets what ran since the last commit, or half ran.
+    ///
+    /// # Errors
+    /// Where the state cannot be read, or there is none.
+    pub fn begin_again(&mut self) -> Result<()> {
+        let store = self.store.as_ref().ok_or_else(|| Error::bug("nothing was kept"))?;
+        let recovered = store.recover(|_| true)?;
+        self.start_over(recovered)
+    }
+
+    /// The last epoch that the journal has.
+    pub fn committed(&self) -> Epoch {
+        self.committed
+    }
+
+    /// Begins where a checkpoint and its plans say, whatever it holds. Readers see no epoch before the newest that they have seen.
+    fn start_over(&mut self, recovered: Recovered) -> Result<()> {
         let definitions: Vec<_> = self.views.iter().map(|view| Arc::clone(view.definition())).collect();
         self.views.clear();
         for definition in definitions {
             let view = MaintainedView::new(definition, &self.needed, &self.views, &self.bounds)?;
             self.views.push(view);
         }
-        self.shown = self.epoch;
+        self.shown = self.shared.snapshot().epoch;
         self.watermarks = SplitWatermarks::default();
         self.positions.clear();
         (self.epoch, self.epoch_time, self.rows) = (Epoch(0), EventTime(i64::MIN), 0);
@@ -236,7 +260,6 @@ impl Timeline {
         if self.epoch == Epoch(0) {
             self.begin()?;
         }
-        self.sinks.retain(|sink, _| published.contains_key(sink));
         Ok(())
     }
 
@@ -496,6 +519,7 @@ impl Timeline {
         if let Some(store) = &mut self.store {
             store.append(&ran.plan)?;
         }
+        self.committed = ran.plan.number;
         self.metrics
             .commit_stall_seconds
             .with_label_values(&[&self.source.name])

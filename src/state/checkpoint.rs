@@ -35,23 +35,23 @@ pub struct Part {
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
-struct Manifest {
+pub(super) struct Manifest {
     format_version: u32,
-    engine_version: String,
-    generation: u64,
-    epoch: Epoch,
-    definition: String,
-    header: serde_json::Value,
-    files: Vec<ManifestFile>,
+    pub engine_version: String,
+    pub generation: u64,
+    pub epoch: Epoch,
+    pub definition: String,
+    pub header: serde_json::Value,
+    pub files: Vec<ManifestFile>,
     /// Of the previous manifest's bytes: a chain that shows a manifest swapped for another.
-    previous_crc32c: Option<u32>,
+    pub previous_crc32c: Option<u32>,
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
-struct ManifestFile {
+pub(super) struct ManifestFile {
     name: String,
-    part: String,
-    bytes: u64,
+    pub part: String,
+    pub bytes: u64,
     crc32c: u32,
 }
 
@@ -161,6 +161,18 @@ pub fn newest(root: &Path, takes: impl Fn(&Checkpoint) -> bool) -> Result<Option
 }
 
 fn load(path: &Path) -> Result<Checkpoint> {
+    let (manifest, _) = read_manifest(path)?;
+    let parts = load_parts(path, &manifest)?;
+    Ok(Checkpoint {
+        epoch: manifest.epoch,
+        header: manifest.header,
+        definition: manifest.definition,
+        parts,
+    })
+}
+
+/// With the checksum of its bytes.
+pub(super) fn read_manifest(path: &Path) -> Result<(Manifest, u32)> {
     let damaged = |what: &str| Error::state(format!("{}: {what}", path.display()));
     let manifest_path = path.join(MANIFEST);
     let bytes = fs::read(&manifest_path).map_err(|e| cannot("read", &manifest_path, e))?;
@@ -181,6 +193,11 @@ fn load(path: &Path) -> Result<Checkpoint> {
             manifest.format_version
         )));
     }
+    Ok((manifest, crc32c::crc32c(&bytes)))
+}
+
+pub(super) fn load_parts(path: &Path, manifest: &Manifest) -> Result<Vec<Part>> {
+    let damaged = |what: &str| Error::state(format!("{}: {what}", path.display()));
     let parts = manifest
         .files
         .iter()
@@ -196,16 +213,11 @@ fn load(path: &Path) -> Result<Checkpoint> {
             })
         })
         .collect::<Result<_>>()?;
-    Ok(Checkpoint {
-        epoch: manifest.epoch,
-        header: manifest.header,
-        definition: manifest.definition,
-        parts,
-    })
+    Ok(parts)
 }
 
 /// Epoch and folder of every published checkpoint, oldest first.
-fn list(folder: &Path) -> Result<Vec<(Epoch, PathBuf)>> {
+pub(super) fn list(folder: &Path) -> Result<Vec<(Epoch, PathBuf)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(|e| cannot("list", folder, e))? {
         let path = entry.map_err(|e| cannot("list", folder, e))?.path();

@@ -12,8 +12,10 @@
 mod checkpoint;
 mod codec;
 mod files;
+mod inspect;
 mod journal;
 mod store;
 
 pub use checkpoint::{Checkpoint, CheckpointWriter, Part};
+pub use inspect::{InspectedCheckpoint, Inspection, folders, inspect};
 pub use store::{Recovered, Store};

@@ -69,6 +69,10 @@ pub const SINK_DRAIN_MAX: Duration = Duration::from_secs(5);
 /// How long a stop waits then for a sink that is in the middle of something.
 pub const SINK_END_MAX: Duration = Duration::from_secs(1);
 
+/// How often a source that fails begins again from its last commit, and after how many epochs failures before are forgotten.
+pub const RESTARTS_MAX: u32 = 3;
+pub const RESTART_EPOCHS: u64 = 100;
+
 /// The longest SQL text taken over HTTP.
 pub const SQL_BYTES_MAX: usize = 64 << 10;
 /// Tokens of one ad-hoc statement.

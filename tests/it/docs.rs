@@ -584,6 +584,7 @@ fn the_manual_of_operations_has_every_metric() {
         metrics.rows_late_total.with_label_values(&["v"]).get(),
         metrics.rows_failed_total.with_label_values(&["v"]).get(),
         metrics.epochs_total.with_label_values(&["s"]).get(),
+        metrics.source_restarts_total.with_label_values(&["s"]).get(),
         metrics.rows_evicted_total.with_label_values(&["v"]).get(),
         metrics.ws_merged_total.with_label_values(&["v"]).get(),
         metrics.sink_rows_total.with_label_values(&["s"]).get(),

@@ -3,6 +3,7 @@
 #![allow(clippy::type_complexity)]
 
 mod architecture;
+mod damage;
 mod docs;
 mod engine;
 mod equivalence;
