@@ -48,7 +48,10 @@ fn log_filter(text: &str) -> Result<String, String> {
         }
         return Err(match nearest(level, LOG_LEVELS) {
             Some(near) => format!("`{level}` is no level; did you mean `{near}`?"),
-            None => format!("`{level}` is no level; write one of {}, or a filter such as zeta=debug", LOG_LEVELS.join(", ")),
+            None => format!(
+                "`{level}` is no level; write one of {}, or a filter such as zeta=debug",
+                LOG_LEVELS.join(", ")
+            ),
         });
     }
     match EnvFilter::try_new(text) {

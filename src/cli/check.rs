@@ -46,7 +46,11 @@ pub fn run(args: &CheckArgs) -> Result<Verdict> {
         match runtime.block_on(engine.apply(&text, parsed)) {
             Ok(warnings) => {
                 pipeline::show(&text, &warnings);
-                tell(format_args!("{}: {}, all right\n", text.name, counted(statements, "statement")));
+                tell(format_args!(
+                    "{}: {}, all right\n",
+                    text.name,
+                    counted(statements, "statement")
+                ));
             }
             Err(diagnostics) => {
                 pipeline::show(&text, &diagnostics);

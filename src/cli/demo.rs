@@ -69,7 +69,10 @@ fn run_in(args: &DemoArgs, folder: &std::path::Path) -> Result<Verdict> {
         end_ns,
         seed: args.seed,
     };
-    complain(format_args!("zeta: making {} pairs, {} days of history", args.pairs, args.days));
+    complain(format_args!(
+        "zeta: making {} pairs, {} days of history",
+        args.pairs, args.days
+    ));
     generate(&made(START_NS, live_start_ns + 24 * HOUR_NS), &live, |_| {})?;
     generate(&made(START_NS, live_start_ns), &history, |_| {})?;
     let (name, text) = EMBEDDED[0];

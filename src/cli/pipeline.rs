@@ -92,7 +92,10 @@ pub fn show(text: &SourceText, diagnostics: &[Diagnostic]) {
     complain(sql::render(text, diagnostics, color).trim_end());
     let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
     if 0 < errors {
-        complain(format_args!("\n{errors} {}", if errors == 1 { "error" } else { "errors" }));
+        complain(format_args!(
+            "\n{errors} {}",
+            if errors == 1 { "error" } else { "errors" }
+        ));
     }
 }
 

@@ -47,7 +47,9 @@ pub fn run(args: &TestArgs) -> Result<Tested> {
     let mut paths = match script::scripts_below(&args.paths) {
         Ok(paths) => paths,
         Err(mistakes) => {
-            mistakes.iter().for_each(|mistake| complain(format_args!("error: {mistake}")));
+            mistakes
+                .iter()
+                .for_each(|mistake| complain(format_args!("error: {mistake}")));
             return Ok(Tested::Unusable);
         }
     };

@@ -17,7 +17,9 @@ pub fn complain(text: impl Display) {
 
 fn hand_over(mut to: impl Write, text: impl Display) {
     match write!(to, "{text}").and_then(|()| to.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => tracing::warn!(%error, "cannot write what there is to tell"),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            tracing::warn!(%error, "cannot write what there is to tell")
+        }
         Ok(()) | Err(_) => {}
     }
 }

@@ -135,8 +135,7 @@ pub fn too_many(parts: usize, span: Span) -> Option<Diagnostic> {
             "with all views, functions and queries of WITH unfolded this has {parts} parts, at most {} are possible",
             limits::PLAN_PARTS_MAX
         );
-        Diagnostic::error(SqlState::TooComplex, message, span).help(
-            "let it name fewer of them that are made of others, or make one of them a materialized view",
-        )
+        Diagnostic::error(SqlState::TooComplex, message, span)
+            .help("let it name fewer of them that are made of others, or make one of them a materialized view")
     })
 }

@@ -276,7 +276,10 @@ mod tests {
             "files before a checkpoint go"
         );
         let error = read(folder.path(), Epoch(0)).unwrap_err().to_string();
-        assert!(error.contains("goes on at epoch 3 where 1 was expected"), "a gap is never jumped: {error}");
+        assert!(
+            error.contains("goes on at epoch 3 where 1 was expected"),
+            "a gap is never jumped: {error}"
+        );
         assert!(error.ends_with("or start over with --reset"), "{error}");
     }
 

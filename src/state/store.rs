@@ -276,8 +276,14 @@ mod tests {
         }
         fs::write(folder.path().join(format!("checkpoints/{:020}/MANIFEST", 1)), "?").unwrap();
         let error = refused();
-        assert!(error.starts_with("no checkpoint can be read, so nothing was started"), "{error}");
-        assert!(error.ends_with("Restore the folder from a copy, or start over with --reset"), "{error}");
+        assert!(
+            error.starts_with("no checkpoint can be read, so nothing was started"),
+            "{error}"
+        );
+        assert!(
+            error.ends_with("Restore the folder from a copy, or start over with --reset"),
+            "{error}"
+        );
         Store::reset(folder.path()).unwrap();
         assert!(Store::open(folder.path()).is_ok(), "what it says helps");
 
@@ -285,7 +291,11 @@ mod tests {
         let error = refused();
         assert!(error.contains("write a number into it"), "{error}");
         fs::write(folder.path().join("generation"), "1000000").unwrap();
-        assert_eq!(Store::open(folder.path()).unwrap().0.generation(), 1_000_001, "what it says helps");
+        assert_eq!(
+            Store::open(folder.path()).unwrap().0.generation(),
+            1_000_001,
+            "what it says helps"
+        );
     }
 
     #[test]

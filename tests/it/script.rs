@@ -99,7 +99,10 @@ fn exit_codes_tell_a_script_that_fails_from_one_that_cannot_be_run() {
 
 #[test]
 fn who_stops_reading_hinders_nothing() {
-    let (right, wrong) = (written("CREATE TABLE t (n BIGINT);"), written("CREATE TABLE t (n BIGNT);"));
+    let (right, wrong) = (
+        written("CREATE TABLE t (n BIGINT);"),
+        written("CREATE TABLE t (n BIGNT);"),
+    );
     for (arguments, code) in [
         (vec!["test", "tests/fixtures/script/mixed", "--runs", "0"], 1),
         (vec!["test", "nowhere/"], 3),

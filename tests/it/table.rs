@@ -310,11 +310,18 @@ fn a_view_of_a_source_that_does_not_answer_shows_its_row_over_nothing_and_can_be
         assert_eq!(value(&engine, "SELECT n FROM total").await, "0");
         sql(&engine, "DROP MATERIALIZED VIEW first").await;
         let problem = refused(&engine, "SELECT * FROM first").await;
-        assert!(format!("{problem:?}").contains("no table or view named `first`"), "{problem:?}");
+        assert!(
+            format!("{problem:?}").contains("no table or view named `first`"),
+            "{problem:?}"
+        );
         assert_eq!(value(&engine, "SELECT n FROM total").await, "0");
         engine.stop();
 
-        let without: String = source.lines().filter(|line| !line.contains("first")).collect::<Vec<_>>().join("\n");
+        let without: String = source
+            .lines()
+            .filter(|line| !line.contains("first"))
+            .collect::<Vec<_>>()
+            .join("\n");
         let engine = live(state.path(), small(), &without).await;
         assert_eq!(value(&engine, "SELECT n FROM total").await, "0");
         engine.stop();

@@ -61,7 +61,11 @@ fn returns(function: &str, arguments: &[Expr], input: &DFSchemaRef) -> bool {
         data_type.is_ok_and(|data_type| {
             matches!(
                 data_type,
-                DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 | DataType::Time32(_) | DataType::Time64(_)
+                DataType::Timestamp(..)
+                    | DataType::Date32
+                    | DataType::Date64
+                    | DataType::Time32(_)
+                    | DataType::Time64(_)
             )
         })
     };

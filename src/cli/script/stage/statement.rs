@@ -229,7 +229,9 @@ impl Stage {
     fn set_clock(&self, time: &str) -> Result<DBOutput<DefaultColumnType>, StageError> {
         let (time, now) = (time_of(time)?, self.clock.now());
         if time < now {
-            return Err(StageError(format!("the clock stands at {now}, and never goes back to {time}")));
+            return Err(StageError(format!(
+                "the clock stands at {now}, and never goes back to {time}"
+            )));
         }
         self.clock.set(time);
         self.clock_is_set.store(true, Ordering::Relaxed);
