@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 
 use crate::{
-    state::{Inspection, folders, inspect},
+    state::{Inspection, folders, inspection_of},
     types::{Error, Result, folder_name},
 };
 
@@ -134,7 +134,7 @@ fn of(state: &Path, source: Option<&str>) -> Result<Vec<Inspection>> {
     }
     let all = folders(state)?;
     let Some(source) = source else {
-        return all.iter().map(|folder| inspect(folder)).collect();
+        return all.iter().map(|folder| inspection_of(folder)).collect();
     };
     let wanted = state.join(folder_name(source));
     if !all.contains(&wanted) {
@@ -148,7 +148,7 @@ fn of(state: &Path, source: Option<&str>) -> Result<Vec<Inspection>> {
             ),
         }));
     }
-    Ok(vec![inspect(&wanted)?])
+    Ok(vec![inspection_of(&wanted)?])
 }
 
 fn told(all: &[Inspection]) -> Verified {

@@ -48,11 +48,14 @@ pub struct Publisher {
     pub sink: String,
     pub state: String,
     pub generation: u64,
+    /// What another state published does not count.
+    pub takes_over: bool,
 }
 
 /// Rows of epochs to where others read them. Every call may block, but none for longer than half a minute.
 pub trait Sink: Send {
     /// From now on no earlier writer of this sink can publish anything, and the answer is what is published; `None` is nothing.
+    /// Where that is of another state, which is not to be taken over, it is left alone.
     fn recover(&mut self) -> Result<Option<Marker>, SinkError>;
 
     /// Publishes epochs that follow what is published: readers see all of them, or none and no part of them.

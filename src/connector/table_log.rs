@@ -17,7 +17,7 @@ use std::{
 
 use super::{Source, SourceError, SplitBounds};
 use crate::types::{
-    Chunk, Error, FRAME_BYTES, Framed, Payload, Position, RecordsBuilder, Result, SplitId, frame, framed,
+    Chunk, Error, FRAME_BYTES, Framed, Payload, Position, RecordsBuilder, Result, SplitId, read_frame, write_frame,
 };
 
 const FILE: &str = "table.log";
@@ -108,7 +108,7 @@ fn open_file(path: &Path, check: impl Fn(&[u8]) -> Result<(), String>) -> Result
     file.read_to_end(&mut bytes).map_err(|e| cannot("read", path, e))?;
     let (mut starts, mut end) = (Vec::new(), 0usize);
     loop {
-        let (record, next) = match framed(&bytes, end) {
+        let (record, next) = match read_frame(&bytes, end) {
             Framed::Record(record, next) => (record, next),
             Framed::End | Framed::Torn => break,
             Framed::Damaged(what) => {
@@ -166,7 +166,7 @@ impl Content {
                 end,
                 is_torn,
             } => {
-                let frame = frame(record)
+                let frame = write_frame(record)
                     .ok_or_else(|| Error::user("a statement writes more than 4 GB; split it into several"))?;
                 if *is_torn {
                     file.set_len(*end).map_err(|e| cannot("cut", path, e))?;

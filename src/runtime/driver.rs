@@ -203,6 +203,12 @@ impl Run {
         }
         let new_splits = self.new_splits(&bounds)?;
         self.replay(&mut *source, &mut intake)?;
+        if self.stop.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        for (sink, published) in self.outlets.published_of(self.timeline.sinks())?.unwrap_or_default() {
+            self.check_journal(&sink, published)?;
+        }
         let mut positions = self.timeline.positions().clone();
         positions.extend(new_splits.clone());
         if self.patiently(|| source.seek(&positions))?.is_none() {
@@ -382,6 +388,7 @@ impl Run {
                 if self.stop.load(Ordering::Relaxed) {
                     return Ok(());
                 }
+                self.let_views_go();
                 self.sleep(TICK);
             }
             epochs += 1;
@@ -553,11 +560,15 @@ impl Run {
                 None
             }
             ViewChange::AddSink(definition) => {
+                let name = definition.name.clone();
                 let started = self.start_sink(Arc::clone(&definition));
                 if started.is_ok() {
                     self.sinks.push(definition);
                 }
-                drop(done.send(started));
+                if done.send(started).is_err() {
+                    // Nobody waited so long: the catalog has no such sink.
+                    self.remove_sink(&name);
+                }
                 return Ok(());
             }
             ViewChange::RemoveSink(name) => {
@@ -642,44 +653,57 @@ impl Run {
         Ok(true)
     }
 
+    /// What is published was committed: where the journal does not know it, a part of it was lost.
+    fn check_journal(&self, sink: &str, published: Epoch) -> Result<()> {
+        let epoch = self.timeline.epoch();
+        if published <= epoch {
+            return Ok(());
+        }
+        Err(Error::user(format!(
+            "sink `{sink}` has published epoch {published}, and the state ends at epoch {epoch}: a part of its journal is gone, and other rows \
+             would be published under the numbers of those; restore the state from a copy, or start over with --reset, which publishes all rows anew"
+        )))
+    }
+
     /// Lets new sinks begin, with their views as they are; `false` where that waits for others.
     fn begin_sinks(&mut self) -> Result<bool> {
         let is_new = |outlet: &&Outlet| !self.timeline.sinks().contains_key(outlet.name());
-        // A total over nothing is a row too.
-        let mut is_from_nothing = self.timeline.epoch() == Epoch(0);
         let mut new = Vec::new();
         for outlet in self.outlets.all.iter().filter(is_new) {
             // One that does not answer yet begins later.
-            if outlet.published()?.is_some() {
-                new.push((outlet.name().to_owned(), definition_of(&outlet.definition)));
-                is_from_nothing &= self.timeline.is_empty(&outlet.definition.view.name);
+            if let Some(published) = outlet.published()? {
+                self.check_journal(outlet.name(), published)?;
+                new.push(Arc::clone(&outlet.definition));
             }
         }
         if new.is_empty() {
             return Ok(true);
         }
-        if is_from_nothing {
-            for (name, definition) in new {
-                self.timeline.begin_sink(&name, Epoch(0), definition);
-            }
-            return Ok(true);
-        }
         // Its first checkpoint must do for the others too.
         if !self.outlets.are_drained(self.timeline.sinks()) {
-            return Ok(false);
+            // Epochs go on where the others do not answer: then it begins later.
+            return Ok(!self.sinks_are_running());
         }
         let epoch = self.timeline.epoch().next();
-        for (name, definition) in &new {
-            self.timeline.begin_sink(name, epoch, definition.clone());
+        for sink in &new {
+            self.timeline.begin_sink(sink, epoch);
         }
         if !self.run_empty()? {
             // Nothing was published: it begins at a later epoch.
-            for (name, _) in &new {
-                self.timeline.forget_sink(name);
+            for sink in &new {
+                self.timeline.forget_sink(&sink.name);
             }
             return Ok(false);
         }
-        self.stage_views(&new.into_iter().map(|(name, _)| name).collect::<Vec<_>>())?;
+        // That epoch may have changed the views of others.
+        while !self.outlets.are_drained(self.timeline.sinks()) {
+            self.sinks_have_room()?;
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(true);
+            }
+            self.sleep(TICK);
+        }
+        self.stage_views(&new.iter().map(|sink| sink.name.clone()).collect::<Vec<_>>())?;
         Ok(true)
     }
 
@@ -711,6 +735,16 @@ impl Run {
                 outlet.stage(change);
             }
         }
+    }
+
+    fn sinks_are_running(&self) -> bool {
+        let sinks = self
+            .timeline
+            .shared()
+            .sinks
+            .lock()
+            .expect("nobody panics while holding it");
+        sinks.values().all(|sink| sink.state == SourceState::Running)
     }
 
     /// # Errors
@@ -922,9 +956,7 @@ impl Run {
             }
             std::thread::sleep(TICK / 4);
         }
-        for outlet in &mut self.outlets.all {
-            outlet.end(limits::SINK_END_MAX, &*self.clock);
-        }
+        self.outlets.end(limits::SINK_END_MAX, &*self.clock);
         Ok(())
     }
 }

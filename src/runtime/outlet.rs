@@ -94,6 +94,7 @@ impl Outlet {
                 sink: definition.name.clone(),
                 state: state.to_owned(),
                 generation: shared.generation,
+                takes_over,
             },
             schema: Arc::clone(&stream.schema),
             key: &stream.key,
@@ -125,6 +126,7 @@ impl Outlet {
             first_marker: None,
         };
         run.show(SourceState::Starting, None);
+        run.desk.staged.set(0);
         let thread = std::thread::Builder::new()
             .name(format!("sink {}", definition.name))
             .spawn(move || run.whole_life())
@@ -182,10 +184,15 @@ impl Outlet {
         self.desk.changed.notify_all();
     }
 
-    /// Nothing more is published; what is under way is not waited for longer than `wait`.
-    pub fn end(&mut self, wait: Duration, clock: &dyn Clock) {
+    /// Nothing more is published.
+    pub fn ask_to_end(&self) {
         self.desk.lock().is_over = true;
         self.desk.changed.notify_all();
+    }
+
+    /// What is under way is not waited for longer than `wait`.
+    pub fn end(&mut self, wait: Duration, clock: &dyn Clock) {
+        self.ask_to_end();
         let Some(thread) = self.thread.take() else { return };
         let until = clock.elapsed() + wait;
         while !thread.is_finished() && clock.elapsed() < until {
@@ -204,8 +211,7 @@ impl Outlet {
 
 impl Drop for Outlet {
     fn drop(&mut self) {
-        self.desk.lock().is_over = true;
-        self.desk.changed.notify_all();
+        self.ask_to_end();
     }
 }
 
@@ -234,6 +240,11 @@ impl Run {
             Ok(Err(reason)) => reason,
             Err(panic) => format!("internal error: {}; please report it", panic_message(&*panic)),
         };
+        if self.desk.is_over() {
+            // Another one may publish by this name already, and it fenced this one.
+            tracing::debug!(sink = self.name, reason, "sink ended");
+            return;
+        }
         tracing::error!(sink = self.name, reason, "sink stopped");
         self.show(SourceState::Failed, Some(reason.clone()));
         self.desk.lock().failure = Some(reason);
@@ -261,8 +272,9 @@ impl Run {
                         published = last;
                         break;
                     }
-                    Err(SinkError::Failed(reason) | SinkError::Fenced(reason)) => return Err(reason),
-                    Err(SinkError::Unreachable(reason)) => {
+                    Err(SinkError::Failed(reason)) => return Err(reason),
+                    Err(error @ (SinkError::Unreachable(_) | SinkError::Fenced(_))) => {
+                        let reason = error.to_string();
                         tracing::warn!(
                             sink = self.name,
                             epoch = last.0,
@@ -274,6 +286,10 @@ impl Run {
                             .with_label_values(&[&self.name])
                             .inc();
                         let Some(marker) = self.recover()? else { return Ok(()) };
+                        // Brokers fence who took too long, too: only what is published tells whether there is another.
+                        if matches!(error, SinkError::Fenced(_)) && self.is_of_a_later(&marker) {
+                            return Err(reason);
+                        }
                         let before = published;
                         published = self.ours(&marker)?;
                         if published < before || last < published {
@@ -340,6 +356,11 @@ impl Run {
             }
         }
         Ok(None)
+    }
+
+    /// Whether one that started later has published.
+    fn is_of_a_later(&self, marker: &Option<Marker>) -> bool {
+        (marker.as_ref()).is_some_and(|marker| marker.state != self.state || self.shared.generation < marker.generation)
     }
 
     /// The last published epoch of this state.
@@ -424,6 +445,10 @@ impl Run {
     }
 
     fn show(&self, state: SourceState, reason: Option<String>) {
+        if self.desk.is_over() {
+            // Another one may have its name by now.
+            return;
+        }
         let published = self.desk.lock().published.unwrap_or_default();
         let mut sinks = self.shared.sinks.lock().expect("nobody panics while holding it");
         sinks.insert(

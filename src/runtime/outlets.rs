@@ -5,14 +5,14 @@
 //!                         └ published           a sink that is here needs 40: the rows of 43 and 44 are made again from there
 //! ```
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     plan::SinkDefinition,
     types::{Epoch, Result},
 };
 
-use super::outlet::Outlet;
+use super::{clock::Clock, outlet::Outlet};
 
 /// How a sink stands to the state, as a checkpoint has it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -21,6 +21,7 @@ pub struct SinkProgress {
     pub since: Epoch,
     /// The last epoch that changed its view.
     pub last_change: Epoch,
+    pub view: String,
     /// What it publishes and where.
     pub definition: String,
 }
@@ -63,6 +64,15 @@ impl Outlets {
             published.insert(outlet.name().to_owned(), epoch);
         }
         Ok(Some(published))
+    }
+
+    /// Nothing more is published; what is under way is not waited for longer than `wait`.
+    pub fn end(&mut self, wait: Duration, clock: &dyn Clock) {
+        self.all.iter().for_each(Outlet::ask_to_end);
+        let until = clock.elapsed() + wait;
+        for outlet in &mut self.all {
+            outlet.end(until.saturating_sub(clock.elapsed()), clock);
+        }
     }
 
     pub fn have_room(&self) -> bool {
@@ -119,6 +129,7 @@ mod tests {
         let progress = |since, last_change| SinkProgress {
             since: Epoch(since),
             last_change: Epoch(last_change),
+            view: String::new(),
             definition: String::new(),
         };
         let published = |epoch| BTreeMap::from([("s".to_owned(), Epoch(epoch))]);

@@ -19,7 +19,7 @@ use arrow::{
 
 use crate::{
     operator::{EpochEnd, SplitWatermarks},
-    plan::{Catalog, MaterializedDefinition, SourceDefinition, bad_schema},
+    plan::{Catalog, MaterializedDefinition, SinkDefinition, SourceDefinition, bad_schema},
     state::{Checkpoint, CheckpointWriter, Part, Recovered, Store},
     types::{Epoch, EpochPlan, Error, EventTime, Position, Result, SplitId, Watermark, limits},
     view::{Change, ChangeLog},
@@ -32,7 +32,7 @@ use super::{
     face::SplitStatus,
     intake::SplitRows,
     maintained::{MaintainedView, Slice},
-    outlets::{SinkProgress, SinkProgresses, is_enough},
+    outlets::{SinkProgress, SinkProgresses, definition_of, is_enough},
     shared::{Progress, Shared, Snapshot, ViewFace},
     side_output::{SideOutput, bad_rows},
     watermark_rule::WatermarkRule,
@@ -159,9 +159,7 @@ impl Timeline {
                 view.take_up(before, self.epoch, self.epoch_time, &self.metrics)?;
             }
         }
-        if self.shown <= self.epoch {
-            self.publish_state();
-        }
+        self.publish_state();
         Ok(())
     }
 
@@ -254,7 +252,7 @@ impl Timeline {
         self.bad = SideOutput::new(format!("{}$bad", self.source.name), bad_schema());
         self.sinks.clear();
         for (_, face) in self.shared.faces() {
-            *face.log.lock().expect("nobody panics while holding it") = ChangeLog::new(Epoch(0));
+            *face.log.lock().expect("nobody panics while holding it") = ChangeLog::new(self.shown);
         }
         self.take_up(recovered)?;
         if self.epoch == Epoch(0) {
@@ -274,13 +272,14 @@ impl Timeline {
     }
 
     /// A sink begins with its view as it is at the end of `epoch`.
-    pub fn begin_sink(&mut self, name: &str, epoch: Epoch, definition: String) {
+    pub fn begin_sink(&mut self, sink: &SinkDefinition, epoch: Epoch) {
         let progress = SinkProgress {
             since: epoch,
             last_change: epoch,
-            definition,
+            view: sink.view.name.clone(),
+            definition: definition_of(sink),
         };
-        self.sinks.insert(name.to_owned(), progress);
+        self.sinks.insert(sink.name.clone(), progress);
     }
 
     pub fn forget_sink(&mut self, name: &str) {
@@ -296,12 +295,6 @@ impl Timeline {
         let (_, change) = ran.changes.iter().find(|(name, _)| name == view)?;
         progress.last_change = change.epoch;
         Some(change)
-    }
-
-    /// Whether a view holds no rows.
-    pub fn is_empty(&self, view: &str) -> bool {
-        let view = self.views.iter().find(|other| other.name() == view);
-        view.is_none_or(|view| view.len() == 0)
     }
 
     /// All rows of a view, as a sink that begins publishes them.
@@ -530,17 +523,21 @@ impl Timeline {
 
     /// Readers see the epoch. Only after its commit, or in a replay of what was committed.
     pub fn publish(&mut self, ran: Ran) {
-        for (view, change) in ran.changes {
+        // In a replay from far back readers have seen it already.
+        let is_new = self.shown < self.epoch;
+        for (view, change) in ran.changes.into_iter().filter(|_| is_new) {
             let face = self.shared.face(&view).expect("a face for every view");
             face.log.lock().expect("nobody panics while holding it").push(change);
         }
-        if self.shown <= self.epoch {
-            self.publish_state();
-        }
+        self.publish_state();
     }
 
     /// Shows the state as it stands, e.g. what a checkpoint held.
     pub fn publish_state(&self) {
+        // What readers have seen does not go back.
+        if self.epoch < self.shown {
+            return;
+        }
         let mut views: BTreeMap<_, _> = BTreeMap::new();
         let mut late_rows = 0;
         for view in &self.views {
@@ -682,7 +679,9 @@ impl Timeline {
         self.positions = header.positions;
         self.watermarks = header.watermarks;
         self.rows = header.rows;
+        // The rows of a view that is computed anew came by no epoch: its sinks begin anew too.
         self.sinks = header.sinks;
+        self.sinks.retain(|_, progress| !anew.contains(&progress.view));
         self.bad.restore(part("bad".into())?, header.bad_total);
         for index in 0..self.views.len() {
             let (before, rest) = self.views.split_at_mut(index);
@@ -703,7 +702,7 @@ impl Timeline {
             view.restore_watermark(watermark.copied().unwrap_or(Watermark::START));
         }
         for (_, face) in self.shared.faces() {
-            *face.log.lock().expect("nobody panics while holding it") = ChangeLog::new(self.epoch);
+            *face.log.lock().expect("nobody panics while holding it") = ChangeLog::new(self.epoch.max(self.shown));
         }
         Ok(())
     }

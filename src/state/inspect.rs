@@ -54,7 +54,7 @@ pub fn folders(state: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Reads every byte of a state and tells what is there and what is wrong with it.
-pub fn inspect(root: &Path) -> Result<Inspection> {
+pub fn inspection_of(root: &Path) -> Result<Inspection> {
     let mut problems = Vec::new();
     let generation_path = root.join("generation");
     let generation = match fs::read_to_string(&generation_path) {

@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::types::{Epoch, EpochPlan, Error, Framed, Result, frame, framed};
+use crate::types::{Epoch, EpochPlan, Error, Framed, Result, read_frame, write_frame};
 
 use super::files::{cannot, sync_folder};
 
@@ -65,7 +65,7 @@ impl Journal {
             plan: plan.clone(),
         };
         let payload = serde_json::to_vec(&record).map_err(|e| Error::bug(format!("a plan cannot be written: {e}")))?;
-        let bytes = frame(&payload).ok_or_else(|| Error::bug("a plan is longer than 4 GB"))?;
+        let bytes = write_frame(&payload).ok_or_else(|| Error::bug("a plan is longer than 4 GB"))?;
         current.is_torn = true;
         current
             .file
@@ -210,7 +210,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<(Vec<Record>, bool)> {
     }
     let (mut records, mut at) = (Vec::new(), HEADER.len());
     loop {
-        match framed(bytes, at) {
+        match read_frame(bytes, at) {
             Framed::Record(payload, next) => {
                 let record = serde_json::from_slice(payload).map_err(|_| damaged(at, "a record of another version"))?;
                 records.push(record);

@@ -24,7 +24,7 @@ pub enum Framed<'a> {
 }
 
 /// `None` where a record is longer than a frame can say.
-pub fn frame(record: &[u8]) -> Option<Vec<u8>> {
+pub fn write_frame(record: &[u8]) -> Option<Vec<u8>> {
     let length = u32::try_from(record.len()).ok()?.to_le_bytes();
     let mut frame = Vec::with_capacity(FRAME_BYTES + record.len());
     frame.extend_from_slice(&length);
@@ -35,7 +35,7 @@ pub fn frame(record: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// What stands at `at` of a whole file.
-pub fn framed(bytes: &[u8], at: usize) -> Framed<'_> {
+pub fn read_frame(bytes: &[u8], at: usize) -> Framed<'_> {
     let rest = &bytes[at..];
     if rest.is_empty() {
         return Framed::End;
@@ -80,13 +80,13 @@ mod tests {
     use super::*;
 
     fn file(records: &[&[u8]]) -> Vec<u8> {
-        records.iter().flat_map(|record| frame(record).unwrap()).collect()
+        records.iter().flat_map(|record| write_frame(record).unwrap()).collect()
     }
 
     fn read(bytes: &[u8]) -> (usize, Framed<'_>) {
         let (mut at, mut count) = (0, 0);
         loop {
-            match framed(bytes, at) {
+            match read_frame(bytes, at) {
                 Framed::Record(_, next) => (at, count) = (next, count + 1),
                 end => return (count, end),
             }

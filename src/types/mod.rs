@@ -21,7 +21,7 @@ pub use delta::Delta;
 pub use epoch::{Epoch, EpochPlan, PlannedRange};
 pub use error::{Error, Result};
 pub use folder::folder_name;
-pub use frame::{FRAME_BYTES, Framed, frame, framed};
+pub use frame::{FRAME_BYTES, Framed, read_frame, write_frame};
 pub use options::{OptionKind, OptionSpec, Options, one_of};
 pub use position::{Position, SplitId};
 pub use reason::reason_of;

@@ -162,8 +162,9 @@ impl KafkaSink {
         Ok(())
     }
 
-    /// The newest marker that is committed. No transaction of an earlier producer is open any more.
-    fn newest_marker(&self) -> Result<Option<Marker>, SinkError> {
+    /// The newest marker that is committed. With `is_fenced` no transaction of an earlier producer is open any more, and what one left is
+    /// read to its end; without, up to where one may be open.
+    fn newest_marker(&self, is_fenced: bool) -> Result<Option<Marker>, SinkError> {
         let topic = &self.marker_topic;
         let reader = |isolation: &str| {
             let mut config = config::consumer(&self.brokers);
@@ -178,11 +179,13 @@ impl KafkaSink {
             ends.map(|ends| ends.get(&0).copied().unwrap_or(0))
                 .map_err(|error| SinkError::from(drain.connection().explain_call(topic, &error)))
         };
-        // All that was ever written, committed or not; behind it nobody but us writes.
-        let everything = reader("read_uncommitted")?;
-        let high = bounds_of(&everything, Bound::High)?;
-        let low = bounds_of(&everything, Bound::Low)?;
         let mut committed = reader("read_committed")?;
+        let high = match is_fenced {
+            // All that was ever written, committed or not; behind it nobody but us writes.
+            true => bounds_of(&reader("read_uncommitted")?, Bound::High)?,
+            false => bounds_of(&committed, Bound::High)?,
+        };
+        let low = bounds_of(&committed, Bound::Low)?;
         let mut depth = MARKERS_READ_FIRST;
         loop {
             let from = (high - depth).max(low);
@@ -307,10 +310,18 @@ impl KafkaSink {
         }
     }
 
+    /// Waits as long as brokers take records.
     fn flush(&self, producer: &BaseProducer<Deliveries>) -> Result<(), SinkError> {
-        let flushed = producer.flush(TRANSACTION_TIMEOUT);
-        self.check(producer)?;
-        flushed.map_err(|error| self.explain(producer, &error))
+        loop {
+            let before = producer.in_flight_count();
+            let flushed = producer.flush(TRANSACTION_TIMEOUT);
+            self.check(producer)?;
+            match flushed {
+                Ok(()) => return Ok(()),
+                Err(_) if producer.in_flight_count() < before => {}
+                Err(error) => return Err(self.explain(producer, &error)),
+            }
+        }
     }
 
     /// The first record that was not taken.
@@ -385,15 +396,21 @@ impl Sink for KafkaSink {
         // The one before goes first: two of one name in this process would only fence each other.
         self.producer = None;
         self.find_topics()?;
+        let before = self.newest_marker(false)?;
+        let is_foreign = |marker: &Marker| marker.state != self.publisher.state && !self.publisher.takes_over;
+        if before.as_ref().is_some_and(is_foreign) {
+            // Who publishes there is not to be fenced by a mistake of ours.
+            return Ok(before);
+        }
         let producer = self.connect()?;
         if self.is_transactional {
             producer
                 .init_transactions(TRANSACTION_TIMEOUT)
                 .map_err(|error| self.explain(&producer, &error))?;
         }
-        producer.poll(Duration::ZERO);
+        serve(&producer);
         producer.client().context().connection.answered();
-        let marker = self.newest_marker()?;
+        let marker = self.newest_marker(true)?;
         self.producer = Some(producer);
         Ok(marker)
     }
@@ -403,7 +420,7 @@ impl Sink for KafkaSink {
             return Err(SinkError::Unreachable("it has to recover first".into()));
         };
         // It may have lost a connection while there was nothing to do: then it begins anew.
-        producer.poll(Duration::ZERO);
+        serve(&producer);
         self.check_connection(&producer)?;
         if self.is_transactional {
             producer
@@ -422,13 +439,14 @@ impl Sink for KafkaSink {
         self.send_marker(&producer, &marker)?;
         self.flush(&producer)?;
         if self.is_transactional {
+            serve(&producer);
             self.check_connection(&producer)?;
             producer
                 .commit_transaction(TRANSACTION_TIMEOUT)
                 .map_err(|error| self.explain(&producer, &error))?;
         }
         // It is committed. What a lost connection may still bring belongs to a producer that is used no more.
-        producer.poll(Duration::ZERO);
+        serve(&producer);
         if self.check_connection(&producer).is_ok() {
             self.producer = Some(producer);
         }
@@ -439,6 +457,11 @@ impl Sink for KafkaSink {
         let records = self.encoder.records(epoch)?;
         Ok((records.len() as u64, hash_of(&records)))
     }
+}
+
+/// Hears what happened meanwhile: one call of librdkafka tells one event, so it is asked for a moment.
+fn serve(producer: &BaseProducer<Deliveries>) {
+    producer.poll(Duration::from_millis(2));
 }
 
 struct Deliveries {
