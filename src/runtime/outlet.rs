@@ -272,9 +272,8 @@ impl Run {
                         published = last;
                         break;
                     }
-                    Err(SinkError::Failed(reason)) => return Err(reason),
-                    Err(error @ (SinkError::Unreachable(_) | SinkError::Fenced(_))) => {
-                        let reason = error.to_string();
+                    Err(SinkError::Failed(reason) | SinkError::Fenced(reason)) => return Err(reason),
+                    Err(SinkError::Unreachable(reason)) => {
                         tracing::warn!(
                             sink = self.name,
                             epoch = last.0,
@@ -286,10 +285,6 @@ impl Run {
                             .with_label_values(&[&self.name])
                             .inc();
                         let Some(marker) = self.recover()? else { return Ok(()) };
-                        // Brokers fence who took too long, too: only what is published tells whether there is another.
-                        if matches!(error, SinkError::Fenced(_)) && self.is_of_a_later(&marker) {
-                            return Err(reason);
-                        }
                         let before = published;
                         published = self.ours(&marker)?;
                         if published < before || last < published {
@@ -356,11 +351,6 @@ impl Run {
             }
         }
         Ok(None)
-    }
-
-    /// Whether one that started later has published.
-    fn is_of_a_later(&self, marker: &Option<Marker>) -> bool {
-        (marker.as_ref()).is_some_and(|marker| marker.state != self.state || self.shared.generation < marker.generation)
     }
 
     /// The last published epoch of this state.

@@ -229,7 +229,9 @@ fn until_published(zeta: &Zeta) {
     };
     until("all is published", || {
         let (sinks, staged) = source_epoch();
-        let is_running = sinks.iter().all(|sink| sink[3] == "running");
+        // A sink that has begun has published an epoch, if only that it begins.
+        let is_running =
+            (sinks.iter()).all(|sink| sink[3] == "running" && sink[4].as_u64().is_some_and(|epoch| 0 < epoch));
         match is_running && staged == 0.0 {
             true => Ok(()),
             false => Err(format!("{staged} epochs staged, {sinks:?}")),
