@@ -35,6 +35,9 @@ pub struct Marker {
     /// Which state the epochs are of: another one counts from 1 anew.
     pub state: String,
     pub generation: u64,
+    /// Which start of it wrote this: one that came later has another number.
+    #[serde(default)]
+    pub instance: u64,
     pub epoch: Epoch,
     /// Records of that epoch.
     pub records: u64,
@@ -48,6 +51,8 @@ pub struct Publisher {
     pub sink: String,
     pub state: String,
     pub generation: u64,
+    /// Of this start alone.
+    pub instance: u64,
     /// What another state published does not count.
     pub takes_over: bool,
 }
@@ -55,7 +60,10 @@ pub struct Publisher {
 /// Rows of epochs to where others read them. Every call may block, but none for longer than half a minute.
 pub trait Sink: Send {
     /// From now on no earlier writer of this sink can publish anything, and the answer is what is published; `None` is nothing.
-    /// Where that is of another state, which is not to be taken over, it is left alone.
+    /// Where that is of another state, which is not to be taken over, it is left alone. One that is to be taken over counts as epoch 0.
+    ///
+    /// # Errors
+    /// [`SinkError::Fenced`] where a later writer has taken this one's place.
     fn recover(&mut self) -> Result<Option<Marker>, SinkError>;
 
     /// Publishes epochs that follow what is published: readers see all of them, or none and no part of them.
@@ -76,7 +84,7 @@ pub enum SinkError {
     /// Needs a person.
     #[error("{0}")]
     Failed(String),
-    /// Somebody else writes as this sink now: this one is over.
+    /// Somebody else may write as this sink now: of [`Sink::publish`] a reason to recover, of [`Sink::recover`] the end.
     #[error("{0}")]
     Fenced(String),
 }

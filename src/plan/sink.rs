@@ -68,6 +68,7 @@ impl Binder<'_> {
                         sink: create.name.value.clone(),
                         state: String::new(),
                         generation: 0,
+                        instance: 0,
                         takes_over: false,
                     },
                     schema: Arc::clone(&stream.schema),

@@ -18,7 +18,7 @@ use crate::{
     connector::TableLog,
     plan::{Catalog, MakeSource, Registry, Relation, SourceDefinition, base_session, errors_schema, late_schema},
     sql::Emit,
-    state::Store,
+    state::{Place, Store},
     types::{Epoch, Error, Options, Position, Result, SplitId, Watermark, Windows, folder_name},
     view::{Change, RowsSnapshot, SnapshotTable},
 };
@@ -28,6 +28,7 @@ use super::{
     clock::Clock,
     driver::Driver,
     face::*,
+    host::SystemHost,
     query::QueryPool,
     shared::{Shared, Snapshot, ViewFace},
     timeline::Timeline,
@@ -133,7 +134,7 @@ impl Engine {
         for relation in self.catalog().iter() {
             if let (Relation::Source(_) | Relation::Table(_), Some(folder)) = (relation, self.folder(relation.name())) {
                 tracing::info!(source = relation.name(), folder = %folder.display(), "state removed");
-                Store::reset(&folder)?;
+                Store::reset(&Place::local(&folder))?;
             }
         }
         Ok(())
@@ -166,7 +167,7 @@ impl Engine {
         let timeline = Timeline::open(
             Arc::clone(source),
             catalog,
-            folder.as_deref(),
+            folder.as_deref().map(Place::local),
             Arc::clone(&self.0.metrics),
             &self.0.bounds,
         )?;
@@ -178,7 +179,7 @@ impl Engine {
             catalog.sinks_of(&source.name),
             self.0.was_reset.load(Ordering::Relaxed),
             self.0.registry.clone(),
-            Arc::clone(&self.0.clock),
+            Arc::new(SystemHost(Arc::clone(&self.0.clock))),
         );
         self.0
             .drivers

@@ -16,6 +16,7 @@ mod face;
 mod fitting;
 mod functions;
 mod gathered;
+mod host;
 mod insert;
 mod intake;
 mod maintained;
@@ -30,6 +31,8 @@ mod reader;
 mod shared;
 mod side_output;
 mod silence;
+#[cfg(test)]
+mod simulation;
 mod statement;
 mod table;
 mod timeline;

@@ -8,26 +8,26 @@
 use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Condvar, Mutex, MutexGuard},
-    thread::JoinHandle,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use prometheus::IntGauge;
 
 use crate::{
     connector::{Marker, Publisher, Sink, SinkEpoch, SinkError},
     plan::{OpenSink, Registry, SinkDefinition},
-    types::{Epoch, Error, Result, limits},
+    types::{
+        Epoch, Error, Result, limits,
+        planted::{Bug, has},
+    },
     view::Change,
 };
 
 use super::{
     Metrics,
-    clock::Clock,
-    driver::panic_message,
     face::{SinkStatus, SourceState},
+    host::{Bell, Host, Worker, panic_message, wait_for},
     shared::Shared,
 };
 
@@ -38,13 +38,13 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 pub struct Outlet {
     pub definition: Arc<SinkDefinition>,
     desk: Arc<Desk>,
-    thread: Option<JoinHandle<()>>,
+    worker: Option<Box<dyn Worker>>,
 }
 
 /// What both threads see.
 struct Desk {
     state: Mutex<State>,
-    changed: Condvar,
+    changed: Arc<dyn Bell>,
     staged: IntGauge,
 }
 
@@ -67,9 +67,8 @@ struct Run {
     desk: Arc<Desk>,
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
-    clock: Arc<dyn Clock>,
+    host: Arc<dyn Host>,
     takes_over: bool,
-    schema: SchemaRef,
     /// What the sink had when it was first asked: replayed rows must come to the same.
     first_marker: Option<Marker>,
 }
@@ -83,7 +82,7 @@ impl Outlet {
         takes_over: bool,
         shared: Arc<Shared>,
         metrics: Arc<Metrics>,
-        clock: Arc<dyn Clock>,
+        host: Arc<dyn Host>,
     ) -> Result<Self> {
         let spec = registry.sink(&definition.connector);
         let spec = spec.ok_or_else(|| Error::bug("a sink was bound whose connector is not registered"))?;
@@ -94,6 +93,7 @@ impl Outlet {
                 sink: definition.name.clone(),
                 state: state.to_owned(),
                 generation: shared.generation,
+                instance: host.nonce(),
                 takes_over,
             },
             schema: Arc::clone(&stream.schema),
@@ -110,7 +110,7 @@ impl Outlet {
                 failure: None,
                 is_over: false,
             }),
-            changed: Condvar::new(),
+            changed: host.bell(),
             staged: metrics.sink_staged_epochs.with_label_values(&[&definition.name]),
         });
         let run = Run {
@@ -120,21 +120,17 @@ impl Outlet {
             desk: Arc::clone(&desk),
             shared,
             metrics,
-            clock,
+            host: Arc::clone(&host),
             takes_over,
-            schema: Arc::clone(&definition.view.stream.schema),
             first_marker: None,
         };
         run.show(SourceState::Starting, None);
         run.desk.staged.set(0);
-        let thread = std::thread::Builder::new()
-            .name(format!("sink {}", definition.name))
-            .spawn(move || run.whole_life())
-            .expect("the system can start a thread");
+        let worker = host.spawn(&format!("sink {}", definition.name), Box::new(move || run.whole_life()));
         Ok(Self {
             definition,
             desk,
-            thread: Some(thread),
+            worker: Some(worker),
         })
     }
 
@@ -181,28 +177,29 @@ impl Outlet {
         state.bytes += epoch.bytes();
         state.queue.push_back(epoch);
         self.desk.staged.set(state.epochs as i64);
-        self.desk.changed.notify_all();
+        self.desk.changed.ring();
     }
 
     /// Nothing more is published.
     pub fn ask_to_end(&self) {
         self.desk.lock().is_over = true;
-        self.desk.changed.notify_all();
+        self.desk.changed.ring();
     }
 
     /// What is under way is not waited for longer than `wait`.
-    pub fn end(&mut self, wait: Duration, clock: &dyn Clock) {
+    pub fn end(&mut self, wait: Duration, host: &dyn Host) {
         self.ask_to_end();
-        let Some(thread) = self.thread.take() else { return };
-        let until = clock.elapsed() + wait;
-        while !thread.is_finished() && clock.elapsed() < until {
-            std::thread::sleep(Duration::from_millis(5));
+        let Some(worker) = self.worker.take() else { return };
+        let until = host.elapsed() + wait;
+        while !worker.is_finished() && host.elapsed() < until {
+            host.sleep(Duration::from_millis(5));
         }
-        match thread.is_finished() {
-            true if thread.join().is_err() => {
-                tracing::error!(sink = self.name(), "the thread of a sink ended by a panic")
+        match worker.is_finished() {
+            true => {
+                if let Err(reason) = worker.join() {
+                    tracing::error!(sink = self.name(), reason, "the thread of a sink ended by a panic");
+                }
             }
-            true => {}
             // It waits for brokers that do not answer, holds nothing that anyone waits for, and its sink knows what it took.
             false => tracing::warn!(sink = self.name(), "the sink does not answer and is left alone"),
         }
@@ -217,7 +214,7 @@ impl Drop for Outlet {
 
 impl Desk {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("nobody panics while holding it")
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_over(&self) -> bool {
@@ -225,10 +222,8 @@ impl Desk {
     }
 
     /// Waits; less long where it is over.
-    fn sleep(&self, duration: Duration) {
-        let state = self.lock();
-        let waited = self.changed.wait_timeout_while(state, duration, |state| !state.is_over);
-        drop(waited.expect("nobody panics while holding it"));
+    fn sleep(&self, duration: Duration, host: &dyn Host) {
+        wait_for(&*self.changed, host, duration, || self.is_over().then_some(()));
     }
 }
 
@@ -248,15 +243,12 @@ impl Run {
         tracing::error!(sink = self.name, reason, "sink stopped");
         self.show(SourceState::Failed, Some(reason.clone()));
         self.desk.lock().failure = Some(reason);
-        self.desk.changed.notify_all();
+        self.desk.changed.ring();
     }
 
     fn publish_all(&mut self) -> Result<(), String> {
         let Some(marker) = self.recover()? else { return Ok(()) };
         let mut published = self.ours(&marker)?;
-        if marker.as_ref().is_some_and(|marker| marker.state != self.state) && !self.take_over()? {
-            return Ok(());
-        }
         self.first_marker = marker.filter(|marker| marker.state == self.state);
         self.note_published(published);
         self.show(SourceState::Running, None);
@@ -272,14 +264,19 @@ impl Run {
                         published = last;
                         break;
                     }
-                    Err(SinkError::Failed(reason) | SinkError::Fenced(reason)) => return Err(reason),
-                    Err(SinkError::Unreachable(reason)) => {
+                    Err(SinkError::Failed(reason)) => return Err(reason),
+                    Err(SinkError::Fenced(reason)) if has(Bug::FenceIsFinal) => return Err(reason),
+                    Err(error @ (SinkError::Unreachable(_) | SinkError::Fenced(_))) => {
                         tracing::warn!(
                             sink = self.name,
                             epoch = last.0,
-                            reason,
+                            reason = error.to_string(),
                             "not published, asking the sink what it took"
                         );
+                        if matches!(error, SinkError::Fenced(_)) {
+                            // Who fenced it needs a moment to say so.
+                            self.desk.sleep(limits::SINK_CLAIM_WAIT, &*self.host);
+                        }
                         self.metrics
                             .sink_recoveries_total
                             .with_label_values(&[&self.name])
@@ -306,27 +303,6 @@ impl Run {
         Ok(())
     }
 
-    /// Says that it is this state that publishes from now on, so that a start without --reset goes on. `false` where it is over meanwhile.
-    fn take_over(&mut self) -> Result<bool, String> {
-        let nothing = RecordBatch::new_empty(Arc::clone(&self.schema));
-        let beginning = SinkEpoch {
-            epoch: Epoch(0),
-            added: nothing.clone(),
-            removed: nothing,
-        };
-        loop {
-            match self.sink.publish(std::slice::from_ref(&beginning)) {
-                Ok(()) => return Ok(true),
-                Err(SinkError::Failed(reason) | SinkError::Fenced(reason)) => return Err(reason),
-                Err(SinkError::Unreachable(_)) => {
-                    if self.recover()?.is_none() {
-                        return Ok(false);
-                    }
-                }
-            }
-        }
-    }
-
     /// Asks until there is an answer; `None` where it is over meanwhile.
     fn recover(&mut self) -> Result<Option<Option<Marker>>, String> {
         let mut backoff = BACKOFF_FIRST;
@@ -336,7 +312,7 @@ impl Run {
                 Ok(marker) => return Ok(Some(marker)),
                 Err(SinkError::Failed(reason) | SinkError::Fenced(reason)) => return Err(reason),
                 Err(SinkError::Unreachable(reason)) => {
-                    let since = *since.get_or_insert_with(|| self.clock.now());
+                    let since = *since.get_or_insert_with(|| self.host.now());
                     tracing::warn!(
                         sink = self.name,
                         reason,
@@ -345,7 +321,7 @@ impl Run {
                     );
                     let reason = format!("unreachable since {since}: {reason}; trying again");
                     self.show(SourceState::Unreachable, Some(reason));
-                    self.desk.sleep(backoff);
+                    self.desk.sleep(backoff, &*self.host);
                     backoff = (backoff * 2).min(BACKOFF_MAX);
                 }
             }
@@ -389,10 +365,12 @@ impl Run {
 
     /// The next epochs to publish together; `None` where it is over.
     fn next(&self) -> Option<Vec<SinkEpoch>> {
-        let state = self.desk.lock();
-        let mut state = (self.desk.changed)
-            .wait_while(state, |state| state.queue.is_empty() && !state.is_over)
-            .expect("nobody panics while holding it");
+        let is_due = || {
+            let state = self.desk.lock();
+            (state.is_over || !state.queue.is_empty()).then_some(())
+        };
+        wait_for(&*self.desk.changed, &*self.host, Duration::MAX, is_due);
+        let mut state = self.desk.lock();
         if state.is_over {
             return None;
         }
@@ -425,7 +403,7 @@ impl Run {
 
     fn note_published(&self, published: Epoch) {
         self.desk.lock().published = Some(published);
-        self.desk.changed.notify_all();
+        self.desk.changed.ring();
         let metric = self.metrics.sink_published_epoch.with_label_values(&[&self.name]);
         metric.set(published.0 as i64);
         let mut sinks = self.shared.sinks.lock().expect("nobody panics while holding it");

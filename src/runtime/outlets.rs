@@ -12,7 +12,7 @@ use crate::{
     types::{Epoch, Result},
 };
 
-use super::{clock::Clock, outlet::Outlet};
+use super::{host::Host, outlet::Outlet};
 
 /// How a sink stands to the state, as a checkpoint has it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -67,11 +67,11 @@ impl Outlets {
     }
 
     /// Nothing more is published; what is under way is not waited for longer than `wait`.
-    pub fn end(&mut self, wait: Duration, clock: &dyn Clock) {
+    pub fn end(&mut self, wait: Duration, host: &dyn Host) {
         self.all.iter().for_each(Outlet::ask_to_end);
-        let until = clock.elapsed() + wait;
+        let until = host.elapsed() + wait;
         for outlet in &mut self.all {
-            outlet.end(until.saturating_sub(clock.elapsed()), clock);
+            outlet.end(until.saturating_sub(host.elapsed()), host);
         }
     }
 

@@ -20,8 +20,11 @@ use arrow::{
 use crate::{
     operator::{EpochEnd, SplitWatermarks},
     plan::{Catalog, MaterializedDefinition, SinkDefinition, SourceDefinition, bad_schema},
-    state::{Checkpoint, CheckpointWriter, Part, Recovered, Store},
-    types::{Epoch, EpochPlan, Error, EventTime, Position, Result, SplitId, Watermark, limits},
+    state::{Checkpoint, CheckpointWriter, Part, Place, Recovered, Store},
+    types::{
+        Epoch, EpochPlan, Error, EventTime, Position, Result, SplitId, Watermark, limits,
+        planted::{Bug, has},
+    },
     view::{Change, ChangeLog},
 };
 
@@ -87,11 +90,11 @@ struct Header {
 }
 
 impl Timeline {
-    /// Builds the dataflows of all views of a source, and takes up the state in `folder`, where one is given.
+    /// Builds the dataflows of all views of a source, and takes up the state in `place`, where one is given.
     pub fn open(
         source: Arc<SourceDefinition>,
         catalog: &Catalog,
-        folder: Option<&Path>,
+        place: Option<Place>,
         metrics: Arc<Metrics>,
         bounds: &Bounds,
     ) -> Result<Self> {
@@ -102,9 +105,9 @@ impl Timeline {
             views.push(MaintainedView::new(Arc::clone(definition), &needed, &views, bounds)?);
         }
         let bad = SideOutput::new(format!("{}$bad", source.name), bad_schema());
-        let (store, mut recovered) = match folder {
-            Some(folder) => {
-                let (store, recovered) = Store::open(folder)?;
+        let (store, mut recovered) = match &place {
+            Some(place) => {
+                let (store, recovered) = Store::open(place)?;
                 (Some(store), Some(recovered))
             }
             None => (None, None),
@@ -136,7 +139,7 @@ impl Timeline {
             plans_to_replay: Vec::new().into_iter(),
             heard_at: BTreeMap::new(),
             sinks: SinkProgresses::new(),
-            folder: folder.map(Path::to_path_buf),
+            folder: place.map(|place| place.root),
             committed: Epoch(0),
             shown: Epoch(0),
         };
@@ -207,8 +210,10 @@ impl Timeline {
             header.is_ok_and(|header| is_enough(checkpoint.epoch, &header.sinks, published))
         };
         let recovered = store.recover(enough).map_err(|error| {
+            let published = published.iter().map(|(sink, epoch)| format!("sink `{sink}` has published epoch {epoch}"));
+            let published = published.collect::<Vec<_>>().join(", ");
             Error::state(format!(
-                "sinks have published {published:?}, and no checkpoint is so old: {error}; start over with --reset, which publishes all rows anew"
+                "{published}, and no checkpoint is so old: {error}; start over with --reset, which publishes all rows anew"
             ))
         })?;
         tracing::info!(
@@ -251,6 +256,8 @@ impl Timeline {
         (self.epoch, self.epoch_time, self.rows) = (Epoch(0), EventTime(i64::MIN), 0);
         self.bad = SideOutput::new(format!("{}$bad", self.source.name), bad_schema());
         self.sinks.clear();
+        self.rows_since_checkpoint = 0;
+        self.heard_at.clear();
         for (_, face) in self.shared.faces() {
             *face.log.lock().expect("nobody panics while holding it") = ChangeLog::new(self.shown);
         }
@@ -389,7 +396,7 @@ impl Timeline {
         let journal_bytes = self.store.as_ref().map_or(0, Store::journal_bytes);
         self.store.is_some()
             && (limits::CHECKPOINT_JOURNAL_BYTES <= journal_bytes
-                || limits::CHECKPOINT_ROWS <= self.rows_since_checkpoint)
+                || self.bounds.checkpoint_rows <= self.rows_since_checkpoint)
     }
 
     pub fn is_durable(&self) -> bool {
@@ -510,7 +517,13 @@ impl Timeline {
     pub fn commit(&mut self, ran: &Ran) -> Result<()> {
         let stopwatch = Stopwatch::start();
         if let Some(store) = &mut self.store {
-            store.append(&ran.plan)?;
+            match has(Bug::StartNotJournalled) {
+                true => store.append(&EpochPlan {
+                    new_splits: BTreeMap::new(),
+                    ..ran.plan.clone()
+                })?,
+                false => store.append(&ran.plan)?,
+            }
         }
         self.committed = ran.plan.number;
         self.metrics
@@ -632,12 +645,18 @@ impl Timeline {
         }
         self.rows_since_checkpoint = 0;
         self.is_ahead_of_checkpoint = false;
+        let mut positions = self.positions.clone();
+        if has(Bug::PositionOffByOne) {
+            positions
+                .values_mut()
+                .for_each(|position| position.0 = position.0.saturating_sub(1));
+        }
         let header = Header {
-            positions: self.positions.clone(),
+            positions,
             watermarks: self.watermarks.clone(),
             epoch_time: self.epoch_time,
             rows: self.rows,
-            bad_total: self.bad.total(),
+            bad_total: if has(Bug::CounterNotKept) { 0 } else { self.bad.total() },
             late_totals,
             view_watermarks: (self.views.iter())
                 .map(|view| (view.name().to_owned(), view.watermark()))
@@ -768,6 +787,10 @@ impl Timeline {
         }
         let mut met = rule.complete_until(&rows.rows)?;
         self.watermarks.observe(split, &mut met);
+        if has(Bug::LateByWallClock) {
+            let late = plan.epoch_time.0.saturating_sub(4_000_000_000);
+            met.iter_mut().for_each(|met| *met = (*met).max(late));
+        }
         Ok(Some(Int64Array::from(met)))
     }
 }

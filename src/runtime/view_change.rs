@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use crate::{
     connector::TableLog,
     plan::{MaterializedDefinition, SinkDefinition},
-    state::Store,
+    state::{Place, Store},
     types::{Error, Result, limits},
 };
 
@@ -117,7 +117,7 @@ impl Engine {
         };
         shared.end();
         if let Some(folder) = self.folder(source) {
-            Store::reset(&folder)?;
+            Store::reset(&Place::local(&folder))?;
             TableLog::remove(&folder)?;
         }
         Ok(())

@@ -9,7 +9,7 @@ use crate::types::{Epoch, Error, Result};
 
 use super::{
     checkpoint::{self, Manifest},
-    files::cannot,
+    files::{LocalFiles, cannot},
     journal,
 };
 
@@ -72,9 +72,9 @@ pub fn inspection_of(root: &Path) -> Result<Inspection> {
     };
     let mut checkpoints = Vec::new();
     let mut before: Option<u32> = None;
-    for (_, path) in checkpoint::list(&root.join("checkpoints"))? {
-        match checkpoint::read_manifest(&path).and_then(|(manifest, checksum)| {
-            checkpoint::load_parts(&path, &manifest)?;
+    for (_, path) in checkpoint::list(&LocalFiles, &root.join("checkpoints"))? {
+        match checkpoint::read_manifest(&LocalFiles, &path).and_then(|(manifest, checksum)| {
+            checkpoint::load_parts(&LocalFiles, &path, &manifest)?;
             Ok((manifest, checksum))
         }) {
             Ok((manifest, checksum)) => {
@@ -98,7 +98,7 @@ pub fn inspection_of(root: &Path) -> Result<Inspection> {
     let journal_folder = root.join("journal");
     let mut epochs = Vec::new();
     let mut journal_bytes = 0;
-    match journal::read_all(&journal_folder) {
+    match journal::read_all(&LocalFiles, &journal_folder) {
         Ok((plans, bytes)) => {
             epochs = plans;
             journal_bytes = bytes;

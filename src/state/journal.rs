@@ -6,17 +6,18 @@
 //! ```
 //! A torn last record is an epoch that never was. Damage stops the start.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::Write,
-    path::{Path, PathBuf},
+use std::path::{Path, PathBuf};
+
+use crate::types::{
+    Epoch, EpochPlan, Error, Framed, Result,
+    planted::{Bug, has},
+    read_frame, write_frame,
 };
 
-use crate::types::{Epoch, EpochPlan, Error, Framed, Result, read_frame, write_frame};
-
-use super::files::{cannot, sync_folder};
+use super::files::{Append, Files, Place, cannot};
 
 const HEADER: &[u8] = b"zeta-journal 2\n";
+
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Record {
     generation: u64,
@@ -25,23 +26,24 @@ struct Record {
 
 /// The file that is being written.
 pub struct Journal {
-    folder: PathBuf,
+    place: Place,
     generation: u64,
     current: Option<Current>,
 }
 
 struct Current {
     path: PathBuf,
-    file: File,
+    file: Box<dyn Append>,
     /// Bytes that are known to be whole; a failed append is cut back to it.
     length: u64,
     is_torn: bool,
 }
 
 impl Journal {
-    pub fn new(folder: PathBuf, generation: u64) -> Self {
+    /// In the folder of `place`.
+    pub fn new(place: Place, generation: u64) -> Self {
         Self {
-            folder,
+            place,
             generation,
             current: None,
         }
@@ -56,7 +58,7 @@ impl Journal {
         if current.is_torn {
             current
                 .file
-                .set_len(current.length)
+                .cut(current.length)
                 .map_err(|e| cannot("truncate", &current.path, e))?;
             current.is_torn = false;
         }
@@ -69,9 +71,8 @@ impl Journal {
         current.is_torn = true;
         current
             .file
-            .write_all(&bytes)
+            .append(&bytes)
             .map_err(|e| cannot("append to", &current.path, e))?;
-        current.file.sync_data().map_err(|e| cannot("sync", &current.path, e))?;
         current.is_torn = false;
         current.length += bytes.len() as u64;
         Ok(())
@@ -88,22 +89,16 @@ impl Journal {
     }
 
     fn create(&self, first: Epoch) -> Result<Current> {
-        let path = self.folder.join(format!("{:020}.jnl", first.0));
+        let Place { root, files } = &self.place;
+        let path = root.join(format!("{:020}.jnl", first.0));
         // A file of this name can only hold a torn first record: its epoch never was.
-        let mut file = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .open(&path)
+        files
+            .write_synced(&path, HEADER)
             .map_err(|e| cannot("create", &path, e))?;
-        file.write_all(HEADER).map_err(|e| cannot("write", &path, e))?;
-        file.sync_all().map_err(|e| cannot("sync", &path, e))?;
-        sync_folder(&self.folder)?;
-        drop(file);
-        let file = OpenOptions::new()
-            .append(true)
-            .open(&path)
-            .map_err(|e| cannot("open", &path, e))?;
+        if !has(Bug::FolderNotSynced) {
+            files.sync_folder(root).map_err(|e| cannot("sync", root, e))?;
+        }
+        let file = files.append_to(&path).map_err(|e| cannot("open", &path, e))?;
         Ok(Current {
             path,
             file,
@@ -113,12 +108,21 @@ impl Journal {
     }
 }
 
+/// Makes sure what a run left that was killed: it may have written a record, and not have come to sync it. Whoever reads that record and
+/// goes on behind it would lose it alone when the power goes.
+pub fn sync(files: &dyn Files, folder: &Path) -> Result<()> {
+    for (_, path) in journals(files, folder)? {
+        files.sync_file(&path).map_err(|e| cannot("sync", &path, e))?;
+    }
+    files.sync_folder(folder).map_err(|e| cannot("sync", folder, e))
+}
+
 /// All plans after `after`, in order and without a gap.
-pub fn read(folder: &Path, after: Epoch) -> Result<Vec<EpochPlan>> {
+pub fn read(files: &dyn Files, folder: &Path, after: Epoch) -> Result<Vec<EpochPlan>> {
     let mut plans: Vec<EpochPlan> = Vec::new();
-    let files = files(folder)?;
-    for (index, (_, path)) in files.iter().enumerate() {
-        let bytes = fs::read(path).map_err(|e| cannot("read", path, e))?;
+    let found = journals(files, folder)?;
+    for (index, (_, path)) in found.iter().enumerate() {
+        let bytes = files.read(path).map_err(|e| cannot("read", path, e))?;
         let (records, is_torn) = parse(path, &bytes)?;
         for record in records {
             let plan = record.plan;
@@ -138,17 +142,17 @@ pub fn read(folder: &Path, after: Epoch) -> Result<Vec<EpochPlan>> {
         }
         // A torn end is the crash of that run; the next run's file goes on where it stopped, which the numbers above prove.
         if is_torn {
-            tracing::info!(file = %path.display(), is_last = index + 1 == files.len(), "a torn record at the end of the journal is ignored");
+            tracing::info!(file = %path.display(), is_last = index + 1 == found.len(), "a torn record at the end of the journal is ignored");
         }
     }
     Ok(plans)
 }
 
 /// The numbers of all epochs in the journal, as they stand, and the bytes of its files.
-pub fn read_all(folder: &Path) -> Result<(Vec<Epoch>, u64)> {
+pub fn read_all(files: &dyn Files, folder: &Path) -> Result<(Vec<Epoch>, u64)> {
     let (mut epochs, mut total) = (Vec::new(), 0);
-    for (_, path) in files(folder)? {
-        let bytes = fs::read(&path).map_err(|e| cannot("read", &path, e))?;
+    for (_, path) in journals(files, folder)? {
+        let bytes = files.read(&path).map_err(|e| cannot("read", &path, e))?;
         total += bytes.len() as u64;
         let (records, _) = parse(&path, &bytes)?;
         epochs.extend(records.into_iter().map(|record| record.plan.number));
@@ -157,22 +161,20 @@ pub fn read_all(folder: &Path) -> Result<(Vec<Epoch>, u64)> {
 }
 
 /// Removes files whose plans are all at or before `covered`.
-pub fn remove_before(folder: &Path, covered: Epoch) -> Result<()> {
-    let files = files(folder)?;
-    for pair in files.windows(2) {
+pub fn remove_before(files: &dyn Files, folder: &Path, covered: Epoch) -> Result<()> {
+    for pair in journals(files, folder)?.windows(2) {
         let ((_, path), (next_first, _)) = (&pair[0], &pair[1]);
         if next_first.0 <= covered.0 + 1 {
-            fs::remove_file(path).map_err(|e| cannot("remove", path, e))?;
+            files.remove_file(path).map_err(|e| cannot("remove", path, e))?;
         }
     }
     Ok(())
 }
 
 /// First epoch and path of each file, in order.
-fn files(folder: &Path) -> Result<Vec<(Epoch, PathBuf)>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).map_err(|e| cannot("list", folder, e))? {
-        let path = entry.map_err(|e| cannot("list", folder, e))?.path();
+fn journals(files: &dyn Files, folder: &Path) -> Result<Vec<(Epoch, PathBuf)>> {
+    let mut journals = Vec::new();
+    for path in files.list(folder).map_err(|e| cannot("list", folder, e))? {
         if path.extension().is_some_and(|extension| extension == "jnl") {
             let first = path
                 .file_stem()
@@ -184,11 +186,11 @@ fn files(folder: &Path) -> Result<Vec<(Epoch, PathBuf)>> {
                     path.display()
                 ))
             })?;
-            files.push((Epoch(first), path));
+            journals.push((Epoch(first), path));
         }
     }
-    files.sort();
-    Ok(files)
+    journals.sort();
+    Ok(journals)
 }
 
 /// The whole records of a file, and whether something incomplete follows them.
@@ -225,10 +227,13 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<(Vec<Record>, bool)> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::{
+        collections::{BTreeMap, BTreeSet},
+        fs,
+    };
 
     use super::*;
-    use crate::types::EventTime;
+    use crate::{state::files::LocalFiles, types::EventTime};
 
     fn plan(number: u64) -> EpochPlan {
         EpochPlan {
@@ -250,22 +255,25 @@ mod tests {
     #[test]
     fn plans_are_read_back_in_order_over_files_and_after_an_epoch() {
         let folder = tempfile::tempdir().unwrap();
-        let mut journal = Journal::new(folder.path().into(), 1);
+        let mut journal = Journal::new(Place::local(folder.path()), 1);
         for number in 1..=4 {
             journal.append(&plan(number)).unwrap();
             if number == 2 {
                 journal.roll();
             }
         }
-        assert_eq!(numbers(&read(folder.path(), Epoch(0)).unwrap()), [1, 2, 3, 4]);
-        assert_eq!(numbers(&read(folder.path(), Epoch(3)).unwrap()), [4]);
-        remove_before(folder.path(), Epoch(2)).unwrap();
         assert_eq!(
-            numbers(&read(folder.path(), Epoch(2)).unwrap()),
+            numbers(&read(&LocalFiles, folder.path(), Epoch(0)).unwrap()),
+            [1, 2, 3, 4]
+        );
+        assert_eq!(numbers(&read(&LocalFiles, folder.path(), Epoch(3)).unwrap()), [4]);
+        remove_before(&LocalFiles, folder.path(), Epoch(2)).unwrap();
+        assert_eq!(
+            numbers(&read(&LocalFiles, folder.path(), Epoch(2)).unwrap()),
             [3, 4],
             "files before a checkpoint go"
         );
-        let error = read(folder.path(), Epoch(0)).unwrap_err().to_string();
+        let error = read(&LocalFiles, folder.path(), Epoch(0)).unwrap_err().to_string();
         assert!(
             error.contains("goes on at epoch 3 where 1 was expected"),
             "a gap is never jumped: {error}"
@@ -276,7 +284,7 @@ mod tests {
     #[test]
     fn a_journal_cut_anywhere_gives_a_prefix_of_its_plans() {
         let folder = tempfile::tempdir().unwrap();
-        let mut journal = Journal::new(folder.path().into(), 1);
+        let mut journal = Journal::new(Place::local(folder.path()), 1);
         for number in 1..=3 {
             journal.append(&plan(number)).unwrap();
         }
@@ -284,7 +292,7 @@ mod tests {
         let bytes = fs::read(&path).unwrap();
         for length in 0..bytes.len() {
             fs::write(&path, &bytes[..length]).unwrap();
-            let read = numbers(&read(folder.path(), Epoch(0)).unwrap());
+            let read = numbers(&read(&LocalFiles, folder.path(), Epoch(0)).unwrap());
             assert!([1, 2, 3].starts_with(&read), "cut at {length}: {read:?}");
             assert!(read.len() < 3, "a cut loses at least the last plan");
         }
@@ -293,7 +301,7 @@ mod tests {
     #[test]
     fn a_flipped_bit_stops_the_start() {
         let folder = tempfile::tempdir().unwrap();
-        let mut journal = Journal::new(folder.path().into(), 1);
+        let mut journal = Journal::new(Place::local(folder.path()), 1);
         for number in 1..=3 {
             journal.append(&plan(number)).unwrap();
         }
@@ -303,7 +311,7 @@ mod tests {
             let mut flipped = bytes.clone();
             flipped[at] ^= 0x10;
             fs::write(&path, &flipped).unwrap();
-            assert!(read(folder.path(), Epoch(0)).is_err(), "flip at {at}");
+            assert!(read(&LocalFiles, folder.path(), Epoch(0)).is_err(), "flip at {at}");
         }
     }
 }

@@ -17,5 +17,6 @@ mod journal;
 mod store;
 
 pub use checkpoint::{Checkpoint, CheckpointWriter, Part};
+pub use files::{Append, Files, Place};
 pub use inspect::{InspectedCheckpoint, Inspection, folders, inspection_of};
 pub use store::{Recovered, Store};

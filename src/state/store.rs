@@ -1,27 +1,26 @@
 //! The state folder of one source's timeline: locked by one process, numbered by generation.
 
-use std::{
-    fs::{self, File, TryLockError},
-    path::{Path, PathBuf},
+use crate::types::{
+    Epoch, EpochPlan, Error, Result,
+    planted::{Bug, has},
 };
-
-use crate::types::{Epoch, EpochPlan, Error, Result};
 
 use super::{
     checkpoint::{self, Checkpoint, CheckpointWriter},
-    files::{cannot, create_folder, sync_folder, write_atomic},
+    files::{Place, cannot, write_atomic},
     journal::{self, Journal},
 };
 
 const DEFINITION: &str = "definition";
 const IDENTITY: &str = "identity";
+const GENERATION: &str = "generation";
 
 pub struct Store {
     journal: Journal,
     writer: CheckpointWriter,
     identity: String,
     /// Held until the state is closed or the process ends.
-    _lock: Lock,
+    _lock: Box<dyn Send + Sync>,
 }
 
 /// What a start finds.
@@ -36,16 +35,35 @@ impl Store {
     ///
     /// # Errors
     /// Where another process has the lock, or the state is damaged.
-    pub fn open(root: &Path) -> Result<(Self, Recovered)> {
-        create_folder(&root.join("journal"))?;
-        create_folder(&root.join("checkpoints"))?;
-        let lock = lock(root)?;
-        let generation = next_generation(root)?;
-        let identity = identity(root)?;
+    pub fn open(place: &Place) -> Result<(Self, Recovered)> {
+        for name in ["journal", "checkpoints"] {
+            let path = place.root.join(name);
+            place
+                .files
+                .create_folder(&path)
+                .map_err(|e| cannot("create", &path, e))?;
+        }
+        let lock = lock(place)?;
+        let generation = next_generation(place)?;
+        let identity = identity(place)?;
+        let journal = Place {
+            root: place.root.join("journal"),
+            files: place.files.clone(),
+        };
+        if !has(Bug::JournalNotSyncedAtStart) {
+            journal::sync(&*journal.files, &journal.root)?;
+        }
+        if !has(Bug::CheckpointsNotSyncedAtStart) {
+            // So it is with the name of a checkpoint that a run published before it was killed.
+            let folder = place.root.join("checkpoints");
+            (place.files)
+                .sync_folder(&folder)
+                .map_err(|e| cannot("sync", &folder, e))?;
+        }
         let store = Self {
-            journal: Journal::new(root.join("journal"), generation),
+            journal: Journal::new(journal, generation),
             writer: CheckpointWriter {
-                root: root.into(),
+                place: place.clone(),
                 generation,
             },
             identity,
@@ -60,9 +78,10 @@ impl Store {
     /// # Errors
     /// Where what is needed is damaged or was removed.
     pub fn recover(&self, takes: impl Fn(&Checkpoint) -> bool) -> Result<Recovered> {
-        let checkpoint = checkpoint::newest(&self.writer.root, takes)?;
+        let place = &self.writer.place;
+        let checkpoint = checkpoint::newest(place, takes)?;
         let after = checkpoint.as_ref().map_or(Epoch(0), |checkpoint| checkpoint.epoch);
-        let plans = journal::read(&self.writer.root.join("journal"), after)?;
+        let plans = journal::read(&*place.files, &place.root.join("journal"), after)?;
         Ok(Recovered { checkpoint, plans })
     }
 
@@ -70,41 +89,38 @@ impl Store {
     ///
     /// # Errors
     /// Where another process uses it.
-    pub fn reset(root: &Path) -> Result<()> {
-        if !root.exists() {
+    pub fn reset(place: &Place) -> Result<()> {
+        let Place { root, files } = place;
+        if !files.exists(root) {
             return Ok(());
         }
-        let lock = lock(root)?;
+        let lock = lock(place)?;
         for name in ["journal", "checkpoints"] {
-            let path: PathBuf = root.join(name);
-            if path.exists() {
-                fs::remove_dir_all(&path).map_err(|e| cannot("remove", &path, e))?;
+            let path = root.join(name);
+            if files.exists(&path) {
+                files.remove_folder(&path).map_err(|e| cannot("remove", &path, e))?;
             }
         }
         for name in [DEFINITION, IDENTITY] {
             let path = root.join(name);
-            if path.exists() {
-                fs::remove_file(&path).map_err(|e| cannot("remove", &path, e))?;
+            if files.exists(&path) {
+                files.remove_file(&path).map_err(|e| cannot("remove", &path, e))?;
             }
         }
-        sync_folder(root)?;
+        files.sync_folder(root).map_err(|e| cannot("sync", root, e))?;
         drop(lock);
         Ok(())
     }
 
     /// What the state is a state of, where that was ever said.
     pub fn definition(&self) -> Result<Option<String>> {
-        let path = self.writer.root.join(DEFINITION);
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(text)),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(cannot("read", &path, e)),
-        }
+        read_text(&self.writer.place, DEFINITION)
     }
 
     /// Says what the state is a state of. Before the first epoch: a journal alone does not tell.
     pub fn define(&mut self, definition: &str) -> Result<()> {
-        write_atomic(&self.writer.root.join(DEFINITION), definition.as_bytes())
+        let Place { root, files } = &self.writer.place;
+        write_atomic(&**files, &root.join(DEFINITION), definition.as_bytes())
     }
 
     /// Of this state alone, from its beginning to its reset: its epochs are not those of another.
@@ -134,71 +150,61 @@ impl Store {
     }
 }
 
-/// Held as long as the state is open.
-struct Lock(File);
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // Closing alone would not do: a process that is being started at this moment has a copy of the descriptor, until it
-        // becomes another program. An error leaves the lock to that.
-        drop(self.0.unlock());
-    }
-}
-
-fn lock(root: &Path) -> Result<Lock> {
-    let path = root.join("LOCK");
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(|e| cannot("create", &path, e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Lock(file)),
-        Err(TryLockError::WouldBlock) => Err(Error::user(format!(
+fn lock(place: &Place) -> Result<Box<dyn Send + Sync>> {
+    let path = place.root.join("LOCK");
+    let lock = place.files.lock(&path).map_err(|e| cannot("lock", &path, e))?;
+    lock.ok_or_else(|| {
+        Error::user(format!(
             "another zeta uses the state in {}; stop it, or choose another folder with --state",
-            root.display()
-        ))),
-        Err(TryLockError::Error(e)) => Err(cannot("lock", &path, e)),
-    }
+            place.root.display()
+        ))
+    })
 }
 
-fn identity(root: &Path) -> Result<String> {
-    let path = root.join(IDENTITY);
-    match fs::read_to_string(&path) {
-        Ok(text) => Ok(text.trim().to_owned()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let identity = format!("{:032x}", rand::random::<u128>());
-            write_atomic(&path, format!("{identity}\n").as_bytes())?;
-            Ok(identity)
-        }
+fn identity(place: &Place) -> Result<String> {
+    if let Some(text) = read_text(place, IDENTITY)? {
+        return Ok(text.trim().to_owned());
+    }
+    let identity = format!("{:032x}", place.files.nonce());
+    write_atomic(
+        &*place.files,
+        &place.root.join(IDENTITY),
+        format!("{identity}\n").as_bytes(),
+    )?;
+    Ok(identity)
+}
+
+fn next_generation(place: &Place) -> Result<u64> {
+    let path = place.root.join(GENERATION);
+    let not_a_number = || {
+        Error::state(format!(
+            "{} is not a number: restore the file from a copy, or write a number into it that is above all starts so far, such as 1000000",
+            path.display()
+        ))
+    };
+    let last = match read_text(place, GENERATION)? {
+        Some(text) => text.trim().parse().map_err(|_| not_a_number())?,
+        None => 0,
+    };
+    let next: u64 = last + 1;
+    write_atomic(&*place.files, &path, format!("{next}\n").as_bytes())?;
+    Ok(next)
+}
+
+/// `None` where there is no such file.
+fn read_text(place: &Place, name: &str) -> Result<Option<String>> {
+    let path = place.root.join(name);
+    match place.files.read(&path) {
+        // What is no text is no name and no number either: who reads it says so.
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(cannot("read", &path, e)),
     }
 }
 
-fn next_generation(root: &Path) -> Result<u64> {
-    let path = root.join("generation");
-    let last = match fs::read_to_string(&path) {
-        Ok(text) => text
-            .trim()
-            .parse()
-            .map_err(|_| {
-                Error::state(format!(
-                    "{} is not a number: restore the file from a copy, or write a number into it that is above all starts so far, such as 1000000",
-                    path.display()
-                ))
-            })?,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => 0,
-        Err(e) => return Err(cannot("read", &path, e)),
-    };
-    let next: u64 = last + 1;
-    write_atomic(&path, format!("{next}\n").as_bytes())?;
-    Ok(next)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{fs, sync::Arc};
 
     use arrow::{
         array::{Int64Array, RecordBatch},
@@ -240,7 +246,7 @@ mod tests {
     fn a_restart_finds_the_newest_checkpoint_and_the_plans_after_it() {
         let folder = tempfile::tempdir().unwrap();
         {
-            let (mut store, recovered) = Store::open(folder.path()).unwrap();
+            let (mut store, recovered) = Store::open(&Place::local(folder.path())).unwrap();
             assert!(recovered.checkpoint.is_none() && recovered.plans.is_empty());
             for number in 1..=10 {
                 store.append(&plan(number)).unwrap();
@@ -250,7 +256,7 @@ mod tests {
             }
             store.append(&plan(11)).unwrap();
         }
-        let (store, recovered) = Store::open(folder.path()).unwrap();
+        let (store, recovered) = Store::open(&Place::local(folder.path())).unwrap();
         assert_eq!(recovered.checkpoint.unwrap().epoch, Epoch(10));
         assert_eq!(recovered.plans, [plan(11)]);
         assert_eq!(store.generation(), 2);
@@ -265,23 +271,30 @@ mod tests {
     #[test]
     fn a_state_remembers_what_it_is_of_until_it_is_reset() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut store, _) = Store::open(folder.path()).unwrap();
+        let (mut store, _) = Store::open(&Place::local(folder.path())).unwrap();
         assert_eq!(store.definition().unwrap(), None);
         store.define("one").unwrap();
         store.define("two\nlines").unwrap();
         drop(store);
-        let (store, _) = Store::open(folder.path()).unwrap();
+        let (store, _) = Store::open(&Place::local(folder.path())).unwrap();
         assert_eq!(store.definition().unwrap().as_deref(), Some("two\nlines"));
         drop(store);
-        Store::reset(folder.path()).unwrap();
-        assert_eq!(Store::open(folder.path()).unwrap().0.definition().unwrap(), None);
+        Store::reset(&Place::local(folder.path())).unwrap();
+        assert_eq!(
+            Store::open(&Place::local(folder.path()))
+                .unwrap()
+                .0
+                .definition()
+                .unwrap(),
+            None
+        );
     }
 
     #[test]
     fn a_damaged_checkpoint_is_passed_over_for_the_one_before_and_its_plans() {
         let folder = tempfile::tempdir().unwrap();
         {
-            let (mut store, _) = Store::open(folder.path()).unwrap();
+            let (mut store, _) = Store::open(&Place::local(folder.path())).unwrap();
             for number in 1..=3 {
                 store.append(&plan(number)).unwrap();
                 store.begin_checkpoint().write(&checkpoint(number), None).unwrap();
@@ -292,7 +305,7 @@ mod tests {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
         fs::write(&part, &bytes).unwrap();
-        let (_store, recovered) = Store::open(folder.path()).unwrap();
+        let (_store, recovered) = Store::open(&Place::local(folder.path())).unwrap();
         assert_eq!(recovered.checkpoint.unwrap().epoch, Epoch(2));
         assert_eq!(recovered.plans, [plan(3)]);
     }
@@ -300,9 +313,9 @@ mod tests {
     #[test]
     fn what_is_damaged_says_what_to_do() {
         let folder = tempfile::tempdir().unwrap();
-        let refused = || Store::open(folder.path()).err().unwrap().to_string();
+        let refused = || Store::open(&Place::local(folder.path())).err().unwrap().to_string();
         {
-            let (mut store, _) = Store::open(folder.path()).unwrap();
+            let (mut store, _) = Store::open(&Place::local(folder.path())).unwrap();
             store.append(&plan(1)).unwrap();
             store.begin_checkpoint().write(&checkpoint(1), None).unwrap();
         }
@@ -316,15 +329,15 @@ mod tests {
             error.ends_with("Restore the folder from a copy, or start over with --reset"),
             "{error}"
         );
-        Store::reset(folder.path()).unwrap();
-        assert!(Store::open(folder.path()).is_ok(), "what it says helps");
+        Store::reset(&Place::local(folder.path())).unwrap();
+        assert!(Store::open(&Place::local(folder.path())).is_ok(), "what it says helps");
 
         fs::write(folder.path().join("generation"), "one").unwrap();
         let error = refused();
         assert!(error.contains("write a number into it"), "{error}");
         fs::write(folder.path().join("generation"), "1000000").unwrap();
         assert_eq!(
-            Store::open(folder.path()).unwrap().0.generation(),
+            Store::open(&Place::local(folder.path())).unwrap().0.generation(),
             1_000_001,
             "what it says helps"
         );
@@ -333,8 +346,8 @@ mod tests {
     #[test]
     fn a_second_process_is_told_who_has_the_state() {
         let folder = tempfile::tempdir().unwrap();
-        let (_store, _) = Store::open(folder.path()).unwrap();
-        let error = Store::open(folder.path()).err().unwrap().to_string();
+        let (_store, _) = Store::open(&Place::local(folder.path())).unwrap();
+        let error = Store::open(&Place::local(folder.path())).err().unwrap().to_string();
         assert!(error.starts_with("another zeta uses the state in"), "{error}");
     }
 }

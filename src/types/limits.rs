@@ -66,6 +66,8 @@ pub const SINK_BYTES_STAGED_MAX: usize = 256 << 20;
 pub const SINK_TRANSACTION_ROWS: usize = 262_144;
 /// How long a stop waits until sinks have published what they have.
 pub const SINK_DRAIN_MAX: Duration = Duration::from_secs(5);
+/// How long a sink that was fenced waits until it looks who did: a writer that starts says so after it fenced.
+pub const SINK_CLAIM_WAIT: Duration = Duration::from_secs(2);
 /// How long a stop waits then for a sink that is in the middle of something.
 pub const SINK_END_MAX: Duration = Duration::from_secs(1);
 

@@ -1,4 +1,4 @@
-//! Bugs that a test plants to see that others find them: built in only with the feature `planted-bugs`.
+//! Bugs that a test plants to see that others find them: built in only with the feature `planted-bugs`, and into no release.
 
 /// What other streaming engines got wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,34 @@ pub enum Bug {
     WrappedSum,
     /// A split without rows in an epoch counts as idle, though rows wait in it.
     SlowSplitCountsAsIdle,
+    /// A sink commits its rows, and then its marker.
+    MarkerOutsideTransaction,
+    /// A sink asks what is published before it fences who may still publish.
+    MarkerReadBeforeFence,
+    /// Sinks get an epoch before the journal has it.
+    PublishedBeforeCommit,
+    /// A checkpoint has the last position read in place of the next one to read.
+    PositionOffByOne,
+    /// Rows are late by the time at which they are read.
+    LateByWallClock,
+    /// A start reads the journal, and does not make sure of it.
+    JournalNotSyncedAtStart,
+    /// A start takes up a checkpoint, and does not make sure of it.
+    CheckpointsNotSyncedAtStart,
+    /// Checkpoints go that a sink still needs.
+    CheckpointGoneTooEarly,
+    /// After a doubt the same producer goes on.
+    ProducerUsedAfterDoubt,
+    /// Where a new split starts is not journalled.
+    StartNotJournalled,
+    /// The name of a new journal is not synced.
+    FolderNotSynced,
+    /// A counter is not in the checkpoint.
+    CounterNotKept,
+    /// A sink takes a second record of a key for a repetition.
+    RepetitionByKey,
+    /// A sink that was fenced by the time-out of its own transaction gives up.
+    FenceIsFinal,
 }
 
 impl Bug {
@@ -31,6 +59,24 @@ impl Bug {
         Self::LatenessByEpoch,
         Self::WrappedSum,
         Self::SlowSplitCountsAsIdle,
+    ];
+
+    /// Those that show where something fails.
+    pub const OF_FAULTS: [Self; 14] = [
+        Self::MarkerOutsideTransaction,
+        Self::MarkerReadBeforeFence,
+        Self::PublishedBeforeCommit,
+        Self::PositionOffByOne,
+        Self::LateByWallClock,
+        Self::JournalNotSyncedAtStart,
+        Self::CheckpointsNotSyncedAtStart,
+        Self::CheckpointGoneTooEarly,
+        Self::ProducerUsedAfterDoubt,
+        Self::StartNotJournalled,
+        Self::FolderNotSynced,
+        Self::CounterNotKept,
+        Self::RepetitionByKey,
+        Self::FenceIsFinal,
     ];
 }
 

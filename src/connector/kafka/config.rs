@@ -26,20 +26,46 @@ const OURS: &[(&str, &str)] = &[
     ("metadata.broker.list", "set `bootstrap.servers` instead"),
 ];
 
+/// Properties that would break what a sink promises, and what to do instead.
+pub(super) const OF_SINKS: &[(&str, &str)] = &[
+    ("acks", "a sink waits for all replicas"),
+    (
+        "enable.gapless.guarantee",
+        "a record that is not taken ends its transaction",
+    ),
+    (
+        "enable.idempotence",
+        "set `delivery = 'at_least_once'` where some records may come twice",
+    ),
+    ("isolation.level", "readers of a sink choose it, the sink has none"),
+    ("max.in.flight", "brokers would take records out of order"),
+    (
+        "max.in.flight.requests.per.connection",
+        "brokers would take records out of order",
+    ),
+    ("request.required.acks", "a sink waits for all replicas"),
+    ("transactional.id", "set `transactional_id` instead"),
+];
+
 /// Checks one property of librdkafka, by its name without prefix.
 ///
 /// # Errors
 /// A sentence that names the property.
 pub fn check_property(name: &str, value: &str) -> Result<(), String> {
-    if let Some((_, instead)) = OURS.iter().find(|(ours, _)| *ours == name) {
-        return Err(format!("`{name}` cannot be set: {instead}"));
-    }
+    refuse_ours(name, OURS)?;
     let mut config = ClientConfig::new();
     config.set(name, value);
     config
         .create_native_config()
         .map(drop)
         .map_err(|error| sentence(&error))
+}
+
+fn refuse_ours(name: &str, ours: &[(&str, &str)]) -> Result<(), String> {
+    match ours.iter().find(|(ours, _)| *ours == name) {
+        Some((_, instead)) => Err(format!("`{name}` cannot be set: {instead}")),
+        None => Ok(()),
+    }
 }
 
 /// Where a source without state begins.
@@ -65,7 +91,7 @@ impl Settings {
     pub fn new(options: &Options) -> Result<Self, String> {
         let brokers = options.text("bootstrap.servers").to_owned();
         let mut client = consumer(&brokers);
-        set_given(&mut client, options, PROPERTY_PREFIXES)?;
+        set_given(&mut client, options, PROPERTY_PREFIXES, &[])?;
         Ok(Self {
             topic: options.text("topic").to_owned(),
             brokers,
@@ -80,11 +106,16 @@ impl Settings {
     }
 }
 
-/// Sets what a person gave: a login, and properties by their prefix.
+/// Sets what a person gave: a login, and properties by their prefix; those of `ours` are refused beside those that always are.
 ///
 /// # Errors
 /// A sentence about the property that librdkafka does not take.
-pub(super) fn set_given(client: &mut ClientConfig, options: &Options, prefixes: &[&str]) -> Result<(), String> {
+pub(super) fn set_given(
+    client: &mut ClientConfig,
+    options: &Options,
+    prefixes: &[&str],
+    ours: &[(&str, &str)],
+) -> Result<(), String> {
     for (name, value) in options.iter() {
         let property = match name {
             "sasl.mechanism" => "sasl.mechanisms",
@@ -95,6 +126,7 @@ pub(super) fn set_given(client: &mut ClientConfig, options: &Options, prefixes: 
                 None => continue,
             },
         };
+        refuse_ours(property, ours)?;
         check_property(property, value)?;
         client.set(property, value);
     }
@@ -235,6 +267,19 @@ mod tests {
     fn properties_that_would_lose_rows_are_refused() {
         for (name, _) in OURS {
             let error = check_property(name, "true").unwrap_err();
+            assert!(error.starts_with(&format!("`{name}` cannot be set: ")), "{error}");
+        }
+    }
+
+    #[test]
+    fn properties_that_would_break_the_promise_of_a_sink_are_refused() {
+        for (name, _) in OF_SINKS {
+            let pairs = [
+                ("brokers".to_owned(), "a:1".to_owned()),
+                (format!("properties.{name}"), "1".to_owned()),
+            ];
+            let options = Options::resolve(OPTIONS, pairs);
+            let error = set_given(&mut client("a:1"), &options, PROPERTY_PREFIXES, OF_SINKS).unwrap_err();
             assert!(error.starts_with(&format!("`{name}` cannot be set: ")), "{error}");
         }
     }

@@ -9,6 +9,7 @@
 
 mod source;
 
+mod broker;
 mod producer;
 mod sink;
 
@@ -21,7 +22,7 @@ mod drain;
 pub use config::check_property;
 pub use drain::{DrainReport, bare_drain};
 pub use producer::KafkaProducer;
-pub use sink::{KafkaSink, SINK_OPTIONS};
+pub use sink::{Broker, KafkaSink, Producing, SINK_OPTIONS, Target};
 pub use source::KafkaSource;
 
 use arrow::datatypes::{DataType, TimeUnit};

@@ -1,0 +1,104 @@
+//! Checkpoints, written beside the epochs that run.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use crate::{
+    runtime::{clock::Stopwatch, host::Worker, outlets::SinkProgresses, reader::TICK},
+    types::{Epoch, Result, limits},
+};
+
+use super::Run;
+
+/// A checkpoint that is being written.
+pub struct WrittenCheckpoint {
+    worker: Box<dyn Worker>,
+    /// Says so once it does.
+    stands: Arc<AtomicBool>,
+    epoch: Epoch,
+    sinks: SinkProgresses,
+}
+
+impl Run {
+    /// The state as it is now, where there is a folder to keep it in.
+    pub(super) fn write_checkpoint(&mut self) -> Result<()> {
+        let Some((writer, checkpoint)) = self.timeline.checkpoint()? else {
+            return Ok(());
+        };
+        let metrics = self.timeline.metrics();
+        let source = self.timeline.source().name.clone();
+        self.wait_for_checkpoint();
+        let needed = self.outlets.needed_checkpoint();
+        let epoch = checkpoint.epoch;
+        let stands = Arc::new(AtomicBool::new(false));
+        let written = Arc::clone(&stands);
+        let work = move || {
+            let stopwatch = Stopwatch::start();
+            match writer.write(&checkpoint, needed) {
+                Ok(bytes) => {
+                    let seconds = stopwatch.elapsed().as_secs_f64();
+                    metrics
+                        .checkpoint_duration_seconds
+                        .with_label_values(&[&source])
+                        .observe(seconds);
+                    tracing::info!(source, epoch = checkpoint.epoch.0, bytes, seconds, "checkpoint written");
+                    written.store(true, Ordering::Relaxed);
+                }
+                // The journal still has everything since the one before.
+                Err(error) => tracing::warn!(source, epoch = checkpoint.epoch.0, %error, "checkpoint not written"),
+            }
+        };
+        let name = format!("checkpoint {}", self.timeline.source().name);
+        self.checkpoint = Some(WrittenCheckpoint {
+            worker: self.host.spawn(&name, Box::new(work)),
+            stands,
+            epoch,
+            sinks: self.timeline.sinks().clone(),
+        });
+        Ok(())
+    }
+
+    pub(super) fn checkpoint_is_free(&self) -> bool {
+        (self.checkpoint.as_ref()).is_none_or(|checkpoint| checkpoint.worker.is_finished())
+    }
+
+    /// Returns whether the last one stands.
+    pub(super) fn wait_for_checkpoint(&mut self) -> bool {
+        let Some(WrittenCheckpoint {
+            worker,
+            stands,
+            epoch,
+            sinks,
+        }) = self.checkpoint.take()
+        else {
+            return false;
+        };
+        if let Err(reason) = worker.join() {
+            tracing::error!(reason, "writing a checkpoint ended by a panic");
+        }
+        let stands = stands.load(Ordering::Relaxed);
+        if stands {
+            self.outlets.note_checkpoint(epoch, &sinks);
+        }
+        stands
+    }
+
+    /// A clean stop leaves nothing to replay.
+    pub(super) fn last_checkpoint(&mut self) -> Result<()> {
+        if self.timeline.has_uncheckpointed_epochs() {
+            self.run_empty()?;
+        }
+        self.wait_for_checkpoint();
+        let until = self.host.elapsed() + limits::SINK_DRAIN_MAX;
+        while !self.outlets.are_drained(self.timeline.sinks()) && self.host.elapsed() < until {
+            if self.sinks_have_room().is_err() {
+                break;
+            }
+            self.host.sleep(TICK / 4);
+        }
+        self.outlets.end(limits::SINK_END_MAX, &*self.host);
+        Ok(())
+    }
+}

@@ -1,0 +1,164 @@
+//! How a start gets to where the journal ends: the newest checkpoint that does, and the committed plans after it once more.
+//!
+//! ```text
+//! checkpoint ─▶ plan n+1 … plan m, on the same rows ─▶ go on        sinks get the epochs that they do not have
+//! ```
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::atomic::Ordering,
+};
+
+use crate::{
+    connector::{Source, SplitBounds},
+    runtime::{
+        intake::Intake,
+        reader::{POLL_BYTES, TICK},
+    },
+    types::{Chunk, Epoch, Error, PlannedRange, Position, Result, SplitId, limits},
+};
+
+use super::Run;
+
+impl Run {
+    /// Goes back to where all can be made again that the sinks of before did not publish; `false` when the engine stops meanwhile.
+    pub(super) fn stand_where_sinks_do(&mut self) -> Result<bool> {
+        let published = loop {
+            match self.outlets.published_of(self.timeline.sinks())? {
+                Some(published) => break published,
+                None if self.stop.load(Ordering::Relaxed) => return Ok(false),
+                None => {
+                    self.let_views_go();
+                    self.sleep(TICK);
+                }
+            }
+        };
+        self.timeline.go_back_for(&published)?;
+        self.outlets
+            .note_checkpoint(self.timeline.epoch(), self.timeline.sinks());
+        let epoch = self.timeline.epoch();
+        let beginning: Vec<String> = (self.timeline.sinks().iter())
+            .filter(|(sink, progress)| Epoch(0) < epoch && progress.since == epoch && published[*sink] < epoch)
+            .map(|(sink, _)| sink.clone())
+            .collect();
+        self.stage_views(&beginning)?;
+        Ok(true)
+    }
+
+    /// Splits that the state does not know, and where they start: those that came after the others did, with their first row.
+    pub(super) fn new_splits(&self, bounds: &[SplitBounds]) -> Result<BTreeMap<SplitId, Position>> {
+        let known = self.timeline.replay_positions();
+        for split in known.keys() {
+            if !bounds.iter().any(|bounds| bounds.split == *split) {
+                return Err(Error::user(format!(
+                    "split {split} of source `{}` is gone: was it made anew? start over with --reset",
+                    self.timeline.source().name
+                )));
+            }
+        }
+        let new = bounds.iter().filter(|bounds| !known.contains_key(&bounds.split));
+        let start = |bounds: &SplitBounds| if known.is_empty() { bounds.start } else { bounds.first };
+        Ok(new.map(|bounds| (bounds.split.clone(), start(bounds))).collect())
+    }
+
+    /// Runs the committed plans after the checkpoint again, on the same rows.
+    pub(super) fn replay(&mut self, source: &mut dyn Source, intake: &mut Intake) -> Result<()> {
+        let positions = self.timeline.replay_positions();
+        let Some(mut plan) = self.timeline.next_replay() else {
+            self.timeline.publish_state();
+            return Ok(());
+        };
+        if self.patiently(|| source.seek(&positions))?.is_none() {
+            return Ok(());
+        }
+        let mut epochs = 0u64;
+        let mut held: BTreeMap<SplitId, VecDeque<Chunk>> = BTreeMap::new();
+        loop {
+            let mut rows = Vec::new();
+            for (split, range) in &plan.ranges {
+                let Some(chunks) = self.read_range(source, split, *range, &mut held)? else {
+                    return Ok(());
+                };
+                for chunk in chunks {
+                    rows.push(intake.take(chunk)?);
+                }
+            }
+            let ran = self.timeline.run(&plan, rows)?;
+            let is_checkpoint = plan.checkpoint;
+            self.stage(&ran);
+            self.timeline.publish(ran);
+            if is_checkpoint {
+                drop(self.timeline.checkpoint()?);
+            }
+            while !self.sinks_have_room()? {
+                if self.stop.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
+                self.let_views_go();
+                self.sleep(TICK);
+            }
+            epochs += 1;
+            match self.timeline.next_replay() {
+                Some(next) => plan = next,
+                None => break,
+            }
+        }
+        tracing::info!(
+            source = self.timeline.source().name,
+            epochs,
+            epoch = self.timeline.epoch().0,
+            "journal replayed"
+        );
+        Ok(())
+    }
+
+    /// All chunks of `range`, cut at its end; `None` when the engine stops meanwhile.
+    pub(super) fn read_range(
+        &mut self,
+        source: &mut dyn Source,
+        split: &SplitId,
+        range: PlannedRange,
+        held: &mut BTreeMap<SplitId, VecDeque<Chunk>>,
+    ) -> Result<Option<Vec<Chunk>>> {
+        let mut chunks: Vec<Chunk> = Vec::new();
+        let mut next = range.from;
+        loop {
+            while let Some(mut chunk) = held.entry(split.clone()).or_default().pop_front() {
+                if chunk.from != next {
+                    return Err(Error::user(format!(
+                        "rows {next} to {} of split {split} of source `{}` are gone; start over with --reset",
+                        chunk.from,
+                        self.timeline.source().name
+                    )));
+                }
+                if range.to < chunk.to {
+                    let rest = chunk.split_off(range.to);
+                    held.entry(split.clone()).or_default().push_front(rest);
+                }
+                next = chunk.to;
+                chunks.push(chunk);
+                if next == range.to {
+                    return Ok(Some(chunks));
+                }
+            }
+            let Some(polled) = self.patiently(|| source.poll(limits::CHUNK_ROWS, POLL_BYTES, TICK * 4))? else {
+                return Ok(None);
+            };
+            for chunk in polled {
+                held.entry(chunk.split.clone()).or_default().push_back(chunk);
+            }
+        }
+    }
+
+    /// What is published was committed: where the journal does not know it, a part of it was lost.
+    pub(super) fn check_journal(&self, sink: &str, published: Epoch) -> Result<()> {
+        let epoch = self.timeline.epoch();
+        if published <= epoch {
+            return Ok(());
+        }
+        Err(Error::user(format!(
+            "sink `{sink}` has published epoch {published}, and the state ends at epoch {epoch}: a part of its journal is gone, and other rows \
+             would be published under the numbers of those; restore the state from a copy, or start over with --reset, which publishes all rows anew"
+        )))
+    }
+}
