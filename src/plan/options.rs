@@ -3,7 +3,7 @@
 use arrow::datatypes::Schema;
 
 use crate::{
-    sql::{CreateSink, CreateSource, Diagnostic, Spanned, SqlOption, SqlState, Statement, suggest},
+    sql::{CreateSink, CreateSource, Diagnostic, Span, Spanned, SqlOption, SqlState, Statement, suggest},
     types::{OptionKind, OptionSpec, Options, one_of, parse_duration},
 };
 
@@ -121,25 +121,14 @@ impl<'a> SourceOptions<'a> {
         // Without its connector an option cannot be told wrong.
         let is_judged = connector.is_some() && format.is_some();
         check_options(&create.options, &known, |key| is_open(key) || !is_judged, mistakes);
-        for spec in known.iter().filter(|spec| spec.is_required) {
-            let is_given = create.options.iter().any(|option| spec.answers_to(&option.key.value));
-            if !is_given && (spec.name == "connector" || connector.is_some()) {
-                let message = format!(
-                    "source `{}` has no option `{}`: {}",
-                    create.name.value, spec.name, spec.help
-                );
-                let help = match spec.name {
-                    "connector" => format!("add to WITH: connector = {}", one_of(&connector_names)),
-                    name => format!("add to WITH: '{name}' = '…'"),
-                };
-                let span = if create.options.is_empty() {
-                    statement.span
-                } else {
-                    create.name.span
-                };
-                mistakes.push(Diagnostic::error(SqlState::InvalidOption, message, span).help(help));
-            }
-        }
+        let whose = format!("source `{}`", create.name.value);
+        let asked = Asked {
+            whose: &whose,
+            options: &create.options,
+            name: create.name.span,
+            statement: statement.span,
+        };
+        asked.check_required(&known, &connector_names, connector.is_some(), mistakes);
         let taken = |specs: &'static [OptionSpec], takes_open: bool| {
             let given = create
                 .options
@@ -165,6 +154,36 @@ pub const SINK_OPTIONS: &[OptionSpec] = &[
     OptionSpec::text("connector", "where the rows go").required(),
     OptionSpec::text("format", "how a row becomes a record"),
 ];
+
+/// The options of a statement, and where it says so.
+struct Asked<'a> {
+    whose: &'a str,
+    options: &'a [SqlOption],
+    name: Span,
+    statement: Span,
+}
+
+impl Asked<'_> {
+    /// A mistake for each option that has to be there and is not. Without its connector nobody knows which those are.
+    fn check_required(&self, known: &[&OptionSpec], connectors: &[&str], has_connector: bool, mistakes: &mut Mistakes) {
+        for spec in known.iter().filter(|spec| spec.is_required) {
+            let is_given = self.options.iter().any(|option| spec.answers_to(&option.key.value));
+            if is_given || (spec.name != "connector" && !has_connector) {
+                continue;
+            }
+            let message = format!("{} has no option `{}`: {}", self.whose, spec.name, spec.help);
+            let help = match spec.name {
+                "connector" => format!("add to WITH: connector = {}", one_of(connectors)),
+                name => format!("add to WITH: '{name}' = '…'"),
+            };
+            let span = match self.options.is_empty() {
+                true => self.statement,
+                false => self.name,
+            };
+            mistakes.push(Diagnostic::error(SqlState::InvalidOption, message, span).help(help));
+        }
+    }
+}
 
 /// A sink's options by who takes them.
 pub struct SinkOptions<'a> {
@@ -208,25 +227,14 @@ impl<'a> SinkOptions<'a> {
             |key| is_open(key) || connector.is_none(),
             mistakes,
         );
-        for spec in known.iter().filter(|spec| spec.is_required) {
-            let is_given = create.options.iter().any(|option| spec.answers_to(&option.key.value));
-            if !is_given && (spec.name == "connector" || connector.is_some()) {
-                let message = format!(
-                    "sink `{}` has no option `{}`: {}",
-                    create.name.value, spec.name, spec.help
-                );
-                let help = match spec.name {
-                    "connector" => format!("add to WITH: connector = {}", one_of(&names)),
-                    name => format!("add to WITH: '{name}' = '…'"),
-                };
-                let span = if create.options.is_empty() {
-                    statement.span
-                } else {
-                    create.name.span
-                };
-                mistakes.push(Diagnostic::error(SqlState::InvalidOption, message, span).help(help));
-            }
-        }
+        let whose = format!("sink `{}`", create.name.value);
+        let asked = Asked {
+            whose: &whose,
+            options: &create.options,
+            name: create.name.span,
+            statement: statement.span,
+        };
+        asked.check_required(&known, &names, connector.is_some(), mistakes);
         let given = create
             .options
             .iter()
