@@ -18,7 +18,7 @@ BUILD_CARGO = $(if $(shell command -v mold),mold -run )cargo
 
 SERVICES := kafka kafka-zookeeper hdfs nginx
 
-.PHONY: help setup build demo test fuzz planted chaos release bench-windows lint format web clean demo-tools test-tools rust-tools
+.PHONY: help setup build demo test fuzz planted simulate chaos release bench-windows lint format web clean demo-tools test-tools rust-tools
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,8 +42,12 @@ test: setup rust-tools web/dist/index.html ## run all checks and all tests
 fuzz: rust-tools web/dist/index.html ## check N random queries against stock DataFusion (N=100000 takes more than an hour)
 	ZETA_CASES=$(or $(N),10000) $(BUILD_CARGO) test $(PROFILE) --test it equivalence:: -- --nocapture
 
-planted: rust-tools web/dist/index.html ## plant bugs of other engines, and see that the random queries find each of them
+planted: rust-tools web/dist/index.html ## plant bugs of other engines, and see that random queries and simulated faults find each of them
 	$(BUILD_CARGO) test $(PROFILE) --features planted-bugs --test it planted:: -- --nocapture
+	$(BUILD_CARGO) test $(PROFILE) --features planted-bugs --lib simulation::planted -- --nocapture
+
+simulate: rust-tools web/dist/index.html ## run the engine in N simulated worlds that fail (N=100000 takes about 25 minutes)
+	ZETA_SEEDS=$(or $(N),10000) ZETA_SEED=$(or $(SEED),1) $(BUILD_CARGO) test $(PROFILE) --lib simulation::every_row -- --nocapture
 
 chaos: rust-tools web/dist/index.html ## kill a pipeline with sinks N times at random, and count lost and duplicated rows (adds to chaos.csv)
 	ZETA_KILLS=$(or $(N),100) ZETA_SEED=$(or $(SEED),$(shell date +%s)) ZETA_CHAOS_CSV=$(CURDIR)/chaos.csv $(BUILD_CARGO) test $(PROFILE) --test it sink::killed -- --nocapture
