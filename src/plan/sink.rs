@@ -50,7 +50,17 @@ impl Binder<'_> {
         if let Some(connector) = options.connector {
             let stream = &view.stream;
             let is_named = !stream.key.is_empty() || stream.is_append_only;
-            if !is_named && !(connector.takes_changes_without_key)(&options.format) {
+            if !stream.is_append_only && !connector.takes_changes {
+                let message = format!(
+                    "rows of `{}` change, and connector '{}' takes none back: what it published stays as it is",
+                    view.name, connector.name
+                );
+                mistakes.push(
+                    Diagnostic::error(SqlState::Unsupported, message, create.view.span).help(
+                        "publish a view with EMIT ON WINDOW CLOSE, whose rows are final, or one that only adds rows; or use connector = 'kafka'",
+                    ),
+                );
+            } else if !is_named && !(connector.takes_changes_without_key)(&options.format) {
                 let message = format!(
                     "rows of `{}` change and have no key: a record could not say which row it takes back",
                     view.name
