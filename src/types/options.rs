@@ -129,7 +129,9 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     let number: u64 = digits.parse().map_err(|_| wrong())?;
     // More would not fit into a file.
     let is_possible = 0 < number && number <= (1 << 40) >> shift;
-    is_possible.then(|| number << shift).ok_or_else(|| format!("`{text}`: a size is from 1 byte to 1024 GB"))
+    is_possible
+        .then(|| number << shift)
+        .ok_or_else(|| format!("`{text}`: a size is from 1 byte to 1024 GB"))
 }
 
 /// Checked options by their own names (not by their aliases).

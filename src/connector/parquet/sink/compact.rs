@@ -115,10 +115,16 @@ mod tests {
         let split = of("a", many / 2, 300).chain(of("b", many / 2, 300));
         assert!(due(split.collect()).is_none(), "of two partitions");
         let sizes = of("a", many / 2, 300).chain(of("a", many / 2, 70_000));
-        assert!(due(sizes.collect()).is_none(), "of two sizes: the large ones would be written again and again");
+        assert!(
+            due(sizes.collect()).is_none(),
+            "of two sizes: the large ones would be written again and again"
+        );
         assert!(due(of("a", many, 600_000).collect()).is_none(), "large enough");
         let small = due(of("a", many, 300).chain(of("b", 3, 300)).collect()).unwrap();
-        assert_eq!((small.folder(), small.0.len() as u64, small.epoch()), ("a", many, 299 + many));
+        assert_eq!(
+            (small.folder(), small.0.len() as u64, small.epoch()),
+            ("a", many, 299 + many)
+        );
         let fitting = due(of("a", many, 100_000).collect()).unwrap();
         assert_eq!(fitting.0.len(), 10, "a megabyte of them");
     }

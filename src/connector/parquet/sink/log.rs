@@ -204,7 +204,10 @@ impl Log<'_> {
             later.push(record);
         }
         let read = later.len() as u64;
-        let mut committed = later.last_mut().and_then(|first| first.before.take()).unwrap_or_default();
+        let mut committed = later
+            .last_mut()
+            .and_then(|first| first.before.take())
+            .unwrap_or_default();
         for record in later.iter().rev() {
             committed.apply(&record.added, &record.removed);
         }
@@ -236,7 +239,8 @@ impl Log<'_> {
     pub fn trim(&self, before: u64) -> Result<(), SinkError> {
         let sequences = self.sequences()?;
         let old = sequences.iter().filter(|sequence| **sequence < before);
-        self.store.delete(&old.map(|sequence| self.path(*sequence)).collect::<Vec<_>>())
+        self.store
+            .delete(&old.map(|sequence| self.path(*sequence)).collect::<Vec<_>>())
     }
 }
 

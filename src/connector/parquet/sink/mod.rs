@@ -48,14 +48,21 @@ const CLAIMS_FOLDER: &str = "claims";
 
 /// What `CREATE SINK … WITH (connector = 'parquet', …)` takes.
 pub const SINK_OPTIONS: &[OptionSpec] = &[
-    OptionSpec::text("path", "the folder to write: a folder of this machine, file:// or hdfs://").required(),
+    OptionSpec::text(
+        "path",
+        "the folder to write: a folder of this machine, file:// or hdfs://",
+    )
+    .required(),
     OptionSpec::text(
         "partition_by",
         "columns whose values name folders, e.g. 'day, symbol': such rows are read without reading others",
     ),
-    OptionSpec::text("target_file_size", "bytes after which a file is full and the next one begins")
-        .kind(OptionKind::Size)
-        .default("128 MB"),
+    OptionSpec::text(
+        "target_file_size",
+        "bytes after which a file is full and the next one begins",
+    )
+    .kind(OptionKind::Size)
+    .default("128 MB"),
     OptionSpec::text("compression", "how the bytes in the files are made fewer")
         .kind(OptionKind::Choice(&["zstd", "snappy", "none"]))
         .default("zstd"),
@@ -119,7 +126,10 @@ impl ParquetSink {
         let bytes_max = options.size("target_file_size").unwrap_or(128 << 20);
         let form = Form::new(of_files, options.text("compression"), bytes_max)?;
         let name = folder_name(&publisher.sink);
-        let partition_by = partitioning.columns.iter().map(|column| schema.field(*column).name().clone());
+        let partition_by = partitioning
+            .columns
+            .iter()
+            .map(|column| schema.field(*column).name().clone());
         let columns_of_files = form.schema().fields().iter();
         let layout = Layout {
             columns: columns_of_files
@@ -217,7 +227,11 @@ impl ParquetSink {
             ))),
             (None, true) => Err(error),
             (None, false) if self.publisher.takes_over => {
-                tracing::warn!(sink = self.publisher.sink, file = file.path, "a published file is missing");
+                tracing::warn!(
+                    sink = self.publisher.sink,
+                    file = file.path,
+                    "a published file is missing"
+                );
                 Ok(())
             }
             (None, false) => Err(SinkError::Failed(format!(
@@ -243,7 +257,11 @@ impl ParquetSink {
     /// Removes what writers before us left: none of them can commit any more, and what they committed has its name.
     fn sweep(&self, store: &dyn Store, claim: u64) -> Result<(), SinkError> {
         for entry in store.list(&self.staging_folder)? {
-            let of_writer = entry.name.split('-').next().and_then(|number| number.parse::<u64>().ok());
+            let of_writer = entry
+                .name
+                .split('-')
+                .next()
+                .and_then(|number| number.parse::<u64>().ok());
             // A claim of somebody who is not the writer yet may be among them: it is tried once more then.
             let is_over = entry.name == CLAIMS_FOLDER || of_writer.is_some_and(|number| number < claim);
             if !entry.is_folder || !is_over {
@@ -330,7 +348,10 @@ impl ParquetSink {
         let separator = if folder.is_empty() { "" } else { "/" };
         let file = File {
             // No other record has this number: no name is ever given twice.
-            path: format!("{folder}{separator}{}-{epoch:010}-{sequence:06}-{part:03}.parquet", self.name),
+            path: format!(
+                "{folder}{separator}{}-{epoch:010}-{sequence:06}-{part:03}.parquet",
+                self.name
+            ),
             staged: format!("{}/{sequence:020}-{part:03}.tmp", self.staging(held)),
             bytes: encoded.bytes.len() as u64,
             crc32c: crc32c::crc32c(&encoded.bytes),
@@ -361,7 +382,11 @@ impl ParquetSink {
                     rows += file.rows;
                 }
                 Some(_) => {
-                    tracing::warn!(sink = self.publisher.sink, file = file.path, "a published file was changed, and stays as it is");
+                    tracing::warn!(
+                        sink = self.publisher.sink,
+                        file = file.path,
+                        "a published file was changed, and stays as it is"
+                    );
                     compaction.leave_alone(&file.path);
                     return Ok(());
                 }
@@ -448,7 +473,9 @@ impl Sink for ParquetSink {
             return Err(SinkError::Unreachable("it has to recover first".into()));
         };
         let Some(last) = epochs.last() else {
-            return Err(SinkError::Failed("internal error: nothing to publish; please report it".into()));
+            return Err(SinkError::Failed(
+                "internal error: nothing to publish; please report it".into(),
+            ));
         };
         if let Some(epoch) = epochs.iter().find(|epoch| 0 < epoch.removed.num_rows()) {
             return Err(SinkError::Failed(format!(

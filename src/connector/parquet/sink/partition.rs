@@ -60,25 +60,34 @@ impl Partitioning {
         if columns.len() == schema.fields().len() {
             return Err("`partition_by` names all columns: their values stand in the names of folders, and nothing is left for the files".into());
         }
-        let names = columns.iter().map(|column| escaped(schema.field(*column).name())).collect();
+        let names = columns
+            .iter()
+            .map(|column| escaped(schema.field(*column).name()))
+            .collect();
         Ok(Self { columns, names })
     }
 
     /// The columns that stand in the files.
     pub fn others(&self, schema: &Schema) -> Vec<usize> {
-        (0..schema.fields().len()).filter(|column| !self.columns.contains(column)).collect()
+        (0..schema.fields().len())
+            .filter(|column| !self.columns.contains(column))
+            .collect()
     }
 
     /// Rows keep their order.
     pub fn part(&self, rows: &RecordBatch) -> Result<RowsByFolder, SinkError> {
-        let count = u32::try_from(rows.num_rows()).map_err(|_| bug("an epoch of more than four thousand million rows"))?;
+        let count =
+            u32::try_from(rows.num_rows()).map_err(|_| bug("an epoch of more than four thousand million rows"))?;
         let mut folders = RowsByFolder::new();
         if self.columns.is_empty() {
             folders.insert(String::new(), (0..count).collect());
             return Ok(folders);
         }
         let columns: Vec<_> = self.columns.iter().map(|column| rows.column(*column).clone()).collect();
-        let fields = columns.iter().map(|column| SortField::new(column.data_type().clone())).collect();
+        let fields = columns
+            .iter()
+            .map(|column| SortField::new(column.data_type().clone()))
+            .collect();
         let keys = RowConverter::new(fields)
             .and_then(|converter| converter.convert_columns(&columns))
             .map_err(bug)?;
@@ -138,7 +147,22 @@ fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {
-            '\0'..='\x1f' | '\x7f' | '"' | '#' | '%' | '\'' | '*' | '/' | ':' | '=' | '?' | '\\' | '{' | '[' | ']' | '^' => {
+            '\0'..='\x1f'
+            | '\x7f'
+            | '"'
+            | '#'
+            | '%'
+            | '\''
+            | '*'
+            | '/'
+            | ':'
+            | '='
+            | '?'
+            | '\\'
+            | '{'
+            | '['
+            | ']'
+            | '^' => {
                 write!(escaped, "%{:02X}", u32::from(letter)).expect("text takes text");
             }
             letter => escaped.push(letter),
@@ -172,7 +196,11 @@ mod tests {
             ("s", Arc::new(text) as ArrayRef, true),
             ("n", Arc::new(Int64Array::from(vec![1, -2, 3, 4, 1, 6])), true),
             ("d", Arc::new(Date32Array::from(vec![0, 1, -1, 19_723, 0, 5])), true),
-            ("b", Arc::new(BooleanArray::from(vec![true, false, true, true, true, false])), true),
+            (
+                "b",
+                Arc::new(BooleanArray::from(vec![true, false, true, true, true, false])),
+                true,
+            ),
             ("t", Arc::new(TimestampNanosecondArray::from(vec![0; 6])), true),
         ])
         .unwrap()
@@ -225,6 +253,9 @@ mod tests {
         ])
         .unwrap();
         let error = Partitioning::new("s", &rows.schema()).unwrap().part(&rows).unwrap_err();
-        assert!(error.to_string().contains("too long to name a folder (200 bytes"), "{error}");
+        assert!(
+            error.to_string().contains("too long to name a folder (200 bytes"),
+            "{error}"
+        );
     }
 }

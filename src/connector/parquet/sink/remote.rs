@@ -3,9 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use object_store::{
-    ObjectStore, ObjectStoreExt, PutPayload, RenameOptions, RenameTargetMode, path::Path,
-};
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload, RenameOptions, RenameTargetMode, path::Path};
 use tokio::runtime::{Handle, Runtime};
 
 use super::store::{Entry, Store};
@@ -107,7 +105,10 @@ impl Drop for RemoteStore {
 impl Store for RemoteStore {
     fn read(&self, path: &str) -> Result<Option<Bytes>, SinkError> {
         let (store, at) = (Arc::clone(&self.store), self.at(path)?);
-        self.simple(&format!("read {path}"), async move { store.get(&at).await?.bytes().await })
+        self.simple(
+            &format!("read {path}"),
+            async move { store.get(&at).await?.bytes().await },
+        )
     }
 
     fn length(&self, path: &str) -> Result<Option<u64>, SinkError> {

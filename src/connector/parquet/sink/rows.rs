@@ -149,7 +149,10 @@ impl Digest {
     /// # Errors
     /// A sentence about a type whose values cannot be compared.
     pub fn new(schema: &Schema) -> Result<Self, String> {
-        let fields = schema.fields().iter().map(|field| SortField::new(field.data_type().clone()));
+        let fields = schema
+            .fields()
+            .iter()
+            .map(|field| SortField::new(field.data_type().clone()));
         RowConverter::new(fields.collect())
             .map(Self)
             .map_err(|e| format!("a column cannot be published: {e}"))

@@ -67,7 +67,10 @@ fn is_data(path: &str) -> bool {
 }
 
 fn ids_in(bytes: Bytes) -> Vec<i64> {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().build().unwrap();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
+        .unwrap()
+        .build()
+        .unwrap();
     let column = |batch: RecordBatch| {
         let ids = arrow::array::AsArray::as_primitive::<Int64Type>(batch.column_by_name("id").unwrap());
         ids.values().to_vec()
@@ -112,7 +115,11 @@ impl TestStore {
             }
             line.calls += 1;
             let is_now = line.calls - 1 == line.at;
-            let fault = if is_now { std::mem::replace(&mut line.fault, Fault::None) } else { Fault::None };
+            let fault = if is_now {
+                std::mem::replace(&mut line.fault, Fault::None)
+            } else {
+                Fault::None
+            };
             line.is_dead = matches!(fault, Fault::KilledBefore | Fault::KilledAfter);
             (Arc::clone(&line.world), fault)
         };
@@ -185,8 +192,14 @@ impl Store for TestStore {
             let inside = world.files.keys().filter_map(|path| path.strip_prefix(&prefix));
             let mut entries: Vec<Entry> = inside
                 .map(|rest| match rest.split_once('/') {
-                    Some((name, _)) => Entry { name: name.into(), is_folder: true },
-                    None => Entry { name: rest.into(), is_folder: false },
+                    Some((name, _)) => Entry {
+                        name: name.into(),
+                        is_folder: true,
+                    },
+                    None => Entry {
+                        name: rest.into(),
+                        is_folder: false,
+                    },
                 })
                 .collect();
             entries.dedup();
@@ -201,7 +214,11 @@ fn epoch(number: u64) -> SinkEpoch {
     let rows = RecordBatch::try_from_iter_with_nullable([
         ("id", Arc::new(Int64Array::from(ids.clone())) as ArrayRef, true),
         ("day", Arc::new(days.collect::<StringViewArray>()), true),
-        ("v", Arc::new(Int64Array::from(ids.iter().map(|id| id * id).collect::<Vec<_>>())), true),
+        (
+            "v",
+            Arc::new(Int64Array::from(ids.iter().map(|id| id * id).collect::<Vec<_>>())),
+            true,
+        ),
     ])
     .unwrap();
     SinkEpoch {
@@ -213,7 +230,10 @@ fn epoch(number: u64) -> SinkEpoch {
 
 fn options(more: &[(&str, &str)]) -> Options {
     let given = [("path", "/out")].iter().chain(more);
-    Options::resolve(SINK_OPTIONS, given.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+    Options::resolve(
+        SINK_OPTIONS,
+        given.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+    )
 }
 
 fn publisher(state: &str) -> Publisher {
@@ -294,7 +314,9 @@ fn assert_each_once(world: &Arc<Mutex<World>>, last: u64, what: &str) {
     let world = world.lock().unwrap();
     let mut ids: Vec<i64> = world.ids.values().flatten().copied().collect();
     ids.sort_unstable();
-    let expected: Vec<i64> = (1..=last as i64).flat_map(|epoch| (0..7).map(move |row| epoch * 100 + row)).collect();
+    let expected: Vec<i64> = (1..=last as i64)
+        .flat_map(|epoch| (0..7).map(move |row| epoch * 100 + row))
+        .collect();
     assert_eq!(ids, expected, "{what}");
     let line = Line {
         world: Arc::default(),
@@ -316,8 +338,16 @@ fn assert_each_once(world: &Arc<Mutex<World>>, last: u64, what: &str) {
     let (committed, _) = log.committed_at(&newest).unwrap();
     let mut named: Vec<&str> = committed.files.iter().map(|file| file.path.as_str()).collect();
     named.sort_unstable();
-    assert_eq!(named, world.ids.keys().collect::<Vec<_>>(), "{what}: the log names what is there");
-    assert_eq!(committed.files.iter().map(|file| file.rows).sum::<u64>(), 7 * last, "{what}");
+    assert_eq!(
+        named,
+        world.ids.keys().collect::<Vec<_>>(),
+        "{what}: the log names what is there"
+    );
+    assert_eq!(
+        committed.files.iter().map(|file| file.rows).sum::<u64>(),
+        7 * last,
+        "{what}"
+    );
 }
 
 const PARTED: &[(&str, &str)] = &[("partition_by", "day")];
@@ -344,7 +374,11 @@ fn killed_at_any_call_and_again_while_it_recovers_each_row_is_published_once() {
                 let what = format!("killed at call {first} and, recovering, at {second}");
                 assert_each_once(&world, 6, &what);
                 let staged = |path: &&String| path.contains("/staging/");
-                assert_eq!(world.lock().unwrap().files.keys().find(staged), None, "{what}: nothing is left over");
+                assert_eq!(
+                    world.lock().unwrap().files.keys().find(staged),
+                    None,
+                    "{what}: nothing is left over"
+                );
                 if is_done {
                     break;
                 }
@@ -397,7 +431,10 @@ fn a_writer_that_sleeps_while_another_takes_over_publishes_nothing_more() {
                 Ok(()) => {}
                 Err(SinkError::Fenced(_)) => {
                     let next = sleeper.sink.recover();
-                    assert!(matches!(next, Err(SinkError::Fenced(_))), "{what}: fenced for good, not {next:?}");
+                    assert!(
+                        matches!(next, Err(SinkError::Fenced(_))),
+                        "{what}: fenced for good, not {next:?}"
+                    );
                 }
                 Err(error) => panic!("{what}: {error}"),
             }
@@ -444,13 +481,28 @@ fn the_log_stays_short_and_says_all() {
     let world = Arc::default();
     Writer::new(&world, 0, Fault::None, &[]).run(400).unwrap();
     assert_each_once(&world, 400, "200 records");
-    let records = world.lock().unwrap().files.keys().filter(|path| path.contains("/log/")).count() as u64;
+    let records = world
+        .lock()
+        .unwrap()
+        .files
+        .keys()
+        .filter(|path| path.contains("/log/"))
+        .count() as u64;
     assert!(records <= limits::SINK_LOG_RECORDS + 1, "{records} records are there");
     for _ in 0..3 * limits::SINK_LOG_RECORDS {
         Writer::new(&world, 0, Fault::None, &[]).run(400).unwrap();
     }
-    let records = world.lock().unwrap().files.keys().filter(|path| path.contains("/log/")).count() as u64;
-    assert!(records <= limits::SINK_LOG_RECORDS + 1, "{records} records are there after many starts");
+    let records = world
+        .lock()
+        .unwrap()
+        .files
+        .keys()
+        .filter(|path| path.contains("/log/"))
+        .count() as u64;
+    assert!(
+        records <= limits::SINK_LOG_RECORDS + 1,
+        "{records} records are there after many starts"
+    );
     assert_each_once(&world, 400, "many starts");
 }
 
@@ -486,9 +538,16 @@ fn what_another_state_published_is_left_alone_unless_it_is_taken_over() {
 fn a_file_in_the_way_is_named_and_never_overwritten() {
     let world: Arc<Mutex<World>> = Arc::default();
     let in_the_way = "s-0000000002-000002-000.parquet";
-    world.lock().unwrap().files.insert(in_the_way.into(), Bytes::from_static(b"mine"));
+    world
+        .lock()
+        .unwrap()
+        .files
+        .insert(in_the_way.into(), Bytes::from_static(b"mine"));
     let error = Writer::new(&world, 0, Fault::None, &[]).run(2).unwrap_err();
-    assert!(matches!(error, SinkError::Failed(_)) && error.to_string().contains(in_the_way), "{error}");
+    assert!(
+        matches!(error, SinkError::Failed(_)) && error.to_string().contains(in_the_way),
+        "{error}"
+    );
     assert_eq!(world.lock().unwrap().files[in_the_way], Bytes::from_static(b"mine"));
     world.lock().unwrap().files.remove(in_the_way);
     Writer::new(&world, 0, Fault::None, &[]).run(2).unwrap();
@@ -501,7 +560,9 @@ fn a_log_that_is_damaged_or_of_other_columns_stops_the_sink_and_names_what_is_wr
     Writer::new(&world, 0, Fault::None, &[]).run(2).unwrap();
     let error = Writer::new(&world, 0, Fault::None, PARTED).run(2).unwrap_err();
     assert!(
-        error.to_string().contains("(id BIGINT, v BIGINT) partitioned by day; choose another path"),
+        error
+            .to_string()
+            .contains("(id BIGINT, v BIGINT) partitioned by day; choose another path"),
         "{error}"
     );
     let newest = {
@@ -540,7 +601,12 @@ fn a_file_that_was_taken_away_is_missed_only_where_it_may_not_have_been_publishe
 #[test]
 fn files_are_cut_at_their_size_and_keep_the_order_of_rows() {
     let world: Arc<Mutex<World>> = Arc::default();
-    let mut writer = Writer::new(&world, 0, Fault::None, &[("target_file_size", "64 kB"), ("compression", "none")]);
+    let mut writer = Writer::new(
+        &world,
+        0,
+        Fault::None,
+        &[("target_file_size", "64 kB"), ("compression", "none")],
+    );
     writer.sink.recover().unwrap();
     let ids: Vec<i64> = (0..100_000).collect();
     let rows = RecordBatch::try_new(
@@ -575,7 +641,10 @@ fn check_store(store: &dyn Store) {
     assert_eq!(store.read("a/b/x.tmp").unwrap(), None);
     assert_eq!(store.read("a/day=2024%3A01/x").unwrap(), Some(bytes("one")));
     store.write("a/b/y.tmp", bytes("two")).unwrap();
-    assert!(store.rename("a/b/y.tmp", "a/day=2024%3A01/x").is_err(), "no name is given twice");
+    assert!(
+        store.rename("a/b/y.tmp", "a/day=2024%3A01/x").is_err(),
+        "no name is given twice"
+    );
     assert_eq!(store.read("a/day=2024%3A01/x").unwrap(), Some(bytes("one")));
     assert_eq!(store.read("a/b/y.tmp").unwrap(), Some(bytes("two")));
     assert!(store.rename("a/b/nothing", "a/z").is_err());
@@ -643,13 +712,21 @@ fn on_a_disk_the_files_are_there_and_nothing_else_is() {
             }
         }
     }
-    let data = found.iter().filter(|path| path.extension().is_some_and(|ending| ending == "parquet"));
-    let mut ids: Vec<i64> = data.clone().flat_map(|path| ids_in(std::fs::read(path).unwrap().into())).collect();
+    let data = found
+        .iter()
+        .filter(|path| path.extension().is_some_and(|ending| ending == "parquet"));
+    let mut ids: Vec<i64> = data
+        .clone()
+        .flat_map(|path| ids_in(std::fs::read(path).unwrap().into()))
+        .collect();
     ids.sort_unstable();
     let expected = (1..=4).flat_map(|epoch| (0..7).flat_map(move |row| [epoch * 100 + row; 2]));
     assert_eq!(ids, expected.collect::<Vec<i64>>());
     assert_eq!(data.count(), 2 * 2 * 3, "a file of each partition");
-    assert!(found.iter().all(|path| !path.to_string_lossy().contains("/staging/")), "{found:?}");
+    assert!(
+        found.iter().all(|path| !path.to_string_lossy().contains("/staging/")),
+        "{found:?}"
+    );
     assert!(folder.path().join("day=__HIVE_DEFAULT_PARTITION__").is_dir());
     assert!(folder.path().join("day=day 1").is_dir());
 }
