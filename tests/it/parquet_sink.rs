@@ -188,7 +188,7 @@ fn read_on(folder: PathBuf, is_over: Arc<AtomicBool>) -> u64 {
     while !is_over.load(Ordering::Relaxed) {
         listings += 1;
         for path in files(&folder) {
-            if !path.extension().is_some_and(|ending| ending == "parquet") || !seen.insert(path.clone()) {
+            if path.extension().is_none_or(|ending| ending != "parquet") || !seen.insert(path.clone()) {
                 continue;
             }
             let file = fs::File::open(&path).expect("a file stays");

@@ -187,6 +187,11 @@ impl Log<'_> {
         Ok(Some(record))
     }
 
+    /// Whether it is not the newest one any more.
+    pub fn is_followed(&self, record: &Record) -> Result<bool, SinkError> {
+        Ok(self.sequences()?.last().is_some_and(|last| record.sequence < *last))
+    }
+
     /// All files up to a record, itself included, and how many records were read for it.
     pub fn committed_at(&self, newest: &Record) -> Result<(Committed, u64), SinkError> {
         let mut later = vec![newest.clone()];

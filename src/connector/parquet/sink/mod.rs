@@ -205,6 +205,14 @@ impl ParquetSink {
         record.added.iter().try_for_each(|file| self.give_name(store, file))
     }
 
+    /// Sees that all is there that the log says, up to its newest record, and finishes what is not.
+    fn take_up(&self, store: &dyn Store, newest: &Record) -> Result<(Committed, u64), SinkError> {
+        let (committed, since_whole) = self.log(store).committed_at(newest)?;
+        self.check_layout(newest, &committed)?;
+        self.finish(store, newest)?;
+        Ok((committed, since_whole))
+    }
+
     fn give_name(&self, store: &dyn Store, file: &File) -> Result<(), SinkError> {
         let Err(error) = store.rename(&file.staged, &file.path) else {
             return Ok(());
@@ -433,9 +441,12 @@ impl Sink for ParquetSink {
                     // Who publishes there is not to be fenced by a mistake of ours.
                     return Ok(Some(marker.clone()));
                 }
-                (committed, since_whole) = self.log(&*store).committed_at(newest)?;
-                self.check_layout(newest, &committed)?;
-                self.finish(&*store, newest)?;
+                (committed, since_whole) = match self.take_up(&*store, newest) {
+                    Ok(taken_up) => taken_up,
+                    // The writer before is at work, and what this record says is not so any more.
+                    Err(_) if self.log(&*store).is_followed(newest)? => continue,
+                    Err(error) => return Err(error),
+                };
             }
             let sequence = newest.as_ref().map_or(0, |newest| newest.sequence);
             let mut held = Held {

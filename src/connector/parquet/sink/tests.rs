@@ -173,7 +173,8 @@ impl Store for TestStore {
 
     fn delete(&self, paths: &[String]) -> Result<(), SinkError> {
         // One call each, as a store does it.
-        for path in paths.iter().cloned() {
+        for path in paths {
+            let path = path.clone();
             self.call(move |world| {
                 world.remove(&path);
                 Ok(())
@@ -276,7 +277,11 @@ impl Writer {
 
     /// Publishes epochs `1..=last` in pairs as a runtime does, until that is done or it cannot go on.
     fn run(&mut self, last: u64) -> Result<(), SinkError> {
-        let mut published = self.recover()?;
+        let published = self.recover()?;
+        self.go_on(published, last)
+    }
+
+    fn go_on(&mut self, mut published: u64, last: u64) -> Result<(), SinkError> {
         while published < last {
             let epochs: Vec<SinkEpoch> = (published + 1..=last).take(2).map(epoch).collect();
             match self.sink.publish(&epochs) {
@@ -472,6 +477,24 @@ fn killed_or_failing_at_any_call_of_a_merge_no_row_is_lost_or_twice() {
             assert_eq!(outcome.is_ok(), 2 <= kind, "only who is killed stops");
             Writer::new(&world, 0, Fault::None, MERGED).run(last).unwrap();
             assert_each_once(&world, last, &format!("kind {kind} at call {at}"));
+        }
+    }
+}
+
+#[test]
+fn who_takes_over_from_a_writer_at_work_finds_the_end_of_its_log() {
+    let last = 2 * limits::SINK_FILES_MERGED as u64 + 8;
+    for at in 0.. {
+        let world = Arc::default();
+        let mut older = Writer::new(&world, 0, Fault::None, MERGED);
+        older.run(4).unwrap();
+        // Files that the newcomer looks for are merged under its eyes.
+        let works = Fault::Meanwhile(Box::new(move || drop(older.go_on(4, last))));
+        let mut newer = Writer::new(&world, at, works, MERGED);
+        newer.run(last).unwrap();
+        assert_each_once(&world, last, &format!("at call {at}"));
+        if newer.calls() <= at {
+            break;
         }
     }
 }
