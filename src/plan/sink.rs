@@ -16,7 +16,7 @@ use super::{
 };
 
 impl Binder<'_> {
-    pub(super) fn create_sink(
+    pub(super) async fn create_sink(
         &self,
         create: &CreateSink,
         statement: &Statement,
@@ -27,6 +27,18 @@ impl Binder<'_> {
             return done;
         }
         let options = SinkOptions::of(create, statement, self.registry, &mut mistakes);
+        let mut text = &statement.text;
+        if let Some(own) = &create.own_view {
+            let of_view = Statement {
+                text: own.view_text.clone(),
+                ..statement.clone()
+            };
+            if let Err(more) = self.create_materialized_view(&own.create, &of_view, catalog).await {
+                mistakes.extend(more);
+                return Err(mistakes);
+            }
+            text = &own.sink_text;
+        }
         let view = match self.known(&create.view, catalog) {
             Ok(name) => catalog.materialized(name),
             Err(more) => {
@@ -105,7 +117,7 @@ impl Binder<'_> {
                 .map_or_else(String::new, |connector| connector.name.to_owned()),
             format: options.format,
             connector_options: options.of_connector,
-            sql: statement.text.clone(),
+            sql: text.clone(),
         };
         self.created(Relation::Sink(Arc::new(definition)), mistakes, catalog)
     }

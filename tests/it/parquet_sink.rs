@@ -10,6 +10,7 @@ use std::{
     fs,
     io::Write as _,
     path::{Path, PathBuf},
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -31,7 +32,7 @@ use crate::{
     zeta::{Zeta, dataset, folder, text, until, written, zeta_with},
 };
 
-const PAIRS: u32 = 3;
+const PAIRS: u32 = 8;
 /// Event minutes pass in this time, about: a day in five seconds.
 const PACED: &str = "17280x";
 
@@ -345,27 +346,33 @@ fn while_the_name_node_is_down_or_the_data_node_files_wait_and_then_come() {
     assert_right(&dataset, &out, days);
 }
 
+/// Sends a signal to a running Zeta.
+fn signal(zeta: &Zeta, name: &str) {
+    let status = Command::new("kill")
+        .args(["-s", name, &zeta.pid().to_string()])
+        .status();
+    assert!(status.expect("kill runs").success());
+}
+
 #[test]
-fn of_two_zetas_with_one_state_the_older_stops_publishing() {
+fn a_zeta_that_sleeps_while_another_takes_its_place_publishes_nothing_more() {
     let dataset = dataset(PAIRS, 2, "2024-01-01");
     let (state, out) = (folder("state"), folder("out"));
-    let older = start(&pipeline(&dataset, "4000x", text(&out), ""), &state);
-    until("it publishes", || match older.rows("SHOW SINKS")[0][4].as_u64() {
+    let sleeper = start(&pipeline(&dataset, PACED, text(&out), ""), &state);
+    until("it publishes", || match sleeper.rows("SHOW SINKS")[0][4].as_u64() {
         Some(epoch) if 3 < epoch => Ok(()),
         other => Err(format!("{other:?}")),
     });
+    signal(&sleeper, "STOP");
     // A copy of the state, which the lock of the other cannot guard.
     let copy = folder("copy").join("state");
-    let copied = std::process::Command::new("cp")
-        .arg("-r")
-        .arg(&state)
-        .arg(&copy)
-        .status();
+    let copied = Command::new("cp").arg("-r").arg(&state).arg(&copy).status();
     assert!(copied.expect("cp runs").success());
     let newer = start(&pipeline(&dataset, "max", text(&out), ""), &copy);
     until_published(&newer);
-    let failed = until("the older one is told", || {
-        let source = older.source("candles");
+    signal(&sleeper, "CONT");
+    let failed = until("the sleeper is told", || {
+        let source = sleeper.source("candles");
         match source.state() {
             "failed" => Ok(source),
             _ => Err(source.0.to_string()),
@@ -374,6 +381,73 @@ fn of_two_zetas_with_one_state_the_older_stops_publishing() {
     let reason = failed.reason().to_owned();
     assert!(reason.contains("another zeta publishes as sink"), "{reason}");
     assert_right(&dataset, &out, 2);
+    assert!(newer.stop().success());
+}
+
+/// Rows in the Parquet files of a folder.
+fn rows_in(folder: &Path) -> i64 {
+    let parquet = files(folder)
+        .into_iter()
+        .filter(|path| text(path).ends_with(".parquet"));
+    let rows = |path: PathBuf| {
+        let file = fs::File::open(path).expect("a file stays");
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file).expect("a whole file");
+        builder.metadata().file_metadata().num_rows()
+    };
+    parquet.map(rows).sum()
+}
+
+#[test]
+fn a_sink_of_its_own_query_comes_and_goes_with_its_view() {
+    let (state, out) = (folder("state"), folder("out"));
+    let sink = |name: &str, rest: &str| {
+        let path = out.join(name);
+        format!(
+            "CREATE SINK {name} WITH (connector = 'parquet', path = '{}') AS SELECT k, id FROM t WHERE id % 2 = {rest}",
+            text(&path)
+        )
+    };
+    let file = written(&format!(
+        "CREATE TABLE t (id BIGINT, k VARCHAR) APPEND ONLY;\n{};",
+        sink("even", "0")
+    ));
+    let insert = |zeta: &Zeta, from: i64| {
+        let rows: Vec<String> = (from..from + 10).map(|id| format!("({id}, 'k{id}')")).collect();
+        zeta.query(&format!("INSERT INTO t VALUES {}", rows.join(", ")));
+    };
+    let until_rows = |name: &str, expected: i64| {
+        until(&format!("{expected} rows of {name}"), || {
+            match rows_in(&out.join(name)) {
+                rows if rows == expected => Ok(()),
+                rows => Err(format!("{rows}")),
+            }
+        });
+    };
+    let views = |zeta: &Zeta| zeta.rows("SHOW MATERIALIZED VIEWS").len();
+    let zeta = start(&file, &state);
+    insert(&zeta, 0);
+    until_rows("even", 5);
+    assert_eq!(views(&zeta), 1);
+    zeta.query(&sink("odd", "1"));
+    until_rows("odd", 5);
+    insert(&zeta, 10);
+    until_rows("even", 10);
+    until_rows("odd", 10);
+    assert_eq!(
+        zeta.rows("SELECT count(*) FROM \"odd$rows\""),
+        [serde_json::json!([10])]
+    );
+    zeta.query("DROP SINK odd");
+    assert_eq!(views(&zeta), 1, "its view went with it");
+    insert(&zeta, 20);
+    until_rows("even", 15);
+    zeta.kill();
+    let zeta = start(&file, &state);
+    insert(&zeta, 30);
+    until_rows("even", 20);
+    assert_eq!(rows_in(&out.join("odd")), 10);
+    zeta.query("DROP SINK even");
+    assert_eq!(views(&zeta), 0);
 }
 
 #[test]
