@@ -52,6 +52,9 @@ simulate: rust-tools web/dist/index.html ## run the engine in N simulated worlds
 chaos: rust-tools web/dist/index.html ## kill a pipeline with sinks N times at random, and count lost and duplicated rows (adds to chaos.csv)
 	ZETA_KILLS=$(or $(N),100) ZETA_SEED=$(or $(SEED),$(shell date +%s)) ZETA_CHAOS_CSV=$(CURDIR)/chaos.csv $(BUILD_CARGO) test $(PROFILE) --test it sink::killed -- --nocapture
 
+chaos-parquet: rust-tools web/dist/index.html ## the same with sinks into files, on disk and on HDFS, counted by DuckDB (adds to chaos-parquet.csv)
+	ZETA_KILLS=$(or $(N),100) ZETA_SEED=$(or $(SEED),$(shell date +%s)) ZETA_CHAOS_CSV=$(CURDIR)/chaos-parquet.csv $(BUILD_CARGO) test $(PROFILE) --test it parquet_sink::killed -- --nocapture --test-threads 1
+
 release: demo-tools web/dist/index.html ## build the optimised binary (half an hour on two cores)
 	$(BUILD_CARGO) build --release
 

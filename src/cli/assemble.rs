@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::{Arc, Mutex},
 };
 
@@ -15,7 +16,13 @@ use hdfs_native_object_store::HdfsObjectStoreBuilder;
 use object_store::{ObjectStore, local::LocalFileSystem, path::Path};
 
 use crate::{
-    connector::{SinkEpoch, ToRecords, kafka, memory::MemoryTopic, nexmark, parquet::ParquetTable, replay},
+    connector::{
+        SinkEpoch, SinkError, ToRecords, kafka,
+        memory::MemoryTopic,
+        nexmark,
+        parquet::{self, Destination, LocalStore, ParquetSink, ParquetTable, RemoteStore, Store},
+        replay,
+    },
     format::{
         ChangeEncoder,
         json::{self, ChangeStyle, JsonChanges},
@@ -114,22 +121,38 @@ pub fn registry(topics: MemoryTopics, environment: Arc<RuntimeEnv>) -> Registry 
                 ))
             }),
         }],
-        sinks: vec![SinkSpec {
-            name: "kafka",
-            options: kafka::SINK_OPTIONS,
-            open_prefixes: kafka::PROPERTY_PREFIXES,
-            formats: &["json", "debezium"],
-            takes_changes_without_key: |format| format == "debezium",
-            make: Arc::new(|open| {
-                let style = match open.format {
-                    "debezium" => ChangeStyle::Debezium,
-                    _ => ChangeStyle::Plain,
-                };
-                let encoder = Encoded(JsonChanges::new(style, open.schema, open.key)?);
-                let sink = kafka::KafkaSink::new(open.source, open.options, open.publisher, Box::new(encoder));
-                Ok(Box::new(sink.map_err(Error::User)?))
-            }),
-        }],
+        sinks: vec![
+            SinkSpec {
+                name: "kafka",
+                options: kafka::SINK_OPTIONS,
+                open_prefixes: kafka::PROPERTY_PREFIXES,
+                formats: &["json", "debezium"],
+                takes_changes_without_key: |format| format == "debezium",
+                takes_changes: true,
+                make: Arc::new(|open| {
+                    let style = match open.format {
+                        "debezium" => ChangeStyle::Debezium,
+                        _ => ChangeStyle::Plain,
+                    };
+                    let encoder = Encoded(JsonChanges::new(style, open.schema, open.key)?);
+                    let sink = kafka::KafkaSink::new(open.source, open.options, open.publisher, Box::new(encoder));
+                    Ok(Box::new(sink.map_err(Error::User)?))
+                }),
+            },
+            SinkSpec {
+                name: "parquet",
+                options: parquet::SINK_OPTIONS,
+                open_prefixes: &[],
+                formats: &["parquet"],
+                takes_changes_without_key: |_| false,
+                takes_changes: false,
+                make: Arc::new(|open| {
+                    let destination = destination(open.options.text("path"))?;
+                    let sink = ParquetSink::new(&open.schema, open.options, open.publisher, destination);
+                    Ok(Box::new(sink.map_err(Error::User)?))
+                }),
+            },
+        ],
         insert: Arc::new(move |source, rows| {
             let split = SplitId::from(0);
             let end = inserted.of(source).append(&split, rows);
@@ -183,8 +206,15 @@ async fn open_external(
     Ok(Arc::new(table))
 }
 
-/// The store of a location, known to the environment by its URL, and the path in it.
-fn resolve(location: &str, environment: &RuntimeEnv) -> Result<(Arc<dyn ObjectStore>, ObjectStoreUrl, Path)> {
+/// Where a location is.
+enum Place {
+    Local(PathBuf),
+    Hdfs { url: String, path: Path },
+}
+
+/// # Errors
+/// A sentence about what no location is.
+fn place(location: &str) -> Result<Place> {
     let bad = |reason: String| Error::user(format!("'{location}' is no location: {reason}"));
     match location.split_once("://") {
         Some(("hdfs", rest)) => {
@@ -192,24 +222,41 @@ fn resolve(location: &str, environment: &RuntimeEnv) -> Result<(Arc<dyn ObjectSt
             if authority.is_empty() {
                 return Err(bad("a name node is missing; write hdfs://host:port/folder".into()));
             }
-            let url = ObjectStoreUrl::parse(format!("hdfs://{authority}")).map_err(|e| bad(e.strip_backtrace()))?;
             let path = Path::parse(rest[authority.len()..].trim_matches('/')).map_err(|e| bad(e.to_string()))?;
-            let store = HdfsObjectStoreBuilder::new()
-                .with_url(format!("hdfs://{authority}"))
-                .build()
-                .map_err(|e| Error::external(format!("cannot reach {location}: {e}")))?;
-            let store: Arc<dyn ObjectStore> = Arc::new(store);
-            environment.register_object_store(url.as_ref(), Arc::clone(&store));
-            Ok((store, url, path))
+            let url = format!("hdfs://{authority}");
+            Ok(Place::Hdfs { url, path })
         }
         Some(("file", _)) | None => {
             let text = location.strip_prefix("file://").unwrap_or(location);
             let absolute = std::path::absolute(text).map_err(|e| bad(e.to_string()))?;
+            Ok(Place::Local(absolute))
+        }
+        Some((scheme, _)) => Err(bad(format!(
+            "{scheme}:// is not supported; use a folder, file:// or hdfs://"
+        ))),
+    }
+}
+
+/// The store of a location, known to the environment by its URL, and the path in it.
+fn resolve(location: &str, environment: &RuntimeEnv) -> Result<(Arc<dyn ObjectStore>, ObjectStoreUrl, Path)> {
+    let bad = |reason: String| Error::user(format!("'{location}' is no location: {reason}"));
+    match place(location)? {
+        Place::Hdfs { url, path } => {
+            let store_url = ObjectStoreUrl::parse(&url).map_err(|e| bad(e.strip_backtrace()))?;
+            let store = HdfsObjectStoreBuilder::new()
+                .with_url(url)
+                .build()
+                .map_err(|e| Error::external(format!("cannot reach {location}: {e}")))?;
+            let store: Arc<dyn ObjectStore> = Arc::new(store);
+            environment.register_object_store(store_url.as_ref(), Arc::clone(&store));
+            Ok((store, store_url, path))
+        }
+        Place::Local(absolute) => {
             if !absolute.exists() {
                 return Err(Error::user(format!(
                     "there is no {}; make data with `zeta generate --pairs 3 --days 7 --seed 1 --out {}`, or see dataset/README.md",
                     absolute.display(),
-                    text
+                    location.strip_prefix("file://").unwrap_or(location)
                 )));
             }
             let url = ListingTableUrl::parse(absolute.to_string_lossy()).map_err(|e| bad(e.strip_backtrace()))?;
@@ -217,8 +264,27 @@ fn resolve(location: &str, environment: &RuntimeEnv) -> Result<(Arc<dyn ObjectSt
             let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new());
             Ok((store, url.object_store(), path))
         }
-        Some((scheme, _)) => Err(bad(format!(
-            "{scheme}:// is not supported; use a folder, file:// or hdfs://"
-        ))),
     }
+}
+
+/// Where a sink writes files. Nothing is asked of it yet.
+fn destination(location: &str) -> Result<Destination> {
+    let connect: Box<dyn Fn() -> Result<Box<dyn Store>, SinkError> + Send> = match place(location)? {
+        Place::Local(folder) => Box::new(move || Ok(Box::new(LocalStore::new(folder.clone())))),
+        Place::Hdfs { url, path } => {
+            let location = location.to_owned();
+            Box::new(move || {
+                let open = |handle: &tokio::runtime::Handle| {
+                    let builder = HdfsObjectStoreBuilder::new().with_url(&url);
+                    let store = builder.with_io_runtime(handle.clone()).build()?;
+                    Ok(Arc::new(store) as Arc<dyn ObjectStore>)
+                };
+                Ok(Box::new(RemoteStore::connect(&location, path.clone(), open)?))
+            })
+        }
+    };
+    Ok(Destination {
+        location: location.to_owned(),
+        connect,
+    })
 }

@@ -107,7 +107,7 @@ impl Binder<'_> {
             StatementKind::CreateMaterializedView(create) => {
                 self.create_materialized_view(create, statement, catalog).await
             }
-            StatementKind::CreateSink(create) => self.create_sink(create, statement, catalog),
+            StatementKind::CreateSink(create) => self.create_sink(create, statement, catalog).await,
             StatementKind::CreateFunction(create) => self.create_function(create, statement, catalog),
             StatementKind::Drop(drop) if drop.kind == DropKind::Function => {
                 self.drop_function(&drop.name, drop.if_exists, catalog)
@@ -361,7 +361,7 @@ impl Binder<'_> {
         self.created(Relation::View(Arc::new(definition)), mistakes, catalog)
     }
 
-    async fn create_materialized_view(
+    pub(super) async fn create_materialized_view(
         &self,
         create: &CreateMaterializedView,
         statement: &Statement,
@@ -462,7 +462,14 @@ impl Binder<'_> {
                 Diagnostic::error(SqlState::Invalid, message, drop.name.span).help("drop those first"),
             ]);
         }
+        let own_view = match relation {
+            Relation::Sink(sink) => sink.own_view().map(str::to_owned),
+            _ => None,
+        };
         catalog.remove(&drop.name.value);
+        if let Some(view) = own_view.filter(|view| catalog.readers_of(view).is_empty()) {
+            catalog.remove(&view);
+        }
         Ok(Bound::Drop(drop.name.value.clone()))
     }
 

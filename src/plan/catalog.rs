@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::{catalog::TableProvider, logical_expr::LogicalPlan, physical_expr::PhysicalExpr};
 
-use crate::{connector::Options, sql::Emit};
+use crate::{
+    connector::Options,
+    sql::{Emit, OWN_VIEW_SUFFIX},
+};
 
 use super::{function::Functions, stream::StreamPlan, table::TABLE_CONNECTOR};
 
@@ -152,6 +155,14 @@ pub struct SinkDefinition {
     /// The relations that it reads, by name.
     pub reads: Vec<String>,
     pub sql: String,
+}
+
+impl SinkDefinition {
+    /// The view of the sink's own query, which goes with it.
+    pub fn own_view(&self) -> Option<&str> {
+        let name = self.view.name.strip_suffix(OWN_VIEW_SUFFIX)?;
+        (name == self.name).then_some(&self.view.name)
+    }
 }
 
 impl Relation {

@@ -67,6 +67,8 @@ pub struct SinkSpec {
     pub formats: &'static [&'static str],
     /// Whether rows without a key can be taken back in this format.
     pub takes_changes_without_key: fn(format: &str) -> bool,
+    /// Whether rows can be taken back at all.
+    pub takes_changes: bool,
     pub make: MakeSink,
 }
 

@@ -16,7 +16,7 @@ use super::{
 };
 
 impl Binder<'_> {
-    pub(super) fn create_sink(
+    pub(super) async fn create_sink(
         &self,
         create: &CreateSink,
         statement: &Statement,
@@ -27,6 +27,18 @@ impl Binder<'_> {
             return done;
         }
         let options = SinkOptions::of(create, statement, self.registry, &mut mistakes);
+        let mut text = &statement.text;
+        if let Some(own) = &create.own_view {
+            let of_view = Statement {
+                text: own.view_text.clone(),
+                ..statement.clone()
+            };
+            if let Err(more) = self.create_materialized_view(&own.create, &of_view, catalog).await {
+                mistakes.extend(more);
+                return Err(mistakes);
+            }
+            text = &own.sink_text;
+        }
         let view = match self.known(&create.view, catalog) {
             Ok(name) => catalog.materialized(name),
             Err(more) => {
@@ -50,7 +62,17 @@ impl Binder<'_> {
         if let Some(connector) = options.connector {
             let stream = &view.stream;
             let is_named = !stream.key.is_empty() || stream.is_append_only;
-            if !is_named && !(connector.takes_changes_without_key)(&options.format) {
+            if !stream.is_append_only && !connector.takes_changes {
+                let message = format!(
+                    "rows of `{}` change, and connector '{}' takes none back: what it published stays as it is",
+                    view.name, connector.name
+                );
+                mistakes.push(
+                    Diagnostic::error(SqlState::Unsupported, message, create.view.span).help(
+                        "publish a view with EMIT ON WINDOW CLOSE, whose rows are final, or one that only adds rows; or use connector = 'kafka'",
+                    ),
+                );
+            } else if !is_named && !(connector.takes_changes_without_key)(&options.format) {
                 let message = format!(
                     "rows of `{}` change and have no key: a record could not say which row it takes back",
                     view.name
@@ -96,7 +118,7 @@ impl Binder<'_> {
                 .map_or_else(String::new, |connector| connector.name.to_owned()),
             format: options.format,
             connector_options: options.of_connector,
-            sql: statement.text.clone(),
+            sql: text.clone(),
         };
         self.created(Relation::Sink(Arc::new(definition)), mistakes, catalog)
     }

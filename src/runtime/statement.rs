@@ -9,7 +9,7 @@ use arrow::{
 use futures::TryStreamExt;
 
 use crate::{
-    plan::{Binder, Bound, Catalog, Relation, analyze, explain, query_session},
+    plan::{Binder, Bound, Catalog, Relation, SinkDefinition, analyze, explain, query_session},
     sql::{
         self, Diagnostic, Effect, ParsedFile, SourceText, Span, Spanned, SqlOption, SqlState, Statement, StatementKind,
     },
@@ -340,8 +340,12 @@ impl Engine {
                 self.change_views(&view.source, ViewChange::Add(Arc::clone(view))).await
             }
             Relation::Sink(sink) if self.has_started(&sink.view.source) => {
-                let change = ViewChange::AddSink(Arc::clone(sink));
-                self.change_views(&sink.view.source, change).await
+                let is_own = before.get(&sink.view.name).is_none();
+                self.add_sink(sink, is_own).await
+            }
+            Relation::Sink(sink) if sink.own_view().is_some() => {
+                let view = Relation::Materialized(Arc::clone(&sink.view));
+                self.start().and_then(|()| self.open_manual(&view))
             }
             _ => self.start().and_then(|()| self.open_manual(relation)),
         };
@@ -349,6 +353,21 @@ impl Engine {
             self.set_catalog(before);
         }
         outcome
+    }
+
+    /// Adds a sink to a source that runs, and its view before where that is its own.
+    async fn add_sink(&self, sink: &Arc<SinkDefinition>, is_own: bool) -> Result<()> {
+        let source = &sink.view.source;
+        if is_own {
+            self.change_views(source, ViewChange::Add(Arc::clone(&sink.view)))
+                .await?;
+        }
+        let added = self.change_views(source, ViewChange::AddSink(Arc::clone(sink))).await;
+        if is_own && added.is_err() {
+            self.change_views(source, ViewChange::Remove(sink.view.name.clone()))
+                .await?;
+        }
+        added
     }
 
     /// Forgets a relation that no other reads.
@@ -362,9 +381,20 @@ impl Engine {
                 self.change_views(&view.source, ViewChange::Remove(name.to_owned()))
                     .await
             }
-            Relation::Sink(sink) if self.has_started(&sink.view.source) => {
-                let change = ViewChange::RemoveSink(name.to_owned());
-                self.change_views(&sink.view.source, change).await
+            Relation::Sink(sink) => {
+                let source = &sink.view.source;
+                let own_view = sink.own_view().filter(|view| self.catalog().get(view).is_none());
+                let removed = match self.has_started(source) {
+                    true => self.change_views(source, ViewChange::RemoveSink(name.to_owned())).await,
+                    false => Ok(()),
+                };
+                match own_view {
+                    Some(view) if removed.is_ok() && self.has_started(source) => {
+                        self.change_views(source, ViewChange::Remove(view.to_owned())).await
+                    }
+                    Some(_) if removed.is_ok() => self.close_manual(&Relation::Materialized(Arc::clone(&sink.view))),
+                    _ => removed,
+                }
             }
             Relation::Source(_) | Relation::Table(_) => self.remove_source(name).await,
             relation => self.close_manual(relation),
@@ -393,8 +423,10 @@ impl Engine {
 
     /// Definitions that a running source cannot take up any more.
     fn allowed(&self, bound: &Bound, statement: &Statement) -> Option<Diagnostic> {
-        let Bound::Create(Relation::Materialized(view)) = bound else {
-            return None;
+        let view = match bound {
+            Bound::Create(Relation::Materialized(view)) => view,
+            Bound::Create(Relation::Sink(sink)) if self.catalog().get(&sink.view.name).is_none() => &sink.view,
+            _ => return None,
         };
         let is_over_source = view.stream.inputs.iter().any(|input| input.is_source);
         if !is_over_source || !self.has_started(&view.source) {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::{
-    CreateExternalTable, CreateMaterializedView, CreateSink, CreateSource, CreateView, Diagnostic, Emit, Spanned,
-    SqlState, StatementKind,
+    CreateExternalTable, CreateMaterializedView, CreateSink, CreateSource, CreateView, Diagnostic, Emit,
+    OWN_VIEW_SUFFIX, OwnView, Spanned, SqlState, StatementKind,
     columns::MayHold,
     cursor::{Parsed, StatementParser},
     shapes::FETCH_HELP,
@@ -133,17 +133,16 @@ impl StatementParser<'_> {
         let if_not_exists = self.if_not_exists()?;
         let name = self.name("the name of the sink")?;
         let example = format!(
-            "write CREATE SINK {} FROM view WITH (connector = 'kafka', …)",
+            "write CREATE SINK {0} FROM view WITH (connector = 'kafka', …), or CREATE SINK {0} WITH (…) AS SELECT …",
             name.value
         );
-        match self.peek_word().as_deref() {
-            Some("FROM") => self.at += 1,
-            Some("AS") => {
-                let mistake = self.unsupported(self.at, "a query in CREATE SINK");
-                return Err(mistake.help(
-                    "give the query a name, CREATE MATERIALIZED VIEW … AS …, and let the sink read it: FROM name",
-                ));
+        let mut options = Vec::new();
+        let view = match self.peek_word().as_deref() {
+            Some("FROM") => {
+                self.at += 1;
+                Some(self.name("the name of the view")?)
             }
+            Some("AS" | "WITH" | "FORMAT") => None,
             _ if self.peek_is(&Token::LParen) => {
                 let mistake = self.unsupported(self.at, "a list of columns in CREATE SINK");
                 return Err(mistake.help("a sink has the columns of its view; name them there: SELECT … AS …"));
@@ -151,26 +150,59 @@ impl StatementParser<'_> {
             _ => {
                 return Err(self
                     .written()
-                    .expected(self.at, "FROM and the name of a view")
+                    .expected(self.at, "FROM and the name of a view, or AS and a query")
                     .help(example));
             }
-        }
-        let view = self.name("the name of the view")?;
-        let mut options = Vec::new();
+        };
+        let options_at = self.at;
         while self.at < self.tokens.len() {
             if self.with_options(&["WITH"], &mut options)? || self.format_encode(&mut options)? {
                 continue;
             }
-            if self.a_statement_follows() {
+            if self.a_statement_follows() || (view.is_none() && self.peek_word().as_deref() == Some("AS")) {
                 break;
             }
             return Err(self.unknown_clause(&["WITH", "FORMAT"], "WITH"));
         }
+        if let Some(view) = view {
+            return Ok(StatementKind::CreateSink(CreateSink {
+                name,
+                if_not_exists,
+                view,
+                options,
+                own_view: None,
+            }));
+        }
+        let options_text = match options_at < self.at {
+            true => self.text_from(options_at),
+            false => String::new(),
+        };
+        if !self.eat_word("AS") {
+            let mistake = self.written().expected(self.at, "AS and a query");
+            return Err(mistake.help(example));
+        }
+        let query_at = self.at;
+        let query = self.view_query()?;
+        let view = Spanned {
+            value: format!("{}{OWN_VIEW_SUFFIX}", name.value),
+            span: query.query_span,
+        };
+        let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+        let (sink_name, view_name) = (quoted(&name.value), quoted(&view.value));
+        let own_view = OwnView {
+            view_text: format!("CREATE MATERIALIZED VIEW {view_name} AS {}", self.text_from(query_at)),
+            sink_text: format!("CREATE SINK {sink_name} FROM {view_name} {options_text}"),
+            create: Box::new(CreateMaterializedView {
+                name: view.clone(),
+                ..query
+            }),
+        };
         Ok(StatementKind::CreateSink(CreateSink {
             name,
             if_not_exists,
             view,
             options,
+            own_view: Some(own_view),
         }))
     }
 
@@ -280,6 +312,16 @@ impl StatementParser<'_> {
         let mut options = Vec::new();
         self.with_options(&["WITH"], &mut options)?;
         self.expect_word("AS")?;
+        Ok(StatementKind::CreateMaterializedView(CreateMaterializedView {
+            name,
+            if_not_exists,
+            options,
+            ..self.view_query()?
+        }))
+    }
+
+    /// What stands behind AS: a query and how it is emitted. The view has no name and no options yet.
+    fn view_query(&mut self) -> Parsed<CreateMaterializedView> {
         let before = self.diagnostics.len();
         let (query, query_span) = self.query()?;
         // What stands for it in other queries is refused here too.
@@ -293,14 +335,17 @@ impl StatementParser<'_> {
         } else {
             None
         };
-        Ok(StatementKind::CreateMaterializedView(CreateMaterializedView {
-            name,
-            if_not_exists,
-            options,
+        Ok(CreateMaterializedView {
+            name: Spanned {
+                value: String::new(),
+                span: query_span,
+            },
+            if_not_exists: false,
+            options: Vec::new(),
             query,
             query_span,
             emit,
-        }))
+        })
     }
 
     fn view_name(&mut self) -> Parsed<Spanned<String>> {

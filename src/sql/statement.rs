@@ -75,13 +75,28 @@ impl StatementKind {
     }
 }
 
-/// `CREATE SINK name FROM view WITH (…)`
+/// `CREATE SINK name FROM view WITH (…)`, or `CREATE SINK name WITH (…) AS SELECT … [EMIT …]`
 #[derive(Clone, Debug)]
 pub struct CreateSink {
     pub name: Spanned<String>,
     pub if_not_exists: bool,
+    /// That of its own query where it has one.
     pub view: Spanned<String>,
     pub options: Vec<SqlOption>,
+    pub own_view: Option<OwnView>,
+}
+
+/// Behind the name of a sink, the name of the view of its own query.
+pub const OWN_VIEW_SUFFIX: &str = "$rows";
+
+/// The materialized view of a sink's own query, and both as statements of their own.
+#[derive(Clone, Debug)]
+pub struct OwnView {
+    pub create: Box<CreateMaterializedView>,
+    /// `CREATE MATERIALIZED VIEW "s$rows" AS …`
+    pub view_text: String,
+    /// `CREATE SINK s FROM "s$rows" WITH (…)`
+    pub sink_text: String,
 }
 
 /// `CREATE SOURCE name (columns, WATERMARK FOR column AS expression) INCLUDE … WITH (…)`

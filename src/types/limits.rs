@@ -70,6 +70,19 @@ pub const SINK_DRAIN_MAX: Duration = Duration::from_secs(5);
 pub const SINK_CLAIM_WAIT: Duration = Duration::from_secs(2);
 /// How long a stop waits then for a sink that is in the middle of something.
 pub const SINK_END_MAX: Duration = Duration::from_secs(1);
+/// How long one call of a store of files may take before it is given up, and the bytes per second that a write may count on beyond that.
+pub const STORE_CALL_MAX: Duration = Duration::from_secs(20);
+pub const STORE_BYTES_PER_SECOND_MIN: u64 = 4 << 20;
+/// Partitions that one publishing writes to: each has a file of its own.
+pub const SINK_PARTITIONS_MAX: usize = 1_000;
+/// The longest value of a column that a sink partitions by, escaped: file systems take names of 255 bytes.
+pub const PARTITION_VALUE_BYTES_MAX: usize = 180;
+/// After so many records the log of a sink of files gets one that holds what all before it say, and they go.
+pub const SINK_LOG_RECORDS: u64 = 64;
+/// Files that the log of a sink names one by one, the newest ones; of older ones it has the totals.
+pub const SINK_FILES_NAMED_MAX: usize = 100_000;
+/// Small files of one partition and about one size after which they are merged.
+pub const SINK_FILES_MERGED: usize = 16;
 
 /// How often a source that fails begins again from its last commit, and after how many epochs failures before are forgotten.
 pub const RESTARTS_MAX: u32 = 3;

@@ -22,7 +22,7 @@ pub use epoch::{Epoch, EpochPlan, PlannedRange};
 pub use error::{Error, Result};
 pub use folder::folder_name;
 pub use frame::{FRAME_BYTES, Framed, read_frame, write_frame};
-pub use options::{OptionKind, OptionSpec, Options, one_of};
+pub use options::{OptionKind, OptionSpec, Options, one_of, parse_size};
 pub use position::{Position, SplitId};
 pub use reason::reason_of;
 pub use records::{BadRecord, Chunk, Payload, Records, RecordsBuilder};

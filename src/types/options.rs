@@ -22,6 +22,8 @@ pub enum OptionKind {
     Integer,
     Boolean,
     Duration,
+    /// Bytes: `128 MB`.
+    Size,
     /// One of these words.
     Choice(&'static [&'static str]),
 }
@@ -80,6 +82,9 @@ impl OptionSpec {
             OptionKind::Duration => parse_duration(value)
                 .map(|_| ())
                 .map_err(|reason| format!("`{}`: {reason}", self.name)),
+            OptionKind::Size => parse_size(value)
+                .map(|_| ())
+                .map_err(|reason| format!("`{}`: {reason}", self.name)),
             OptionKind::Choice(words) => match words.contains(&value) {
                 true => Ok(()),
                 false => Err(format!("`{}` takes {}, not '{value}'", self.name, one_of(words))),
@@ -104,6 +109,29 @@ pub fn one_of(words: &[&str]) -> String {
             )
         }
     }
+}
+
+/// Reads `128 MB`, `1 GB`, `64 kB`, `4096`: a kB is 1,024 bytes.
+///
+/// # Errors
+/// A sentence about what was expected.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is not a size: expected a number of bytes such as '128 MB' or '1 GB'");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic()).trim();
+    let unit = text.trim().trim_start_matches(|c: char| !c.is_ascii_alphabetic());
+    let shift = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    // More would not fit into a file.
+    let is_possible = 0 < number && number <= (1 << 40) >> shift;
+    is_possible
+        .then(|| number << shift)
+        .ok_or_else(|| format!("`{text}`: a size is from 1 byte to 1024 GB"))
 }
 
 /// Checked options by their own names (not by their aliases).
@@ -143,6 +171,12 @@ impl Options {
             .map(|value| parse_duration(value).expect("durations are checked at CREATE"))
     }
 
+    /// In bytes.
+    pub fn size(&self, name: &str) -> Option<u64> {
+        self.get(name)
+            .map(|value| parse_size(value).expect("sizes are checked at CREATE"))
+    }
+
     pub fn integer(&self, name: &str) -> Option<i64> {
         self.get(name)
             .map(|value| value.parse().expect("integers are checked at CREATE"))
@@ -154,5 +188,26 @@ impl Options {
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        for (text, bytes) in [
+            ("128 MB", 128 << 20),
+            ("1GB", 1 << 30),
+            ("64 kB", 64 << 10),
+            ("4096", 4096),
+            ("7 MiB", 7 << 20),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "MB", "0", "-1 MB", "1.5 GB", "1 TB 2", "9999999999 GB", "5 parsecs"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
     }
 }

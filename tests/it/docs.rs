@@ -23,7 +23,7 @@ use arrow::util::pretty::pretty_format_batches;
 use futures::TryStreamExt;
 use zeta::{
     cli::{MemoryTopics, arguments, generate, registry},
-    connector::{OptionSpec, Options, kafka, nexmark, replay},
+    connector::{OptionSpec, Options, kafka, nexmark, parquet, replay},
     format::json,
     plan::{Registry, SINK_OPTIONS, SOURCE_OPTIONS, VIEW_OPTIONS},
     runtime::{Engine, EngineOptions, Metrics, Mode, ProblemKind, SqlRequest, clock::ManualClock, query_environment},
@@ -519,6 +519,7 @@ fn the_reference_has_every_option_with_its_default_and_its_other_names() {
         ("views", VIEW_OPTIONS),
         ("sinks", SINK_OPTIONS),
         ("kafka sink", kafka::SINK_OPTIONS),
+        ("parquet sink", parquet::SINK_OPTIONS),
     ] {
         let section = section(&reference.text, what);
         let rows: Vec<Vec<&str>> = rows(section).collect();

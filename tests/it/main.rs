@@ -24,6 +24,7 @@ mod e2e;
 mod hdfs;
 mod http;
 mod kafka;
+mod parquet_sink;
 mod sink;
 mod state;
 mod table;

@@ -184,6 +184,38 @@ impl Hdfs {
             .collect();
         self.service.run(&arguments);
     }
+
+    /// Copies a folder of HDFS into one on disk.
+    pub fn get(&self, from: &str, to: &Path) {
+        let to = to.to_str().expect("a name that is text");
+        self.service.run(&["dfs", "-get", from, to]);
+    }
+
+    /// What lies in a folder; nothing where there is none.
+    pub fn names(&self, folder: &str) -> Vec<String> {
+        let port = self.service.env("HDFS_HTTP_PORT");
+        let url = format!("http://127.0.0.1:{port}/webhdfs/v1{folder}?op=LISTSTATUS");
+        match ureq::get(&url).call() {
+            Ok(mut answer) => {
+                let listed: serde_json::Value = answer.body_mut().read_json().expect("JSON");
+                let entries = listed["FileStatuses"]["FileStatus"].as_array().expect("a list");
+                let name = |entry: &serde_json::Value| entry["pathSuffix"].as_str().expect("a name").to_owned();
+                entries.iter().map(name).collect()
+            }
+            Err(ureq::Error::StatusCode(404)) => Vec::new(),
+            Err(error) => panic!("{url}: {error}"),
+        }
+    }
+
+    /// kill -9 of the `namenode` or the `datanode`.
+    pub fn kill(&mut self, node: &str) {
+        self.service.run(&["kill", node]);
+    }
+
+    /// Starts what does not run, on the same ports and with the same data as before.
+    pub fn up(&mut self) {
+        self.service.run(&["up"]);
+    }
 }
 
 /// nginx with the configuration of compose/nginx.

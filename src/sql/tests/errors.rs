@@ -51,13 +51,13 @@ fn a_first_word_that_is_unknown_is_answered_by_the_nearest() {
 
 #[test]
 fn what_is_not_supported_is_answered_by_what_is() {
-    insta::assert_snapshot!(rendered("CREATE SINK s AS SELECT 1"), @r"
-    error: a query in CREATE SINK is not supported yet
-     --> sql/test.sql:1:15
+    insta::assert_snapshot!(rendered("CREATE SINK s WITH (connector = 'kafka')"), @r"
+    error: expected AS and a query, found the end of the text
+     --> sql/test.sql:1:41
       |
-    1 | CREATE SINK s AS SELECT 1
-      |               ^^
-      = help: give the query a name, CREATE MATERIALIZED VIEW … AS …, and let the sink read it: FROM name
+    1 | CREATE SINK s WITH (connector = 'kafka')
+      |                                         ^
+      = help: write CREATE SINK s FROM view WITH (connector = 'kafka', …), or CREATE SINK s WITH (…) AS SELECT …
     ");
     insta::assert_snapshot!(rendered("CREATE INDEX i ON t (a)"), @r"
     error: CREATE INDEX is not supported yet

@@ -567,3 +567,23 @@ fn a_file_is_cut_at_semicolons() {
         }
     }
 }
+
+#[test]
+fn a_sink_of_its_own_query_is_a_view_and_a_sink_of_it() {
+    let text = "CREATE SINK \"S s\" WITH (connector = 'parquet', path = '/x') AS SELECT a FROM t EMIT ON WINDOW CLOSE";
+    let StatementKind::CreateSink(sink) = one(text).kind else {
+        panic!("a sink");
+    };
+    let own = sink.own_view.expect("a view of its own");
+    assert_eq!(sink.view.value, "S s$rows");
+    assert_eq!(own.create.name.value, "S s$rows");
+    assert_eq!(own.create.emit.map(|emit| emit.value), Some(Emit::OnWindowClose));
+    assert_eq!(sink.options.len(), 2);
+    let view = "CREATE MATERIALIZED VIEW \"S s$rows\" AS SELECT a FROM t EMIT ON WINDOW CLOSE";
+    assert_eq!(own.view_text, view);
+    let of_view = "CREATE SINK \"S s\" FROM \"S s$rows\" WITH (connector = 'parquet', path = '/x')";
+    assert_eq!(own.sink_text, of_view);
+    for text in [view, of_view] {
+        assert_eq!(one(text).text, text, "each is a statement");
+    }
+}
