@@ -209,6 +209,9 @@ impl Run {
         for (sink, published) in self.outlets.published_of(self.timeline.sinks())?.unwrap_or_default() {
             self.check_journal(&sink, published)?;
         }
+        if !self.rebuild(&mut *source, &mut intake, &bounds)? {
+            return Ok(());
+        }
         let mut positions = self.timeline.positions().clone();
         positions.extend(new_splits.clone());
         if self.patiently(|| source.seek(&positions))?.is_none() {
@@ -404,6 +407,27 @@ impl Run {
             "journal replayed"
         );
         Ok(())
+    }
+
+    /// Computes views anew whose state was of no use; `false` when the engine stops meanwhile.
+    fn rebuild(&mut self, source: &mut dyn Source, intake: &mut Intake, bounds: &[SplitBounds]) -> Result<bool> {
+        let Some(mut rebuilding) = self.timeline.begin_rebuild(bounds)? else {
+            return Ok(true);
+        };
+        while let Some((split, range)) = rebuilding.next_piece() {
+            let from = BTreeMap::from([(split.clone(), range.from)]);
+            if self.patiently(|| source.seek(&from))?.is_none() {
+                return Ok(false);
+            }
+            let Some(chunks) = self.read_range(source, &split, range, &mut BTreeMap::new())? else {
+                return Ok(false);
+            };
+            let rows = chunks.into_iter().map(|chunk| intake.take(chunk)).collect::<Result<_>>()?;
+            self.timeline.rebuild_rows(&mut rebuilding, rows)?;
+        }
+        self.timeline.end_rebuild(rebuilding)?;
+        self.run_empty()?;
+        Ok(true)
     }
 
     /// All chunks of `range`, cut at its end; `None` when the engine stops meanwhile.

@@ -27,6 +27,7 @@ mod page;
 mod query;
 mod read_ahead;
 mod reader;
+mod rebuild;
 mod shared;
 mod side_output;
 mod silence;
@@ -38,6 +39,7 @@ mod watermark_rule;
 mod written;
 
 pub use bounds::Bounds;
+pub use definition::{Rebuild, SourceChanges, kept_shapes};
 pub use engine::{Engine, EngineOptions, Mode, SourceOverride, ViewReader};
 pub use face::*;
 pub use manual::StepEnd;

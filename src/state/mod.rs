@@ -17,5 +17,5 @@ mod journal;
 mod store;
 
 pub use checkpoint::{Checkpoint, CheckpointWriter, Part};
-pub use inspect::{InspectedCheckpoint, Inspection, folders, inspection_of};
+pub use inspect::{InspectedCheckpoint, Inspection, definition_of, folders, inspection_of};
 pub use store::{Recovered, Store};

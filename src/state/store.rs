@@ -13,7 +13,7 @@ use super::{
     journal::{self, Journal},
 };
 
-const DEFINITION: &str = "definition";
+pub(super) const DEFINITION: &str = "definition";
 const IDENTITY: &str = "identity";
 
 pub struct Store {

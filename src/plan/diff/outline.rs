@@ -1,0 +1,662 @@
+//! A source and its views as they are planned now: their shapes, and the expressions that shapes tell of.
+//!
+//! ```text
+//! columns of an input ─▶ steps put one into the other ─▶ operator with state: a shape ─▶ its results are the next leaves
+//! ```
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use arrow::datatypes::SchemaRef;
+use datafusion::physical_expr::{PhysicalExpr, split_conjunction};
+
+use crate::{
+    operator::{Aggregation, Assignment, ClosedBy, Emission, Feed, FilteredFunction, OutputColumn, Step, WindowResult},
+    plan::{
+        MaterializedDefinition, SourceDefinition, functions_of,
+        stream::{Node, Stage, StreamPlan},
+        window::Cut,
+    },
+    sql::{Emit, on_one_line},
+};
+
+use super::{
+    ColumnShape, OperatorShape, RowsShape, Shapes, SourceShape, Term, VERSION, ViewShape, digest,
+    meaning::{Leaves, Meaning},
+};
+
+/// Options of connectors that decide which rows there are, and so what a position means. Others say where and when they come.
+#[rustfmt::skip] // one line each would fill the page
+const SELECTING: [&str; 12] = [
+    "topic", "path", "from", "to", "limit",
+    "table", "events", "events_per_second", "out_of_order", "base_time", "splits", "seed",
+];
+
+/// A source and its views.
+pub struct Outlines {
+    pub shapes: Shapes,
+    /// By view.
+    outlines: BTreeMap<String, Outline>,
+}
+
+/// What a view computes behind its last operator with state, as expressions over that.
+#[derive(Clone)]
+pub struct Outline {
+    pub schema: SchemaRef,
+    pub columns: Vec<Meaning>,
+    pub filters: Vec<Meaning>,
+    /// The last operator with state holds all that it ever handed on.
+    pub is_held_by_state: bool,
+}
+
+impl Outlines {
+    pub fn of(source: &SourceDefinition, views: &[Arc<MaterializedDefinition>]) -> Self {
+        let mut shapes = Shapes {
+            version: VERSION,
+            source: source_shape(source, views),
+            functions: (functions_of(views.iter().map(|view| &view.plan)).into_iter())
+                .map(|function| (function.name.clone(), on_one_line(&function.sql)))
+                .collect(),
+            views: Vec::new(),
+        };
+        let mut outlines = BTreeMap::new();
+        for view in views {
+            let mut drawing = Drawing {
+                source,
+                before: &shapes.views,
+                leaves: Leaves::default(),
+                operators: Vec::new(),
+                hold: None,
+            };
+            let top = drawing.view(&view.stream);
+            let shape = drawing.shape(view, &top);
+            outlines.insert(
+                view.name.clone(),
+                Outline {
+                    schema: Arc::clone(&view.stream.schema),
+                    columns: top.columns,
+                    filters: top.filters,
+                    is_held_by_state: top.is_held_by_state,
+                },
+            );
+            shapes.views.push(shape);
+        }
+        Self { shapes, outlines }
+    }
+
+    pub fn outline(&self, view: &str) -> &Outline {
+        &self.outlines[view]
+    }
+}
+
+fn source_shape(source: &SourceDefinition, views: &[Arc<MaterializedDefinition>]) -> SourceShape {
+    let columns: Vec<String> = (source.schema.fields().iter())
+        .map(|field| {
+            let null = if field.is_nullable() { "" } else { " not null" };
+            format!("{} {}{null}", field.name(), field.data_type())
+        })
+        .collect();
+    let mut identity = BTreeMap::from([("connector".to_owned(), source.connector.clone())]);
+    for name in SELECTING {
+        let value = source.connector_options.get(name);
+        identity.extend(value.map(|value| (name.to_owned(), value.to_owned())));
+    }
+    if source.is_table() {
+        // Its log holds whole rows, and what a row replaces depends on the key.
+        identity.insert("columns".to_owned(), columns.join(", "));
+        let table = views.iter().find(|view| view.stream.is_table());
+        identity.extend(table.map(|table| ("key".to_owned(), key_names(&table.stream).join(", "))));
+        let is_append_only = table.is_some_and(|table| table.stream.is_append_only);
+        identity.insert("rows are only inserted".to_owned(), is_append_only.to_string());
+    }
+    SourceShape {
+        name: source.name.clone(),
+        identity,
+        is_table: source.is_table(),
+        watermark: watermark(source, &mut Leaves::default()),
+        columns,
+    }
+}
+
+fn key_names(stream: &StreamPlan) -> Vec<String> {
+    let name = |column: &usize| stream.schema.field(*column).name().clone();
+    stream.key.iter().map(name).collect()
+}
+
+/// Rows on their way up.
+#[derive(Clone)]
+struct Flow {
+    base: Term,
+    columns: Vec<Meaning>,
+    filters: Vec<Meaning>,
+    steps: Vec<Term>,
+    is_held_by_state: bool,
+}
+
+/// One view being read.
+struct Drawing<'a> {
+    source: &'a SourceDefinition,
+    before: &'a [ViewShape],
+    leaves: Leaves,
+    operators: Vec<OperatorShape>,
+    hold: Option<(usize, Term)>,
+}
+
+impl Drawing<'_> {
+    fn view(&mut self, stream: &StreamPlan) -> Flow {
+        let inputs: Vec<Flow> = (0..stream.inputs.len()).map(|input| self.input(stream, input)).collect();
+        let mut flows: Vec<Flow> = Vec::new();
+        for (number, node) in stream.nodes.iter().enumerate() {
+            let feeds: Vec<Flow> = (node.feeds.iter())
+                .map(|feed| match feed {
+                    Feed::Input(input) => inputs[*input].clone(),
+                    Feed::Operator(operator) => flows[*operator].clone(),
+                })
+                .collect();
+            let flow = self.union(feeds);
+            let is_last = number + 1 == stream.nodes.len();
+            flows.push(self.node(number, node, flow, is_last));
+        }
+        flows.pop().unwrap_or_else(|| inputs[0].clone())
+    }
+
+    fn shape(mut self, view: &MaterializedDefinition, top: &Flow) -> ViewShape {
+        let stream = &view.stream;
+        let top_rows = self.rows(top);
+        let columns = (stream.schema.fields().iter())
+            .zip(&top.columns)
+            .map(|(field, meaning)| ColumnShape {
+                name: field.name().clone(),
+                data_type: field.data_type().to_string(),
+                meaning: self.leaves.term(meaning),
+            })
+            .collect();
+        let emit = match &view.emit {
+            Emit::Changes => "changes",
+            Emit::OnWindowClose => "on window close",
+            Emit::Every(_) => "every",
+        };
+        let operators = self.operators.iter().map(OperatorShape::text).collect::<Vec<_>>().join("\n");
+        let rows = digest(&format!("{operators}\n{}\nemit {emit}", top_rows.text()));
+        let late = stream.late_rows.iter().flat_map(|schema| schema.fields().iter());
+        ViewShape {
+            name: view.name.clone(),
+            sql: on_one_line(&view.sql),
+            reads_source: stream.inputs.iter().any(|input| input.is_source),
+            reads: (stream.inputs.iter())
+                .filter(|input| !input.is_source)
+                .map(|input| input.relation.clone())
+                .collect(),
+            operators: std::mem::take(&mut self.operators),
+            hold: self.hold.take(),
+            top: top_rows,
+            columns,
+            key: key_names(stream),
+            rows,
+            late: late
+                .map(|field| (field.name().clone(), field.data_type().to_string()))
+                .collect(),
+        }
+    }
+
+    /// A source, or a view below.
+    fn input(&mut self, stream: &StreamPlan, input: usize) -> Flow {
+        let input = &stream.inputs[input];
+        let base;
+        let mut columns = Vec::new();
+        if input.is_source {
+            let source = self.source;
+            let options: Vec<String> = (source.format_options.iter())
+                .map(|(name, value)| format!("{name} = '{value}'"))
+                .collect();
+            base = Term {
+                is: format!("source {} as {} {}", source.name, source.format, options.join(", ")),
+                shown: format!("`{}` as {} ({})", source.name, source.format, options.join(", ")),
+            };
+            for column in &input.columns {
+                let field = source.schema.field(*column);
+                let null = if field.is_nullable() { "" } else { " not null" };
+                let of = (column.checked_sub(source.declared).and_then(|at| source.includes.get(at)))
+                    .map_or(String::new(), |field| format!(" from {field}"));
+                let is = format!("{}.{} {}{null}{of}", source.name, field.name(), field.data_type());
+                columns.push(self.leaves.leaf(is, field.name()));
+            }
+        } else {
+            let view = self.before.iter().find(|view| view.name == input.relation);
+            let view = view.expect("what a view reads was made before it");
+            base = Term {
+                is: format!("view {} of rows {}", view.name, view.rows),
+                shown: format!("`{}`", view.name),
+            };
+            for column in &input.columns {
+                let column = &view.columns[*column];
+                let is = format!("{}.{} {}", view.name, digest(&column.meaning.is), column.data_type);
+                columns.push(self.leaves.leaf(is, &column.name));
+            }
+        }
+        Flow {
+            base,
+            columns,
+            filters: Vec::new(),
+            steps: Vec::new(),
+            is_held_by_state: false,
+        }
+    }
+
+    /// Rows of several branches, which have the same columns by place.
+    fn union(&mut self, mut feeds: Vec<Flow>) -> Flow {
+        if feeds.len() == 1 {
+            return feeds.remove(0);
+        }
+        let rows: Vec<RowsShape> = feeds.iter().map(|feed| self.rows(feed)).collect();
+        let join = |of: &dyn Fn(&RowsShape) -> String| rows.iter().map(of).collect::<Vec<_>>().join("; ");
+        let base = Term {
+            is: format!("union of ({})", join(&RowsShape::text)),
+            shown: format!("all of {}", join(&|rows| rows.base.shown.clone())),
+        };
+        let width = feeds[0].columns.len();
+        let columns = (0..width)
+            .map(|column| {
+                let of: Vec<Term> = feeds.iter().map(|feed| self.leaves.term(&feed.columns[column])).collect();
+                let is = of.iter().map(|term| term.is.as_str()).collect::<Vec<_>>().join(" | ");
+                self.leaves.leaf(format!("union: {is}"), &of[0].shown)
+            })
+            .collect();
+        Flow {
+            base,
+            columns,
+            filters: Vec::new(),
+            steps: Vec::new(),
+            is_held_by_state: false,
+        }
+    }
+
+    fn rows(&self, flow: &Flow) -> RowsShape {
+        let mut filters: Vec<Term> = flow.filters.iter().map(|filter| self.leaves.term(filter)).collect();
+        filters.sort();
+        filters.dedup();
+        RowsShape {
+            base: flow.base.clone(),
+            filters,
+            steps: flow.steps.clone(),
+        }
+    }
+
+    fn node(&mut self, number: usize, node: &Node, mut flow: Flow, is_last: bool) -> Flow {
+        let stage = &node.stage;
+        match stage {
+            Stage::Segment(steps) => {
+                steps.iter().for_each(|step| self.step(step, &mut flow));
+                flow
+            }
+            Stage::MapWatermark(mapping) => {
+                let aspects = vec![("watermark of another column".to_owned(), plain(format!("{mapping:?}")))];
+                self.passed_on(number, stage, flow, aspects)
+            }
+            Stage::EmitEvery(interval) if is_last => {
+                self.hold = Some((number, plain(format!("every {interval:?}"))));
+                flow
+            }
+            Stage::EmitEvery(interval) => {
+                let aspects = vec![
+                    ("interval".to_owned(), plain(format!("{interval:?}"))),
+                    ("columns".to_owned(), self.all(&flow)),
+                ];
+                self.passed_on(number, stage, flow, aspects)
+            }
+            Stage::TemporalFilter { bounds, .. } => {
+                let bounds = bounds.iter().map(|bound| {
+                    let time = self.leaves.over(&bound.time, &flow.columns);
+                    let of = |time: &str| {
+                        format!(
+                            "{:?} {time} + {} ns, after {}, in steps of {} ns with {} ns",
+                            bound.end, bound.plus_ns, bound.is_after, bound.step_ns, bound.minus_ns
+                        )
+                    };
+                    let term = self.leaves.term(&time);
+                    Term {
+                        is: of(&term.is),
+                        shown: of(&term.shown),
+                    }
+                });
+                let bounds: Vec<Term> = bounds.collect();
+                let aspects = vec![
+                    ("bound by now()".to_owned(), listed(&bounds)),
+                    ("columns".to_owned(), self.all(&flow)),
+                ];
+                self.passed_on(number, stage, flow, aspects)
+            }
+            Stage::WindowCloseGate { window_end, .. } => {
+                let aspects = vec![
+                    ("window end".to_owned(), self.leaves.term(&flow.columns[*window_end])),
+                    ("watermark".to_owned(), self.watermark()),
+                    ("columns".to_owned(), self.all(&flow)),
+                ];
+                self.passed_on(number, stage, flow, aspects)
+            }
+            Stage::Upsert { key, .. } => {
+                let key: Vec<Term> = key.iter().map(|column| self.leaves.term(&flow.columns[*column])).collect();
+                let aspects = vec![
+                    ("key".to_owned(), listed(&key)),
+                    ("columns".to_owned(), self.all(&flow)),
+                ];
+                self.passed_on(number, stage, flow, aspects)
+            }
+            Stage::GroupAggregate { aggregation, .. } => {
+                let (groups, calls) = self.aggregation(aggregation, &flow);
+                let mut flow = self.operator(number, stage, &flow, Vec::new(), (&groups, &calls), Some(0));
+                flow.columns = self.results(&groups, &calls);
+                flow.is_held_by_state = true;
+                flow
+            }
+            Stage::RecomputeAggregate {
+                aggregation,
+                closed_by,
+                emission,
+                ..
+            } => {
+                let (groups, calls) = self.aggregation(aggregation, &flow);
+                let mut aspects = vec![("emit".to_owned(), emit_term(*emission))];
+                aspects.extend(closed_by.map(|closed_by| {
+                    let (column, windows) = match closed_by {
+                        ClosedBy::End(column) => (column, String::new()),
+                        ClosedBy::Start(column, windows) => (column, format!(" of {}", Cut::Aligned(windows))),
+                    };
+                    let shown = &groups[column].shown;
+                    ("closing column".to_owned(), plain(format!("{shown}{windows} ({closed_by:?})")))
+                }));
+                aspects.extend(closed_by.map(|_| ("watermark".to_owned(), self.watermark())));
+                let mut flow = self.operator(number, stage, &flow, aspects, (&groups, &calls), None);
+                flow.columns = self.results(&groups, &calls);
+                flow
+            }
+            Stage::WindowAggregate {
+                aggregation,
+                assignment,
+                windows,
+                result,
+            } => {
+                let time = match assignment {
+                    Assignment::Time(column) => self.leaves.term(&flow.columns[*column]),
+                    Assignment::Bounds { start, end } => {
+                        let bounds: Vec<Term> = (start.iter().chain(end))
+                            .map(|column| self.leaves.term(&flow.columns[*column]))
+                            .collect();
+                        listed(&bounds)
+                    }
+                };
+                let window = Term {
+                    is: format!("{windows:?} by {assignment:?}"),
+                    shown: Cut::Aligned(*windows).to_string(),
+                };
+                // Overlapping windows that wait for their end share panes.
+                let is_shared =
+                    result.emission == Emission::OnWindowClose && matches!(assignment, Assignment::Time(_)) && !windows.is_tumbling();
+                let before = if is_shared { 3 } else { 2 };
+                self.windowed(number, stage, flow, (aggregation, result), (window, time), before)
+            }
+            Stage::SessionAggregate {
+                aggregation,
+                time,
+                gap_ns,
+                result,
+            } => {
+                let cut = Cut::Sessions {
+                    gap_ns: *gap_ns,
+                    key: Vec::new(),
+                };
+                let time = self.leaves.term(&flow.columns[*time]);
+                let window = plain(cut.to_string());
+                self.windowed(number, stage, flow, (aggregation, result), (window, time), 2)
+            }
+        }
+    }
+
+    fn windowed(
+        &mut self,
+        number: usize,
+        stage: &Stage,
+        flow: Flow,
+        (aggregation, result): (&Aggregation, &WindowResult),
+        (window, time): (Term, Term),
+        columns_before: usize,
+    ) -> Flow {
+        let (groups, calls) = self.aggregation(aggregation, &flow);
+        let aspects = vec![
+            ("window".to_owned(), window),
+            ("event time".to_owned(), time),
+            ("watermark".to_owned(), self.watermark()),
+            (
+                "allowed lateness".to_owned(),
+                plain(format!("{} s", result.lateness_ns as f64 / 1e9)),
+            ),
+            ("emit".to_owned(), emit_term(result.emission)),
+        ];
+        let mut flow = self.operator(number, stage, &flow, aspects, (&groups, &calls), Some(columns_before));
+        let ordinal = self.operators.len() - 1;
+        flow.columns = (result.columns.iter())
+            .map(|column| match column {
+                OutputColumn::WindowStart => self.leaves.leaf(format!("#{ordinal}: window start"), "window_start"),
+                OutputColumn::WindowEnd => self.leaves.leaf(format!("#{ordinal}: window end"), "window_end"),
+                OutputColumn::Group(group) => self.result(&groups[*group]),
+                OutputColumn::Function(function) => self.result(&calls[*function].0),
+            })
+            .collect();
+        flow
+    }
+
+    /// An operator that hands on the rows that it takes, later or not at all.
+    fn passed_on(&mut self, number: usize, stage: &Stage, flow: Flow, aspects: Vec<(String, Term)>) -> Flow {
+        let mut after = self.operator(number, stage, &flow, aspects, (&[], &[]), None);
+        let terms: Vec<Term> = flow.columns.iter().map(|column| self.leaves.term(column)).collect();
+        after.columns = terms.iter().map(|term| self.result(term)).collect();
+        after
+    }
+
+    /// Notes an operator with state. The columns of what it hands on are to be filled in.
+    fn operator(
+        &mut self,
+        number: usize,
+        stage: &Stage,
+        flow: &Flow,
+        mut aspects: Vec<(String, Term)>,
+        (groups, calls): (&[Term], &[(Term, usize)]),
+        columns_before: Option<usize>,
+    ) -> Flow {
+        if stage_has_groups(stage) {
+            aspects.insert(0, ("key".to_owned(), listed(groups)));
+        }
+        self.operators.push(OperatorShape {
+            node: number,
+            title: stage.title().to_owned(),
+            rows: self.rows(flow),
+            aspects,
+            aggregates: calls.to_vec(),
+            columns_before: columns_before.map(|before| before + groups.len()),
+        });
+        Flow {
+            base: Term {
+                is: format!("#{}", self.operators.len() - 1),
+                shown: stage.title().to_owned(),
+            },
+            columns: Vec::new(),
+            filters: Vec::new(),
+            steps: Vec::new(),
+            is_held_by_state: false,
+        }
+    }
+
+    fn results(&mut self, groups: &[Term], calls: &[(Term, usize)]) -> Vec<Meaning> {
+        let terms = groups.iter().chain(calls.iter().map(|(call, _)| call));
+        terms.map(|term| self.result(term)).collect()
+    }
+
+    /// A column that the last operator computes.
+    fn result(&mut self, term: &Term) -> Meaning {
+        let ordinal = self.operators.len() - 1;
+        self.leaves.leaf(format!("#{ordinal}: {}", term.is), &term.shown)
+    }
+
+    fn aggregation(&mut self, aggregation: &Aggregation, flow: &Flow) -> (Vec<Term>, Vec<(Term, usize)>) {
+        let of = |drawing: &mut Self, expr: &Arc<dyn PhysicalExpr>| {
+            let meaning = drawing.leaves.over(expr, &flow.columns);
+            drawing.leaves.term(&meaning)
+        };
+        let groups: Vec<Term> = aggregation.groups().iter().map(|group| of(self, group)).collect();
+        let calls = aggregation.calls();
+        let calls = calls.map(|((function, filter), width)| (self.call(&(function, filter), flow), width));
+        (groups, calls.collect())
+    }
+
+    fn call(&mut self, (function, filter): &FilteredFunction, flow: &Flow) -> Term {
+        let mut of = |expr: &Arc<dyn PhysicalExpr>| {
+            let meaning = self.leaves.over(expr, &flow.columns);
+            self.leaves.term(&meaning)
+        };
+        let arguments = listed(&function.expressions().iter().map(&mut of).collect::<Vec<_>>());
+        let order: Vec<Term> = (function.order_bys().iter())
+            .map(|sort| {
+                let term = of(&sort.expr);
+                let direction = if sort.options.descending { " DESC" } else { "" };
+                let nulls = if sort.options.nulls_first { " NULLS FIRST" } else { "" };
+                Term {
+                    is: format!("{}{direction}{nulls}", term.is),
+                    shown: format!("{}{direction}", term.shown),
+                }
+            })
+            .collect();
+        let filter = filter.as_ref().map(&mut of);
+        let distinct = if function.is_distinct() { "DISTINCT " } else { "" };
+        let nulls = if function.ignore_nulls() { " IGNORE NULLS" } else { "" };
+        let text = |arguments: &str, order: String, filter: Option<&str>| {
+            let order = if order.is_empty() { order } else { format!(" ORDER BY {order}") };
+            let filter = filter.map_or(String::new(), |filter| format!(" FILTER (WHERE {filter})"));
+            format!("{}({distinct}{arguments}{order}){nulls}{filter}", function.fun().name())
+        };
+        let order = listed(&order);
+        let state = function.state_fields().unwrap_or_default();
+        let types: Vec<String> = state.iter().map(|field| field.data_type().to_string()).collect();
+        Term {
+            is: format!(
+                "{} as {} kept as ({})",
+                text(&arguments.is, order.is, filter.as_ref().map(|term| term.is.as_str())),
+                function.field().data_type(),
+                types.join(", ")
+            ),
+            shown: text(
+                &arguments.shown,
+                order.shown,
+                filter.as_ref().map(|term| term.shown.as_str()),
+            ),
+        }
+    }
+
+    fn step(&mut self, step: &Step, flow: &mut Flow) {
+        match step {
+            Step::Filter(predicate) => {
+                for condition in split_conjunction(predicate) {
+                    let meaning = self.leaves.over(condition, &flow.columns);
+                    flow.filters.push(meaning);
+                }
+            }
+            Step::Project { columns, .. } => {
+                flow.columns = columns.iter().map(|column| self.leaves.over(column, &flow.columns)).collect();
+            }
+            Step::Select { columns, .. } => {
+                flow.columns = columns.iter().map(|column| flow.columns[*column].clone()).collect();
+            }
+            Step::Windows { time, windows, .. } => {
+                let time = self.leaves.term(&flow.columns[*time]);
+                let shown = format!("{} of {}", Cut::Aligned(*windows), time.shown);
+                let is = format!("{windows:?} of {}", time.is);
+                for (bound, name) in [("start", "window_start"), ("end", "window_end")] {
+                    flow.columns.push(self.leaves.leaf(format!("{bound} of {is}"), name));
+                }
+                flow.steps.push(Term { is, shown });
+            }
+            Step::CarryTime { time, .. } => {
+                let time = flow.columns[*time].clone();
+                flow.columns.extend([time.clone(), time]);
+            }
+            Step::EachSet { columns, sets, .. } => {
+                let terms: Vec<Term> = (columns.iter())
+                    .map(|column| {
+                        let meaning = self.leaves.over(column, &flow.columns);
+                        self.leaves.term(&meaning)
+                    })
+                    .collect();
+                let of = listed(&terms);
+                let is = format!("sets {sets:?} of {}", of.is);
+                for (place, term) in terms.iter().enumerate() {
+                    flow.columns.push(self.leaves.leaf(format!("{place} of {is}"), &term.shown));
+                }
+                flow.columns.push(self.leaves.leaf(format!("set of {is}"), "grouping"));
+                flow.steps.push(Term {
+                    is,
+                    shown: format!("{} grouping sets of {}", sets.len(), of.shown),
+                });
+            }
+            Step::Weigh { .. } => {
+                flow.columns.pop();
+                flow.steps.push(plain("rows that are added and retracted".to_owned()));
+            }
+        }
+    }
+
+    fn all(&self, flow: &Flow) -> Term {
+        let terms: Vec<Term> = flow.columns.iter().map(|column| self.leaves.term(column)).collect();
+        listed(&terms)
+    }
+
+    fn watermark(&mut self) -> Term {
+        watermark(self.source, &mut self.leaves)
+    }
+}
+
+/// Up to where a source is complete once a row is in.
+fn watermark(source: &SourceDefinition, leaves: &mut Leaves) -> Term {
+    let Some(watermark) = &source.watermark else {
+        return plain("none".to_owned());
+    };
+    let columns: Vec<Meaning> = (source.schema.fields().iter())
+        .map(|field| leaves.leaf(format!("{} {}", field.name(), field.data_type()), field.name()))
+        .collect();
+    let meaning = leaves.over(&watermark.expression, &columns);
+    let term = leaves.term(&meaning);
+    Term {
+        is: format!("{} for {}", term.is, source.schema.field(watermark.column).name()),
+        shown: watermark.text.clone(),
+    }
+}
+
+fn stage_has_groups(stage: &Stage) -> bool {
+    matches!(
+        stage,
+        Stage::WindowAggregate { .. }
+            | Stage::SessionAggregate { .. }
+            | Stage::GroupAggregate { .. }
+            | Stage::RecomputeAggregate { .. }
+    )
+}
+
+fn emit_term(emission: Emission) -> Term {
+    plain(match emission {
+        Emission::Changes => "changes".to_owned(),
+        Emission::OnWindowClose => "on window close".to_owned(),
+    })
+}
+
+/// One that people read as it is.
+fn plain(text: String) -> Term {
+    Term {
+        is: text.clone(),
+        shown: text,
+    }
+}
+
+fn listed(terms: &[Term]) -> Term {
+    let join = |of: &dyn Fn(&Term) -> &str| terms.iter().map(of).collect::<Vec<_>>().join(", ");
+    Term {
+        is: join(&|term| &term.is),
+        shown: join(&|term| &term.shown),
+    }
+}
