@@ -98,6 +98,7 @@ fn run_in(args: &DemoArgs, folder: &std::path::Path) -> Result<Verdict> {
         no_state: false,
         reset: false,
         rebuild: vec![],
+        forget: vec![],
         rebuild_partial: false,
         sources: vec![source],
         allowed_origins: vec![],

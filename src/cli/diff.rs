@@ -11,6 +11,7 @@ use crate::{
 use super::{
     check::engine_on_paper,
     pipeline::{self, Verdict},
+    told::complain,
     topics::{aligned, print},
 };
 
@@ -63,6 +64,11 @@ pub fn run(args: &DiffArgs) -> Result<Compared> {
         Ok(engine) => engine,
         Err(verdict) => return Ok(Compared::Unusable(verdict)),
     };
+    if let Some(state) = &args.state {
+        // What was made over HTTP is there after a start, too.
+        let recalled = super::run::runtime()?.block_on(now.recall(state))?;
+        recalled.told.iter().for_each(|told| complain(format_args!("warning: {told}")));
+    }
     let mut changes = now.changes_since(&before, &Rebuild::default());
     if args.state.is_some() {
         // Other pipelines may share the folder.

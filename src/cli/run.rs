@@ -56,6 +56,9 @@ pub struct RunArgs {
     /// Compute a view anew, and those that read it: from the rows that its source still has
     #[arg(long = "rebuild", value_name = "VIEW", conflicts_with_all = ["reset", "no_state"])]
     pub rebuild: Vec<String>,
+    /// Forget what was made over HTTP under this name
+    #[arg(long = "forget", value_name = "NAME", conflicts_with_all = ["reset", "no_state"])]
+    pub forget: Vec<String>,
     /// With --rebuild: also where the source does not have all of its rows any more
     #[arg(long, requires = "rebuild")]
     pub rebuild_partial: bool,
@@ -111,25 +114,40 @@ pub fn run_texts(texts: &[SourceText], args: &RunArgs) -> Result<Verdict> {
             )));
         }
     }
-    let rebuild = Rebuild {
-        views: args.rebuild.iter().cloned().collect(),
-        takes_what_is_left: args.rebuild_partial,
-    };
-    engine.rebuild(rebuild.clone())?;
     let serve_options = ServeOptions {
         listen: args.listen,
         allowed_origins: args.allowed_origins.clone(),
     };
     // The port first: nothing is read or written when it is taken.
     let listener = runtime.block_on(serve::bind(&serve_options))?;
-    if args.reset {
+    let recalled = if args.no_state {
+        None
+    } else if args.reset {
+        engine.forget_all_made(&args.state)?;
         engine.reset()?;
+        Some(runtime.block_on(engine.recall(&args.state))?)
+    } else {
+        for name in &args.forget {
+            engine.forget_made(&args.state, name)?;
+        }
+        Some(runtime.block_on(engine.recall(&args.state))?)
+    };
+    for told in recalled.iter().flat_map(|recalled| &recalled.told) {
+        complain(format_args!("warning: {told}"));
     }
+    let rebuild = Rebuild {
+        views: args.rebuild.iter().cloned().collect(),
+        takes_what_is_left: args.rebuild_partial,
+    };
+    engine.rebuild(rebuild.clone())?;
     engine.start().inspect_err(|error| {
         if matches!(error, Error::State(_)) && !args.no_state {
             show_places(&engine, texts, &args.state, &rebuild);
         }
     })?;
+    if let Some(recalled) = recalled {
+        engine.keep_definitions(&args.state, recalled)?;
+    }
     let address = listener
         .local_addr()
         .map_err(|e| Error::caused("cannot read the address", e))?;

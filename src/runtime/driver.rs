@@ -426,6 +426,15 @@ impl Run {
             self.timeline.rebuild_rows(&mut rebuilding, rows)?;
         }
         self.timeline.end_rebuild(rebuilding)?;
+        // Who would go back behind this checkpoint would meet the definition of before.
+        while !self.outlets.are_drained(self.timeline.sinks()) {
+            self.sinks_have_room()?;
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            self.let_views_go();
+            self.sleep(TICK);
+        }
         self.run_empty()?;
         Ok(true)
     }

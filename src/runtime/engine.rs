@@ -29,6 +29,7 @@ use super::{
     definition::Rebuild,
     driver::Driver,
     face::*,
+    kept::Kept,
     query::QueryPool,
     shared::{Shared, Snapshot, ViewFace},
     timeline::Timeline,
@@ -87,6 +88,8 @@ pub(super) struct Inner {
     /// What another state published through sinks does not count.
     was_reset: AtomicBool,
     rebuild: Mutex<Rebuild>,
+    /// Where definitions are kept that are made while it runs; `None` until it is told to keep them.
+    pub kept: Mutex<Option<Kept>>,
     next_query: AtomicU64,
 }
 
@@ -125,6 +128,7 @@ impl Engine {
             stopping: CancellationToken::new(),
             was_reset: AtomicBool::new(false),
             rebuild: Mutex::default(),
+            kept: Mutex::default(),
             next_query: AtomicU64::new(1),
         }))
     }

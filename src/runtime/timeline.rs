@@ -454,6 +454,7 @@ impl Timeline {
 
     /// Removes a view that no other reads. An epoch is to come at once.
     pub fn remove_view(&mut self, name: &str) {
+        self.to_rebuild.retain(|view| view.name != name);
         if let Some(gone) = self.views.iter().position(|view| view.name() == name) {
             self.views.remove(gone);
             self.views.iter_mut().for_each(|view| view.move_inputs_up(gone));

@@ -357,12 +357,14 @@ impl Drawing<'_> {
                 let (groups, calls) = self.aggregation(aggregation, &flow);
                 let mut aspects = vec![("emit".to_owned(), emit_term(*emission))];
                 aspects.extend(closed_by.map(|closed_by| {
-                    let (column, windows) = match closed_by {
-                        ClosedBy::End(column) => (column, String::new()),
-                        ClosedBy::Start(column, windows) => (column, format!(" of {}", Cut::Aligned(windows))),
+                    let (column, closing) = match closed_by {
+                        ClosedBy::End(column) => (column, plain("the end of a window".to_owned())),
+                        ClosedBy::Start(column, windows) => {
+                            let shown = format!("the start of {}", Cut::Aligned(windows));
+                            (column, Term { is: format!("{windows:?}"), shown })
+                        }
                     };
-                    let shown = &groups[column].shown;
-                    ("closing column".to_owned(), plain(format!("{shown}{windows} ({closed_by:?})")))
+                    ("closing column".to_owned(), listed(&[groups[column].clone(), closing]))
                 }));
                 aspects.extend(closed_by.map(|_| ("watermark".to_owned(), self.watermark())));
                 let mut flow = self.operator(number, stage, &flow, aspects, (&groups, &calls), None);
@@ -384,8 +386,12 @@ impl Drawing<'_> {
                         listed(&bounds)
                     }
                 };
+                let by = match assignment {
+                    Assignment::Time(_) => "time",
+                    Assignment::Bounds { .. } => "bounds",
+                };
                 let window = Term {
-                    is: format!("{windows:?} by {assignment:?}"),
+                    is: format!("{windows:?} by {by}"),
                     shown: Cut::Aligned(*windows).to_string(),
                 };
                 // Overlapping windows that wait for their end share panes.
