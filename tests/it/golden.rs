@@ -74,7 +74,7 @@ fn write(topics: &MemoryTopics, part: u64) {
             let (v, w) = ((number * 37 % 90) as i64 - 9, (number % 7) as i64);
             let record = match number % 13 {
                 6 => "no record".to_owned(),
-                _ => format!(r#"{{"k":"{key}","v":{v},"w":{w},"price":"{}.25","ts":"{ts}"}}"#, number % 50),
+                _ => format!(r#"{{"k":"{key}","v":{v},"w":{w},"price":{}.25,"ts":"{ts}"}}"#, number % 50),
             };
             records.push(number, None, None, Some(record.as_bytes()));
         }

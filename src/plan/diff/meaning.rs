@@ -17,6 +17,9 @@ use super::{Term, digest};
 /// A larger expression is taken as one thing: put into itself again and again it would grow without end.
 const NODES_MAX: usize = 400;
 
+/// A longer name of a leaf is told by its digest: names stand in names.
+const LEAF_BYTES_MAX: usize = 300;
+
 /// An expression whose columns are leaves: each is named by what it is.
 #[derive(Clone, Debug)]
 pub struct Meaning {
@@ -31,6 +34,10 @@ pub struct Leaves(BTreeMap<String, String>);
 impl Leaves {
     /// What is not computed any further.
     pub fn leaf(&mut self, is: String, shown: impl Into<String>) -> Meaning {
+        let is = match is.len() {
+            0..=LEAF_BYTES_MAX => is,
+            _ => format!("something {}", digest(&is)),
+        };
         self.0.insert(is.clone(), shown.into());
         Meaning {
             expr: Arc::new(Column::new(&is, 0)),

@@ -12,7 +12,7 @@ mod compare;
 mod meaning;
 mod outline;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use crate::types::{Error, Result};
 
@@ -121,7 +121,7 @@ impl Shapes {
 
     /// As it is kept.
     pub fn to_text(&self) -> String {
-        serde_json::to_string_pretty(self).expect("a shape is names and texts")
+        serde_json::to_string(self).expect("a shape is names and texts")
     }
 
     /// # Errors
@@ -139,6 +139,34 @@ impl Shapes {
                  start that version, or start over with --reset",
             )
         })
+    }
+}
+
+/// As people wrote it.
+impl fmt::Display for Shapes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let SourceShape {
+            name,
+            identity,
+            is_table,
+            watermark,
+            columns,
+        } = &self.source;
+        writeln!(f, "{} {name}", if *is_table { "table" } else { "source" })?;
+        for column in columns {
+            writeln!(f, "  {column}")?;
+        }
+        for (name, value) in identity.iter().filter(|(name, _)| *name != "columns") {
+            writeln!(f, "  {name} = {value}")?;
+        }
+        write!(f, "  watermark {}", watermark.shown)?;
+        for (name, sql) in &self.functions {
+            write!(f, "\nfunction {name}: {sql}")?;
+        }
+        for view in &self.views {
+            write!(f, "\nview {}: {}", view.name, view.sql)?;
+        }
+        Ok(())
     }
 }
 

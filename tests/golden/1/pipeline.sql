@@ -12,7 +12,7 @@ CREATE MATERIALIZED VIEW closed AS
 CREATE MATERIALIZED VIEW shared AS
   SELECT k, window_start, window_end, count(*) AS n, min(v) AS low FROM HOP(s, ts, INTERVAL '30 seconds', INTERVAL '2 minutes')
   GROUP BY k, window_start, window_end EMIT ON WINDOW CLOSE;
-CREATE MATERIALIZED VIEW groups AS
+CREATE MATERIALIZED VIEW groups WITH (unbounded_state = 'allow') AS
   SELECT k, sum(100 / w) AS parts, count(DISTINCT v) AS different FROM s GROUP BY k;
 CREATE MATERIALIZED VIEW calm AS SELECT k, max(price) AS highest FROM s GROUP BY k EMIT EVERY INTERVAL '1 minute';
 CREATE MATERIALIZED VIEW visits AS
