@@ -67,7 +67,10 @@ pub fn run(args: &DiffArgs) -> Result<Compared> {
     if let Some(state) = &args.state {
         // What was made over HTTP is there after a start, too.
         let recalled = super::run::runtime()?.block_on(now.recall(state))?;
-        recalled.told.iter().for_each(|told| complain(format_args!("warning: {told}")));
+        recalled
+            .told
+            .iter()
+            .for_each(|told| complain(format_args!("warning: {told}")));
     }
     let mut changes = now.changes_since(&before, &Rebuild::default());
     if args.state.is_some() {
@@ -75,7 +78,11 @@ pub fn run(args: &DiffArgs) -> Result<Compared> {
         let own: Vec<Shapes> = now.shapes();
         changes.retain(|changes| own.iter().any(|shapes| shapes.source.name == changes.source));
     }
-    print(&if args.json { as_json(&changes)? } else { as_text(&changes) })?;
+    print(&if args.json {
+        as_json(&changes)?
+    } else {
+        as_text(&changes)
+    })?;
     match changes.iter().all(SourceChanges::is_taken_up) {
         true => Ok(Compared::GoesOn),
         false => Ok(Compared::NeedsRebuild),
@@ -98,7 +105,12 @@ fn defined(file: &Path) -> Result<std::result::Result<Engine, Verdict>> {
 
 fn as_text(changes: &[SourceChanges]) -> String {
     let mut table = Vec::new();
-    for SourceChanges { source, outcome, is_new } in changes {
+    for SourceChanges {
+        source,
+        outcome,
+        is_new,
+    } in changes
+    {
         match outcome {
             Err(differences) => table.push([
                 source.clone(),
@@ -141,7 +153,12 @@ fn what_happens(change: &Change, is_new: bool) -> String {
 
 fn as_json(changes: &[SourceChanges]) -> Result<String> {
     let mut all = Vec::new();
-    for SourceChanges { source, outcome, is_new } in changes {
+    for SourceChanges {
+        source,
+        outcome,
+        is_new,
+    } in changes
+    {
         match outcome {
             Err(differences) => all.push(serde_json::json!({
                 "source": source, "view": null, "verdict": "another source", "goes_on": false, "reasons": differences,

@@ -9,11 +9,11 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    plan::Change,
     runtime::{
         Engine, EngineOptions, Mode, Rebuild, SourceOverride, clock::SystemClock, kept_shapes, query_environment,
     },
     serve::{self, ServeOptions},
-    plan::Change,
     sql::{Diagnostic, SourceText, SqlState, StatementKind},
     types::{Error, Result},
 };
@@ -190,7 +190,10 @@ fn show_places(engine: &Engine, texts: &[SourceText], state: &Path, rebuild: &Re
                 [] => format!("`{}` is new, and the rows that it reads were read already", change.view),
                 reasons => reasons.join("; "),
             };
-            let help = format!("put back what was there, or compute it anew with --rebuild {}", change.view);
+            let help = format!(
+                "put back what was there, or compute it anew with --rebuild {}",
+                change.view
+            );
             Some(Diagnostic::error(SqlState::Unsupported, message, statement.span).help(help))
         };
         let places: Vec<Diagnostic> = changes.iter().filter_map(place).collect();

@@ -73,7 +73,8 @@ pub struct SourceChanges {
 impl SourceChanges {
     /// Whether a start goes on without being told more.
     pub fn is_taken_up(&self) -> bool {
-        let goes_on = |changes: &Vec<Change>| self.is_new || !changes.iter().any(|change| change.verdict.needs_rebuild());
+        let goes_on =
+            |changes: &Vec<Change>| self.is_new || !changes.iter().any(|change| change.verdict.needs_rebuild());
         self.outcome.as_ref().is_ok_and(goes_on)
     }
 }
@@ -152,7 +153,10 @@ fn refusal(refused: &[&Change], before: &Shapes, now: &Shapes, folder: &Path) ->
     let (was, is) = (texts(before, refused), texts(now, refused));
     lines.extend(was.difference(&is).map(|line| format!("- {line}")));
     lines.extend(is.difference(&was).map(|line| format!("+ {line}")));
-    let rebuild: Vec<String> = refused.iter().map(|change| format!("--rebuild {}", change.view)).collect();
+    let rebuild: Vec<String> = refused
+        .iter()
+        .map(|change| format!("--rebuild {}", change.view))
+        .collect();
     Error::state(format!(
         "the state in {} was made by another definition:\n  {}\nput the definition back, compute anew with {}, choose another folder with --state, or start over with --reset",
         folder.display(),
@@ -165,7 +169,10 @@ fn refusal(refused: &[&Change], before: &Shapes, now: &Shapes, folder: &Path) ->
 fn texts(shapes: &Shapes, refused: &[&Change]) -> BTreeSet<String> {
     let is_refused = |name: &str| refused.iter().any(|change| change.view == name);
     let views = shapes.views.iter().filter(|view| is_refused(&view.name));
-    let functions = shapes.functions.iter().map(|(name, sql)| format!("function {name}: {sql}"));
+    let functions = shapes
+        .functions
+        .iter()
+        .map(|(name, sql)| format!("function {name}: {sql}"));
     views
         .map(|view| format!("view {}: {}", view.name, view.sql))
         .chain(functions)

@@ -422,7 +422,10 @@ impl Run {
             let Some(chunks) = self.read_range(source, &split, range, &mut BTreeMap::new())? else {
                 return Ok(false);
             };
-            let rows = chunks.into_iter().map(|chunk| intake.take(chunk)).collect::<Result<_>>()?;
+            let rows = chunks
+                .into_iter()
+                .map(|chunk| intake.take(chunk))
+                .collect::<Result<_>>()?;
             self.timeline.rebuild_rows(&mut rebuilding, rows)?;
         }
         self.timeline.end_rebuild(rebuilding)?;

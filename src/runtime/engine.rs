@@ -156,7 +156,9 @@ impl Engine {
             if matches!(catalog.get(name), Some(Relation::Materialized(_))) {
                 continue;
             }
-            let views = catalog.iter().filter(|relation| matches!(relation, Relation::Materialized(_)));
+            let views = catalog
+                .iter()
+                .filter(|relation| matches!(relation, Relation::Materialized(_)));
             let near = crate::sql::suggest::nearest(name, views.map(Relation::name));
             let hint = near.map_or(String::new(), |near| format!("; did you mean {near}?"));
             return Err(Error::user(format!(

@@ -40,7 +40,9 @@ impl Engine {
     /// The sources and tables that are defined.
     fn source_names(&self) -> Vec<String> {
         let catalog = self.catalog();
-        let sources = catalog.iter().filter(|relation| matches!(relation, Relation::Source(_) | Relation::Table(_)));
+        let sources = catalog
+            .iter()
+            .filter(|relation| matches!(relation, Relation::Source(_) | Relation::Table(_)));
         sources.map(|relation| relation.name().to_owned()).collect()
     }
 
@@ -70,7 +72,10 @@ impl Engine {
             }
             let text = SourceText::new("a statement made over HTTP", kept.sql.clone());
             if let Err(diagnostics) = self.apply(&text, sql::parse(&text)).await {
-                let wrong: Vec<&str> = diagnostics.iter().map(|diagnostic| diagnostic.message.as_str()).collect();
+                let wrong: Vec<&str> = diagnostics
+                    .iter()
+                    .map(|diagnostic| diagnostic.message.as_str())
+                    .collect();
                 return Err(Error::user(format!(
                     "`{}` was made over HTTP, and cannot be defined any more: {}; put back into the file what it needs, \
                      or forget it with --forget {}: {}",
@@ -115,7 +120,10 @@ impl Engine {
             Err(error) => return Err(error),
         };
         for kept in statements.iter().filter(|kept| kept.belongs_to(&sources)) {
-            if let Some(folder) = self.folder(&kept.name).filter(|folder| folder.exists() && !kept.is_function) {
+            if let Some(folder) = self
+                .folder(&kept.name)
+                .filter(|folder| folder.exists() && !kept.is_function)
+            {
                 Store::reset(&folder)?;
             }
             catalog.forget(&kept.name, kept.is_function, &sources)?;
@@ -173,8 +181,13 @@ impl Engine {
     fn defined_as(&self, kept: &KeptStatement) -> Option<(&'static str, String)> {
         let catalog = self.catalog();
         match kept.is_function {
-            true => catalog.functions.get(&kept.name).map(|function| ("function", function.sql.clone())),
-            false => catalog.get(&kept.name).map(|relation| (relation.kind(), relation.sql().to_owned())),
+            true => catalog
+                .functions
+                .get(&kept.name)
+                .map(|function| ("function", function.sql.clone())),
+            false => catalog
+                .get(&kept.name)
+                .map(|relation| (relation.kind(), relation.sql().to_owned())),
         }
     }
 }

@@ -84,7 +84,9 @@ impl Timeline {
         let mut gone = Vec::new();
         let mut left: BTreeMap<SplitId, (PlannedRange, u64)> = BTreeMap::new();
         for (split, position) in &self.positions {
-            let first = (bounds.iter()).find(|bounds| bounds.split == *split).map(|bounds| bounds.first);
+            let first = (bounds.iter())
+                .find(|bounds| bounds.split == *split)
+                .map(|bounds| bounds.first);
             let first = first.unwrap_or(Position(0)).min(*position);
             let start = self.starts.get(split).copied().unwrap_or(first);
             if start < first {
@@ -161,7 +163,9 @@ impl Timeline {
         for view in &mut self.views[rebuilding.first..] {
             // One over others comes when these are complete.
             let step = match view.reads_source() {
-                true => view.step(self.epoch, end, &slices, &steps, &self.metrics)?.without_flows(),
+                true => view
+                    .step(self.epoch, end, &slices, &steps, &self.metrics)?
+                    .without_flows(),
                 false => Step::nothing(),
             };
             steps.push(step);

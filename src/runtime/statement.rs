@@ -192,7 +192,9 @@ impl Engine {
             }
             Bound::Drop(name) => {
                 // First forgotten, then removed: a crash in between leaves nothing that comes back without its rows.
-                let kept = self.keep_gone(&name, false).map_err(|error| Problem::from(error).kind)?;
+                let kept = self
+                    .keep_gone(&name, false)
+                    .map_err(|error| Problem::from(error).kind)?;
                 if let Err(error) = self.remove(&name, catalog).await {
                     if let Some(kept) = kept {
                         let again = self.keep_made(&kept.name, false, &kept.sql);

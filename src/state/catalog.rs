@@ -226,14 +226,21 @@ mod tests {
 
     fn names(catalog: &KeptCatalog) -> Vec<String> {
         let statements = catalog.statements().unwrap();
-        statements.into_iter().map(|kept| format!("{}: {}", kept.name, kept.sql)).collect()
+        statements
+            .into_iter()
+            .map(|kept| format!("{}: {}", kept.name, kept.sql))
+            .collect()
     }
 
     #[test]
     fn what_was_made_is_there_in_order_until_it_is_forgotten() {
         let folder = tempfile::tempdir().unwrap();
         let catalog = KeptCatalog::of(&folder.path().join("state"));
-        assert_eq!(catalog.statements().unwrap(), [], "nothing was made, and nothing is written");
+        assert_eq!(
+            catalog.statements().unwrap(),
+            [],
+            "nothing was made, and nothing is written"
+        );
         assert!(!folder.path().join("state").exists());
         for name in ["a", "b", "c"] {
             catalog.make(&statement(name, "1", &["s"])).unwrap();
@@ -241,9 +248,15 @@ mod tests {
         let sources = ["s".to_owned()];
         assert!(catalog.forget("b", false, &sources).unwrap().is_some());
         assert!(catalog.forget("b", false, &sources).unwrap().is_none(), "once");
-        assert!(catalog.forget("a", true, &sources).unwrap().is_none(), "a function is another thing");
+        assert!(
+            catalog.forget("a", true, &sources).unwrap().is_none(),
+            "a function is another thing"
+        );
         catalog.make(&statement("b", "2", &["s"])).unwrap();
-        assert_eq!(names(&KeptCatalog::of(&folder.path().join("state"))), ["a: 1", "c: 1", "b: 2"]);
+        assert_eq!(
+            names(&KeptCatalog::of(&folder.path().join("state"))),
+            ["a: 1", "c: 1", "b: 2"]
+        );
     }
 
     #[test]
@@ -256,7 +269,9 @@ mod tests {
         let of = |sources: &[&str]| -> Vec<String> {
             let sources: Vec<String> = sources.iter().map(|name| (*name).to_owned()).collect();
             let kept = catalog.statements().unwrap().into_iter();
-            kept.filter(|kept| kept.belongs_to(&sources)).map(|kept| kept.sql).collect()
+            kept.filter(|kept| kept.belongs_to(&sources))
+                .map(|kept| kept.sql)
+                .collect()
         };
         assert_eq!(of(&["t", "u"]), ["one"]);
         assert_eq!(of(&["x"]), ["other"]);
@@ -289,7 +304,10 @@ mod tests {
         for length in 0..bytes.len() {
             fs::write(&catalog.path, &bytes[..length]).unwrap();
             let read = names(&catalog);
-            assert!(["a: 1", "b: 1", "c: 1"].starts_with(&read.iter().map(String::as_str).collect::<Vec<_>>()), "cut at {length}: {read:?}");
+            assert!(
+                ["a: 1", "b: 1", "c: 1"].starts_with(&read.iter().map(String::as_str).collect::<Vec<_>>()),
+                "cut at {length}: {read:?}"
+            );
             assert!(read.len() < 3, "a cut loses at least the last one");
             // What was never answered is in nobody's way.
             catalog.make(&statement("d", "1", &["s"])).unwrap();
@@ -300,8 +318,14 @@ mod tests {
             flipped[at] ^= 0x10;
             fs::write(&catalog.path, &flipped).unwrap();
             let refused = catalog.statements().unwrap_err().to_string();
-            assert!(refused.contains("Restore the file from a copy"), "flip at {at}: {refused}");
-            assert!(catalog.make(&statement("d", "1", &["s"])).is_err(), "and nothing is written behind it");
+            assert!(
+                refused.contains("Restore the file from a copy"),
+                "flip at {at}: {refused}"
+            );
+            assert!(
+                catalog.make(&statement("d", "1", &["s"])).is_err(),
+                "and nothing is written behind it"
+            );
         }
     }
 }

@@ -52,7 +52,11 @@ fn open(state: &Path, topics: &MemoryTopics, clock: &Arc<ManualClock>) -> Result
         mode: Mode::Manual,
         overrides: vec![],
     };
-    let engine = Engine::new(registry(topics.clone(), query_environment()), options, Arc::clone(clock) as _);
+    let engine = Engine::new(
+        registry(topics.clone(), query_environment()),
+        options,
+        Arc::clone(clock) as _,
+    );
     let pipeline = fs::read_to_string(golden().join("pipeline.sql")).expect("the pipeline of the state");
     let text = SourceText::new("pipeline.sql", pipeline);
     if let Err(diagnostics) = block_on(engine.apply(&text, sql::parse(&text))) {
@@ -74,11 +78,16 @@ fn write(topics: &MemoryTopics, part: u64) {
             let (v, w) = ((number * 37 % 90) as i64 - 9, (number % 7) as i64);
             let record = match number % 13 {
                 6 => "no record".to_owned(),
-                _ => format!(r#"{{"k":"{key}","v":{v},"w":{w},"price":{}.25,"ts":"{ts}"}}"#, number % 50),
+                _ => format!(
+                    r#"{{"k":"{key}","v":{v},"w":{w},"price":{}.25,"ts":"{ts}"}}"#,
+                    number % 50
+                ),
             };
             records.push(number, None, None, Some(record.as_bytes()));
         }
-        topics.of("s").append_records(&SplitId::from(split as i32), records.finish());
+        topics
+            .of("s")
+            .append_records(&SplitId::from(split as i32), records.finish());
     }
 }
 
@@ -97,7 +106,10 @@ fn step(engine: &Engine, clock: &ManualClock, checkpoint: bool) {
 fn first_half(engine: &Engine, topics: &MemoryTopics, clock: &ManualClock) {
     for part in 0..4 {
         write(topics, part);
-        block_on(sql(engine, &format!("INSERT INTO names VALUES ('k{part}', 'n{}')", part % 2)));
+        block_on(sql(
+            engine,
+            &format!("INSERT INTO names VALUES ('k{part}', 'n{}')", part % 2),
+        ));
         step(engine, clock, part == 1);
     }
 }
@@ -105,7 +117,10 @@ fn first_half(engine: &Engine, topics: &MemoryTopics, clock: &ManualClock) {
 fn second_half(engine: &Engine, topics: &MemoryTopics, clock: &ManualClock) {
     for part in 4..8 {
         write(topics, part);
-        block_on(sql(engine, &format!("INSERT INTO names VALUES ('k{}', 'other')", part % 3)));
+        block_on(sql(
+            engine,
+            &format!("INSERT INTO names VALUES ('k{}', 'other')", part % 3),
+        ));
         step(engine, clock, part == 6);
     }
     step(engine, clock, false);
@@ -114,7 +129,9 @@ fn second_half(engine: &Engine, topics: &MemoryTopics, clock: &ManualClock) {
 fn rows(engine: &Engine) -> Vec<String> {
     let of = |query: &&str| {
         let batches = block_on(try_sql(engine, query)).unwrap_or_else(|problem| panic!("{query}: {problem}"));
-        let text = arrow::util::pretty::pretty_format_batches(&batches).expect("rows").to_string();
+        let text = arrow::util::pretty::pretty_format_batches(&batches)
+            .expect("rows")
+            .to_string();
         let mut lines: Vec<&str> = text.lines().collect();
         lines.sort_unstable();
         format!("{query}\n{}", lines.join("\n"))
@@ -186,9 +203,21 @@ fn without_its_manifests_a_state_is_refused_and_nothing_of_it_is_deleted() {
         fs::remove_file(folder.join(format!("s/journal/{:020}.jnl", 1))).expect("the first file of the journal");
     };
     let cases: [(&str, &[&dyn Fn(&Path)], &str); 3] = [
-        ("manifests", &[&manifest], "no checkpoint can be read, so nothing was started"),
-        ("manifests and plans", &[&manifest, &first_plans], "no checkpoint can be read, so nothing was started"),
-        ("checkpoints and plans", &[&checkpoints, &first_plans], "a file is missing or was changed, so nothing was started"),
+        (
+            "manifests",
+            &[&manifest],
+            "no checkpoint can be read, so nothing was started",
+        ),
+        (
+            "manifests and plans",
+            &[&manifest, &first_plans],
+            "no checkpoint can be read, so nothing was started",
+        ),
+        (
+            "checkpoints and plans",
+            &[&checkpoints, &first_plans],
+            "a file is missing or was changed, so nothing was started",
+        ),
     ];
     for (what, removals, expected) in cases {
         let folder = tempfile::tempdir().expect("a folder");
@@ -197,7 +226,9 @@ fn without_its_manifests_a_state_is_refused_and_nothing_of_it_is_deleted() {
         let before = files(folder.path());
         let (topics, clock) = (MemoryTopics::default(), Arc::new(ManualClock::at(EventTime(START))));
         (0..4).for_each(|part| write(&topics, part));
-        let refused = open(folder.path(), &topics, &clock).err().unwrap_or_else(|| panic!("without {what} it starts"));
+        let refused = open(folder.path(), &topics, &clock)
+            .err()
+            .unwrap_or_else(|| panic!("without {what} it starts"));
         assert!(refused.contains(expected), "{what}: {refused}");
         assert!(refused.ends_with("or start over with --reset"), "{what}: {refused}");
         let after = files(folder.path());
@@ -213,7 +244,10 @@ fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
             found.extend(files(&path));
-        } else if path.file_name().is_some_and(|name| name != "generation" && name != "LOCK") {
+        } else if path
+            .file_name()
+            .is_some_and(|name| name != "generation" && name != "LOCK")
+        {
             let bytes = fs::read(&path).expect("a file");
             found.push((path, bytes));
         }

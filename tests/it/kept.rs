@@ -54,7 +54,10 @@ fn what_was_answered_is_there_after_kill_9_and_what_failed_is_not() {
     zeta.query("INSERT INTO notes VALUES ('a', 'x'), ('b', 'y')");
     zeta.kill();
     zeta = Zeta::run(&file).state(&state).start();
-    assert_eq!(names(&zeta), ["doubled", "highest", "limits", "noted", "notes", "plain", "total"]);
+    assert_eq!(
+        names(&zeta),
+        ["doubled", "highest", "limits", "noted", "notes", "plain", "total"]
+    );
     let shows = |sql: &str, expected: serde_json::Value| {
         until(sql, || match zeta.post_sql(sql, "application/json") {
             reply if reply.status == 200 && reply.json()["rows"] == expected => Ok(()),
@@ -65,13 +68,20 @@ fn what_was_answered_is_there_after_kill_9_and_what_failed_is_not() {
     shows("SELECT count(*) FROM plain", json!([[3]]));
     shows("SELECT n FROM noted", json!([[2]]));
 
-    for dropped in ["DROP MATERIALIZED VIEW noted", "DROP TABLE notes", "DROP MATERIALIZED VIEW highest"] {
+    for dropped in [
+        "DROP MATERIALIZED VIEW noted",
+        "DROP TABLE notes",
+        "DROP MATERIALIZED VIEW highest",
+    ] {
         zeta.post_sql(dropped, "application/json").expect(200);
     }
     zeta.kill();
     zeta = Zeta::run(&file).state(&state).start();
     assert_eq!(names(&zeta), ["doubled", "limits", "plain", "total"]);
-    assert!(!state.join("notes").join("table.log").exists(), "a dropped table leaves no rows");
+    assert!(
+        !state.join("notes").join("table.log").exists(),
+        "a dropped table leaves no rows"
+    );
     assert!(zeta.stop().success());
 }
 
@@ -94,16 +104,28 @@ fn the_file_wins_and_says_so_where_both_define_a_name() {
     );
     let zeta = Zeta::run(&written(&more)).state(&state).start();
     let log = zeta.log();
-    assert!(log.contains("`one` was made over HTTP, and the file defines it otherwise: the file wins"), "{log}");
-    assert!(!log.contains("`other` was made over HTTP"), "what is the same needs no word: {log}");
+    assert!(
+        log.contains("`one` was made over HTTP, and the file defines it otherwise: the file wins"),
+        "{log}"
+    );
+    assert!(
+        !log.contains("`other` was made over HTTP"),
+        "what is the same needs no word: {log}"
+    );
     until("the view of the file", || {
         let reply = zeta.post_sql("SELECT most FROM one", "application/json");
-        (reply.status == 200 && reply.json()["rows"] == json!([[20]])).then_some(()).ok_or(reply.text().to_owned())
+        (reply.status == 200 && reply.json()["rows"] == json!([[20]]))
+            .then_some(())
+            .ok_or(reply.text().to_owned())
     });
     assert!(zeta.stop().success());
 
     let zeta = Zeta::run(&file).state(&state).start();
-    assert_eq!(names(&zeta), ["limits", "total"], "what the file took over is gone with it");
+    assert_eq!(
+        names(&zeta),
+        ["limits", "total"],
+        "what the file took over is gone with it"
+    );
     assert!(zeta.stop().success());
 }
 
@@ -121,11 +143,17 @@ fn what_does_not_fit_the_file_any_more_is_said_and_can_be_forgotten() {
         assert!(refused.contains(part), "{part} in {refused}");
     }
     let unknown = run(&without, &state, &["--forget", "ower"]).expect(1).err;
-    assert!(unknown.contains("--forget ower: it was not made over HTTP; over were"), "{unknown}");
+    assert!(
+        unknown.contains("--forget ower: it was not made over HTTP; over were"),
+        "{unknown}"
+    );
     let zeta = Zeta::run(&without).state(&state).arg("--forget").arg("over").start();
     assert_eq!(names(&zeta), ["limits"]);
     assert!(zeta.stop().success());
-    assert!(Zeta::run(&without).state(&state).start().stop().success(), "it stays forgotten");
+    assert!(
+        Zeta::run(&without).state(&state).start().stop().success(),
+        "it stays forgotten"
+    );
 }
 
 #[test]
@@ -143,7 +171,10 @@ fn a_damaged_catalog_stops_the_start_and_reset_forgets_it() {
     *damaged.last_mut().expect("bytes") ^= 1;
     fs::write(&path, &damaged).expect("a flip");
     let refused = run(&file, &state, &[]).expect(1).err;
-    assert!(refused.contains("catalog.jnl") && refused.contains("--reset"), "{refused}");
+    assert!(
+        refused.contains("catalog.jnl") && refused.contains("--reset"),
+        "{refused}"
+    );
     assert_eq!(fs::read(&path).expect("the catalog"), damaged, "nothing was changed");
 
     fs::write(&path, &whole).expect("a copy");
@@ -152,7 +183,11 @@ fn a_damaged_catalog_stops_the_start_and_reset_forgets_it() {
     assert!(zeta.stop().success());
     let zeta = Zeta::run(&file).state(&state).arg("--reset").start();
     assert_eq!(names(&zeta), ["limits", "total"]);
-    assert_eq!(zeta.rows("SELECT most FROM limits"), [json!([1])], "rows of tables stay");
+    assert_eq!(
+        zeta.rows("SELECT most FROM limits"),
+        [json!([1])],
+        "rows of tables stay"
+    );
     assert!(zeta.stop().success());
     fs::write(&path, &damaged).expect("a flip");
     let zeta = Zeta::run(&file).state(&state).arg("--reset").start();

@@ -112,7 +112,9 @@ pub fn changes_of(before: &Shapes, now: &Outlines, wanted: &BTreeSet<String>) ->
         let mut change = change_of(before.view(&view.name), view, now.outline(&view.name));
         let made_anew = |name: &&String| {
             let is_anew = |verdict| matches!(verdict, Verdict::Anew | Verdict::New | Verdict::Rebuild);
-            changes.iter().any(|change| change.view == **name && is_anew(change.verdict))
+            changes
+                .iter()
+                .any(|change| change.view == **name && is_anew(change.verdict))
         };
         if let Some(below) = view.reads.iter().find(made_anew)
             && change.takeover.is_some()
@@ -171,7 +173,11 @@ fn change_of(before: Option<&ViewShape>, now: &ViewShape, outline: &Outline) -> 
     match takeover(before, now, outline) {
         Ok((takeover, reasons)) => Change {
             view,
-            verdict: if reasons.is_empty() { Verdict::Same } else { Verdict::Resumes },
+            verdict: if reasons.is_empty() {
+                Verdict::Same
+            } else {
+                Verdict::Resumes
+            },
             reasons,
             takeover: Some(takeover),
         },
@@ -187,7 +193,13 @@ fn change_of(before: Option<&ViewShape>, now: &ViewShape, outline: &Outline) -> 
 /// How it goes on, and what is new of it, or why it cannot.
 fn takeover(before: &ViewShape, now: &ViewShape, outline: &Outline) -> Result<(Takeover, Vec<String>), Vec<String>> {
     let view = &now.name;
-    let titles = |shape: &ViewShape| shape.operators.iter().map(|operator| operator.title.clone()).collect::<Vec<_>>();
+    let titles = |shape: &ViewShape| {
+        shape
+            .operators
+            .iter()
+            .map(|operator| operator.title.clone())
+            .collect::<Vec<_>>()
+    };
     if titles(before) != titles(now) {
         let said = |titles: Vec<String>| match titles.as_slice() {
             [] => "nothing with state".to_owned(),
@@ -241,19 +253,25 @@ fn takeover(before: &ViewShape, now: &ViewShape, outline: &Outline) -> Result<(T
         }
         (None, _) => false,
     };
-    let meanings = |shape: &ViewShape| -> Vec<String> {
-        shape.columns.iter().map(|column| column.meaning.is.clone()).collect()
-    };
+    let meanings =
+        |shape: &ViewShape| -> Vec<String> { shape.columns.iter().map(|column| column.meaning.is.clone()).collect() };
     let is_alike = before.top == now.top && meanings(before) == meanings(now);
     if is_held_alike && !is_alike {
         let mut reasons = news_of(before, now);
-        reasons.push(format!("rows of `{view}` wait for their interval as they were computed before"));
+        reasons.push(format!(
+            "rows of `{view}` wait for their interval as they were computed before"
+        ));
         return Err(reasons);
     }
     let (rows, mut news) = if is_alike {
         (RowsFrom::Before, news_of(before, now))
     } else {
-        rows_differences(view, &before.top.without_filters(), &now.top.without_filters(), &mut reasons);
+        rows_differences(
+            view,
+            &before.top.without_filters(),
+            &now.top.without_filters(),
+            &mut reasons,
+        );
         if !reasons.is_empty() {
             return Err(reasons);
         }
@@ -265,7 +283,12 @@ fn takeover(before: &ViewShape, now: &ViewShape, outline: &Outline) -> Result<(T
         }
     };
     if before.hold.as_ref().map(|(_, interval)| interval) != now.hold.as_ref().map(|(_, interval)| interval) {
-        let said = |shape: &ViewShape| shape.hold.as_ref().map_or("changes".to_owned(), |(_, hold)| hold.shown.clone());
+        let said = |shape: &ViewShape| {
+            shape
+                .hold
+                .as_ref()
+                .map_or("changes".to_owned(), |(_, hold)| hold.shown.clone())
+        };
         news.push(format!("emit of `{view}` was {}, is {}", said(before), said(now)));
     }
     let takeover = Takeover {
@@ -296,11 +319,25 @@ fn rows_differences(view: &str, was: &RowsShape, is: &RowsShape, reasons: &mut V
         is: terms.iter().map(|term| term.is.as_str()).collect::<Vec<_>>().join(join),
         shown: match terms {
             [] => "none".to_owned(),
-            terms => terms.iter().map(|term| term.shown.as_str()).collect::<Vec<_>>().join(join),
+            terms => terms
+                .iter()
+                .map(|term| term.shown.as_str())
+                .collect::<Vec<_>>()
+                .join(join),
         },
     };
-    reasons.extend(was_is("filter", view, &all(&was.filters, " AND "), &all(&is.filters, " AND ")));
-    reasons.extend(was_is("rows per row", view, &all(&was.steps, ", "), &all(&is.steps, ", ")));
+    reasons.extend(was_is(
+        "filter",
+        view,
+        &all(&was.filters, " AND "),
+        &all(&is.filters, " AND "),
+    ));
+    reasons.extend(was_is(
+        "rows per row",
+        view,
+        &all(&was.steps, ", "),
+        &all(&is.steps, ", "),
+    ));
 }
 
 fn was_is(what: &str, view: &str, was: &Term, is: &Term) -> Option<String> {
@@ -350,10 +387,17 @@ fn state_columns(view: &str, was: &OperatorShape, is: &OperatorShape, reasons: &
             }
         }
     }
-    let gone = was.aggregates.iter().enumerate().filter(|(place, _)| !taken.contains(place));
+    let gone = was
+        .aggregates
+        .iter()
+        .enumerate()
+        .filter(|(place, _)| !taken.contains(place));
     let gone: Vec<String> = gone.map(|(_, (term, _))| term.shown.clone()).collect();
     if is_missing || was.columns_before.is_none() {
-        reasons.extend(gone.iter().map(|shown| format!("aggregate {shown} of `{view}` is gone")));
+        reasons.extend(
+            gone.iter()
+                .map(|shown| format!("aggregate {shown} of `{view}` is gone")),
+        );
     }
     if !is_missing && was.columns_before.is_none() && gone.is_empty() {
         reasons.push(format!("aggregates of `{view}` stand in another order"));
@@ -366,13 +410,19 @@ fn news_of(before: &ViewShape, now: &ViewShape) -> Vec<String> {
     let view = &now.name;
     let mut news = Vec::new();
     let of = |shape: &ViewShape| -> BTreeMap<String, String> {
-        let columns = shape.columns.iter().map(|column| (column.name.clone(), column.meaning.is.clone()));
+        let columns = shape
+            .columns
+            .iter()
+            .map(|column| (column.name.clone(), column.meaning.is.clone()));
         columns.collect()
     };
     let (was, is) = (of(before), of(now));
     for column in &now.columns {
         let name = &column.name;
-        let same = before.columns.iter().find(|other| other.meaning.is == column.meaning.is);
+        let same = before
+            .columns
+            .iter()
+            .find(|other| other.meaning.is == column.meaning.is);
         match (was.get(name), same) {
             (Some(meaning), _) if *meaning == column.meaning.is => {}
             (Some(_), _) => news.push(format!("column `{name}` of `{view}` is {} now", column.meaning.shown)),
@@ -388,7 +438,13 @@ fn news_of(before: &ViewShape, now: &ViewShape) -> Vec<String> {
             news.push(format!("column `{}` of `{view}` is gone", column.name));
         }
     }
-    let names = |shape: &ViewShape| shape.columns.iter().map(|column| column.name.clone()).collect::<Vec<_>>();
+    let names = |shape: &ViewShape| {
+        shape
+            .columns
+            .iter()
+            .map(|column| column.name.clone())
+            .collect::<Vec<_>>()
+    };
     if news.is_empty() && names(before) != names(now) {
         news.push(format!("columns of `{view}` stand in another order"));
     }
@@ -399,7 +455,10 @@ fn news_of(before: &ViewShape, now: &ViewShape) -> Vec<String> {
     }
     for filter in &before.top.filters {
         if !now.top.filters.contains(filter) {
-            news.push(format!("rows of `{view}` are not filtered by {} any more", filter.shown));
+            news.push(format!(
+                "rows of `{view}` are not filtered by {} any more",
+                filter.shown
+            ));
         }
     }
     news
@@ -431,7 +490,9 @@ fn computed(before: &ViewShape, now: &ViewShape, outline: &Outline) -> Result<Ro
         }
         match over_rows(filter, before, &held) {
             Some(filter) => filters.push(filter),
-            None => reasons.push(format!("the rows that `{view}` keeps do not hold what its filter is computed of")),
+            None => reasons.push(format!(
+                "the rows that `{view}` keeps do not hold what its filter is computed of"
+            )),
         }
     }
     let mut columns = Vec::new();

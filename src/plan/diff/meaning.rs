@@ -62,7 +62,10 @@ impl Leaves {
                 expr: replaced.data,
                 nodes,
             },
-            Ok(replaced) => self.leaf(format!("expression {}", digest(&exact(&replaced.data))), expr.to_string()),
+            Ok(replaced) => self.leaf(
+                format!("expression {}", digest(&exact(&replaced.data))),
+                expr.to_string(),
+            ),
             // It takes no other operands: then its text and theirs stand for it.
             Err(_) => {
                 let of = columns.iter().map(|column| exact(&column.expr)).collect::<Vec<_>>();
@@ -81,10 +84,15 @@ impl Leaves {
 
     fn shown(&self, expr: &Arc<dyn PhysicalExpr>) -> String {
         let named = Arc::clone(expr).transform_up(|node| {
-            let Some(shown) = node.downcast_ref::<Column>().and_then(|column| self.0.get(column.name())) else {
+            let Some(shown) = node
+                .downcast_ref::<Column>()
+                .and_then(|column| self.0.get(column.name()))
+            else {
                 return Ok(Transformed::no(node));
             };
-            Ok(Transformed::yes(Arc::new(Column::new(shown, 0)) as Arc<dyn PhysicalExpr>))
+            Ok(Transformed::yes(
+                Arc::new(Column::new(shown, 0)) as Arc<dyn PhysicalExpr>
+            ))
         });
         let text = named.map_or_else(|_| expr.to_string(), |named| named.data.to_string());
         text.replace("@0", "")
@@ -112,4 +120,58 @@ pub fn exact(expr: &Arc<dyn PhysicalExpr>) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::{
+        logical_expr::Operator,
+        physical_expr::expressions::{BinaryExpr, lit},
+    };
+
+    use super::*;
+
+    fn column(index: usize) -> Arc<dyn PhysicalExpr> {
+        Arc::new(Column::new("any", index))
+    }
+
+    fn sum(left: Arc<dyn PhysicalExpr>, right: Arc<dyn PhysicalExpr>) -> Arc<dyn PhysicalExpr> {
+        Arc::new(BinaryExpr::new(left, Operator::Plus, right))
+    }
+
+    #[test]
+    fn an_expression_is_told_by_what_it_is_computed_of_and_not_by_names_or_places() {
+        let mut leaves = Leaves::default();
+        let (a, b) = (leaves.leaf("s.a".into(), "a"), leaves.leaf("s.b".into(), "b"));
+        let one = leaves.over(&sum(column(0), column(1)), &[a.clone(), b.clone()]);
+        let moved = leaves.over(&sum(column(1), column(0)), &[b.clone(), a.clone()]);
+        assert_eq!(leaves.term(&one), leaves.term(&moved));
+        assert_eq!(leaves.term(&one).shown, "a + b");
+        let other = leaves.over(&sum(column(0), column(1)), &[b, a]);
+        assert_ne!(leaves.term(&one).is, leaves.term(&other).is);
+    }
+
+    #[test]
+    fn literals_that_look_alike_are_told_apart() {
+        let exact_of = |literal: Arc<dyn PhysicalExpr>| exact(&sum(column(0), literal));
+        let all = [lit(1_i64), lit(1_i32), lit("1"), lit("2")].map(exact_of);
+        for (index, text) in all.iter().enumerate() {
+            assert!(!all[..index].contains(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_put_into_itself_again_and_again_stays_small() {
+        let mut leaves = Leaves::default();
+        let mut columns = vec![leaves.leaf("s.a".into(), "a")];
+        let double = sum(column(0), column(0));
+        let mut seen = Vec::new();
+        for _ in 0..200 {
+            columns = vec![leaves.over(&double, &columns)];
+            let term = leaves.term(&columns[0]);
+            assert!(term.is.len() < 100 * NODES_MAX, "{} bytes", term.is.len());
+            assert!(!seen.contains(&term.is), "each is another one");
+            seen.push(term.is);
+        }
+    }
 }

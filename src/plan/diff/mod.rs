@@ -9,7 +9,9 @@
 //! of views are not in it. Expressions stand in it as texts over what they are computed of, down to the columns of the source.
 
 mod compare;
+mod drawing;
 mod meaning;
+mod operators;
 mod outline;
 
 use std::{collections::BTreeMap, fmt};
@@ -68,12 +70,20 @@ pub struct ViewShape {
     pub late: Vec<(String, String)>,
 }
 
-/// A meaning, exactly and for people.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+/// A meaning, exactly and for people. Where names of columns are others it is the same, and shown otherwise.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Term {
     pub is: String,
     pub shown: String,
 }
+
+impl PartialEq for Term {
+    fn eq(&self, other: &Self) -> bool {
+        self.is == other.is
+    }
+}
+
+impl Eq for Term {}
 
 /// Rows behind an operator or an input: filtered, and multiplied by windows or grouping sets.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -173,8 +183,19 @@ impl fmt::Display for Shapes {
 impl RowsShape {
     /// All of it as one text.
     pub fn text(&self) -> String {
-        let of = |terms: &[Term]| terms.iter().map(|term| term.is.as_str()).collect::<Vec<_>>().join(" and ");
-        format!("{} where [{}] by [{}]", self.base.is, of(&self.filters), of(&self.steps))
+        let of = |terms: &[Term]| {
+            terms
+                .iter()
+                .map(|term| term.is.as_str())
+                .collect::<Vec<_>>()
+                .join(" and ")
+        };
+        format!(
+            "{} where [{}] by [{}]",
+            self.base.is,
+            of(&self.filters),
+            of(&self.steps)
+        )
     }
 }
 
