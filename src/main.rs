@@ -9,7 +9,9 @@ use zeta::{
         arguments::{Arguments, Verb},
         check,
         checkpoints::{self, Verified},
-        demo, generate,
+        demo,
+        diff::{self, Compared},
+        generate,
         pipeline::Verdict,
         replay, run,
         test::{self, Tested},
@@ -26,6 +28,11 @@ fn main() -> ExitCode {
         Verb::Run(args) => run::run(args).map(code),
         Verb::Demo(args) => demo::run(args).map(code),
         Verb::Check(args) => check::run(args).map(code),
+        Verb::Diff(args) => diff::run(args).map(|compared| match compared {
+            Compared::GoesOn => ExitCode::SUCCESS,
+            Compared::NeedsRebuild => ExitCode::from(1),
+            Compared::Unusable(verdict) => code(verdict),
+        }),
         Verb::Test(args) => test::run(args).map(|tested| match tested {
             Tested::Held => ExitCode::SUCCESS,
             Tested::Failed => ExitCode::from(1),

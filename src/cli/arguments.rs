@@ -6,8 +6,8 @@ use tracing_subscriber::EnvFilter;
 use crate::sql::suggest::nearest;
 
 use super::{
-    check::CheckArgs, checkpoints::CheckpointsArgs, demo::DemoArgs, generate::GenerateArgs, replay::ReplayArgs,
-    run::RunArgs, test::TestArgs, topics::TopicsArgs,
+    check::CheckArgs, checkpoints::CheckpointsArgs, demo::DemoArgs, diff::DiffArgs, generate::GenerateArgs,
+    replay::ReplayArgs, run::RunArgs, test::TestArgs, topics::TopicsArgs,
 };
 
 /// Streaming SQL: Kafka topics become continuously maintained views, beside Parquet history
@@ -29,6 +29,7 @@ pub enum Verb {
     Run(RunArgs),
     Demo(DemoArgs),
     Check(CheckArgs),
+    Diff(DiffArgs),
     Test(TestArgs),
     Generate(GenerateArgs),
     Replay(ReplayArgs),

@@ -33,15 +33,7 @@ pub fn run(args: &CheckArgs) -> Result<Verdict> {
     for file in &args.files {
         let text = pipeline::read(file)?;
         let parsed = pipeline::parse(&text);
-        let mut registry = registry(MemoryTopics::default(), query_environment());
-        // A file server may be far away: its tables are taken on trust.
-        registry.open_external = offline(registry.open_external);
-        let options = EngineOptions {
-            state: None,
-            mode: Mode::Manual,
-            overrides: vec![],
-        };
-        let engine = Engine::new(registry, options, Arc::new(SystemClock::default()));
+        let engine = engine_on_paper();
         let statements = parsed.statements.len();
         match runtime.block_on(engine.apply(&text, parsed)) {
             Ok(warnings) => {
@@ -59,6 +51,19 @@ pub fn run(args: &CheckArgs) -> Result<Verdict> {
         }
     }
     Ok(verdict)
+}
+
+/// One that defines and starts nothing, without the network.
+pub(super) fn engine_on_paper() -> Engine {
+    let mut registry = registry(MemoryTopics::default(), query_environment());
+    // A file server may be far away: its tables are taken on trust.
+    registry.open_external = offline(registry.open_external);
+    let options = EngineOptions {
+        state: None,
+        mode: Mode::Manual,
+        overrides: vec![],
+    };
+    Engine::new(registry, options, Arc::new(SystemClock::default()))
 }
 
 type Open = Arc<dyn Fn(OpenExternal) -> ExternalFuture + Send + Sync>;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 
 use crate::{
+    plan::Shapes,
     state::{Inspection, folders, inspection_of},
     types::{Error, Result, folder_name},
 };
@@ -99,9 +100,12 @@ pub fn run(args: &CheckpointsArgs) -> Result<Verified> {
             let checkpoint = all[0].checkpoint(*epoch)?;
             let header = serde_json::to_string_pretty(&checkpoint.header)
                 .map_err(|e| Error::bug(format!("a header cannot be shown: {e}")))?;
+            // What another version wrote is shown as it is.
+            let definition = Shapes::of_text(&checkpoint.definition)
+                .map_or_else(|_| checkpoint.definition.clone(), |shapes| shapes.to_string());
             let mut text = format!(
                 "checkpoint of `{source}` at epoch {}, written by zeta {} in generation {}\n\n{}\n\n{header}\n\n",
-                checkpoint.epoch, checkpoint.engine_version, checkpoint.generation, checkpoint.definition
+                checkpoint.epoch, checkpoint.engine_version, checkpoint.generation, definition
             );
             let mut table = vec![["part", "bytes"].map(str::to_owned)];
             table.extend((checkpoint.parts.iter()).map(|(part, bytes)| [part.clone(), bytes.to_string()]));

@@ -97,6 +97,9 @@ fn run_in(args: &DemoArgs, folder: &std::path::Path) -> Result<Verdict> {
         state: folder.join("state"),
         no_state: false,
         reset: false,
+        rebuild: vec![],
+        forget: vec![],
+        rebuild_partial: false,
         sources: vec![source],
         allowed_origins: vec![],
     };

@@ -5,6 +5,7 @@ mod assemble;
 pub mod check;
 pub mod checkpoints;
 pub mod demo;
+pub mod diff;
 pub mod generate;
 pub mod pipeline;
 pub mod progress;

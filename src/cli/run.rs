@@ -1,13 +1,20 @@
 //! `zeta run FILE…`: pipelines, API and dashboard in one process, until it is told to stop.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    runtime::{Engine, EngineOptions, Mode, SourceOverride, clock::SystemClock, query_environment},
+    plan::Change,
+    runtime::{
+        Engine, EngineOptions, Mode, Rebuild, SourceOverride, clock::SystemClock, kept_shapes, query_environment,
+    },
     serve::{self, ServeOptions},
-    sql::SourceText,
+    sql::{Diagnostic, SourceText, SqlState, StatementKind},
     types::{Error, Result},
 };
 
@@ -46,6 +53,15 @@ pub struct RunArgs {
     /// Forget what was computed, and read every source from its start; rows of tables are kept
     #[arg(long)]
     pub reset: bool,
+    /// Compute a view anew, and those that read it: from the rows that its source still has
+    #[arg(long = "rebuild", value_name = "VIEW", conflicts_with_all = ["reset", "no_state"])]
+    pub rebuild: Vec<String>,
+    /// Forget what was made over HTTP under this name
+    #[arg(long = "forget", value_name = "NAME", conflicts_with_all = ["reset", "no_state"])]
+    pub forget: Vec<String>,
+    /// With --rebuild: also where the source does not have all of its rows any more
+    #[arg(long, requires = "rebuild")]
+    pub rebuild_partial: bool,
     /// Read a source from elsewhere: NAME=connector=replay,path=dataset/,speed=60x
     #[arg(long = "source", value_name = "NAME=OPTIONS", value_parser = parse_override)]
     pub sources: Vec<SourceOverride>,
@@ -104,10 +120,34 @@ pub fn run_texts(texts: &[SourceText], args: &RunArgs) -> Result<Verdict> {
     };
     // The port first: nothing is read or written when it is taken.
     let listener = runtime.block_on(serve::bind(&serve_options))?;
-    if args.reset {
+    let recalled = if args.no_state {
+        None
+    } else if args.reset {
+        engine.forget_all_made(&args.state)?;
         engine.reset()?;
+        Some(runtime.block_on(engine.recall(&args.state))?)
+    } else {
+        for name in &args.forget {
+            engine.forget_made(&args.state, name)?;
+        }
+        Some(runtime.block_on(engine.recall(&args.state))?)
+    };
+    for told in recalled.iter().flat_map(|recalled| &recalled.told) {
+        complain(format_args!("warning: {told}"));
     }
-    engine.start()?;
+    let rebuild = Rebuild {
+        views: args.rebuild.iter().cloned().collect(),
+        takes_what_is_left: args.rebuild_partial,
+    };
+    engine.rebuild(rebuild.clone())?;
+    engine.start().inspect_err(|error| {
+        if matches!(error, Error::State(_)) && !args.no_state {
+            show_places(&engine, texts, &args.state, &rebuild);
+        }
+    })?;
+    if let Some(recalled) = recalled {
+        engine.keep_definitions(&args.state, recalled)?;
+    }
     let address = listener
         .local_addr()
         .map_err(|e| Error::caused("cannot read the address", e))?;
@@ -129,6 +169,36 @@ pub fn run_texts(texts: &[SourceText], args: &RunArgs) -> Result<Verdict> {
         Err(panic) => return Err(Error::bug(panic.to_string())),
     }
     Ok(Verdict::Right)
+}
+
+/// Where the definitions stand that a kept state does not go on with. What cannot be compared is told by the error itself.
+fn show_places(engine: &Engine, texts: &[SourceText], state: &Path, rebuild: &Rebuild) {
+    let Ok(before) = kept_shapes(state) else { return };
+    let changes: Vec<Change> = (engine.changes_since(&before, rebuild).into_iter())
+        .filter(|changes| !changes.is_new)
+        .flat_map(|changes| changes.outcome.unwrap_or_default())
+        .filter(|change| change.verdict.needs_rebuild() && !rebuild.views.contains(&change.view))
+        .collect();
+    for text in texts {
+        let parsed = pipeline::parse(text);
+        let place = |change: &Change| {
+            let statement = parsed.statements.iter().find(|statement| match &statement.kind {
+                StatementKind::CreateMaterializedView(view) => view.name.value == change.view,
+                _ => false,
+            })?;
+            let message = match change.reasons.as_slice() {
+                [] => format!("`{}` is new, and the rows that it reads were read already", change.view),
+                reasons => reasons.join("; "),
+            };
+            let help = format!(
+                "put back what was there, or compute it anew with --rebuild {}",
+                change.view
+            );
+            Some(Diagnostic::error(SqlState::Unsupported, message, statement.span).help(help))
+        };
+        let places: Vec<Diagnostic> = changes.iter().filter_map(place).collect();
+        pipeline::show(text, &places);
+    }
 }
 
 pub fn runtime() -> Result<tokio::runtime::Runtime> {

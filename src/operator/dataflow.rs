@@ -163,6 +163,19 @@ impl Dataflow {
         }
     }
 
+    /// Hands on all rows of the view, where the last operator with state holds them; `false` where it does not.
+    pub fn hand_on_all(&mut self, out: &mut Output) -> Result<bool> {
+        for index in (0..self.nodes.len()).rev() {
+            let mut step = Output::default();
+            if self.nodes[index].operator.hand_on_all(&mut step)? {
+                let taker = self.nodes[index].taker;
+                self.push(taker, step.flows, out)?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// The state of each operator, in their order.
     pub fn snapshot(&mut self) -> Result<Vec<Vec<RecordBatch>>> {
         self.nodes.iter_mut().map(|node| node.operator.snapshot()).collect()

@@ -34,6 +34,13 @@ impl GroupAggregate {
             schema,
         })
     }
+
+    fn rows(&self, groups: &[ArrayRef], values: &[ArrayRef], count: usize) -> Result<RecordBatch> {
+        let columns = groups.iter().chain(values).cloned().collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)
+            .map_err(|e| Error::bug(format!("an aggregate's rows do not fit their schema: {e}")))
+    }
 }
 
 impl Operator for GroupAggregate {
@@ -50,17 +57,22 @@ impl Operator for GroupAggregate {
 
     fn on_epoch_end(&mut self, end: EpochEnd, out: &mut Output) -> Result<Watermark> {
         if let Some(touched) = self.table.take_touched()? {
-            let rows = |groups: &[ArrayRef], values: &[ArrayRef], count: usize| {
-                let columns = groups.iter().chain(values).cloned().collect();
-                let options = RecordBatchOptions::new().with_row_count(Some(count));
-                RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)
-                    .map_err(|e| Error::bug(format!("an aggregate's rows do not fit their schema: {e}")))
-            };
+            let rows = |groups: &[ArrayRef], values: &[ArrayRef], count: usize| self.rows(groups, values, count);
             out.push(Flow::of(touched.delta(&self.schema, rows)?));
             out.failed
                 .extend(self.table.aggregation().failed_groups(&touched.now, Vec::new())?);
         }
         Ok(end.watermark)
+    }
+
+    fn hand_on_all(&mut self, out: &mut Output) -> Result<bool> {
+        if self.table.has_been_taken() {
+            let Results {
+                groups, values, count, ..
+            } = self.table.results()?;
+            out.push(Flow::of(Delta::append(self.rows(&groups, &values, count)?)));
+        }
+        Ok(true)
     }
 
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {

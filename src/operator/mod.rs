@@ -129,6 +129,11 @@ pub trait Operator: Send {
         Some(watermark)
     }
 
+    /// Hands on all that it ever handed on and that holds, where its state tells that; `false` where it does not.
+    fn hand_on_all(&mut self, _out: &mut Output) -> Result<bool> {
+        Ok(false)
+    }
+
     /// The whole state as rows; batches may differ in schema. Called between epochs only; later results are the same
     /// whether or not a snapshot was taken, as long as a replay takes it at the same epochs.
     fn snapshot(&mut self) -> Result<Vec<RecordBatch>>;

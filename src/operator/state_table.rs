@@ -124,6 +124,11 @@ impl StateTable {
         if !self.has_been_taken() {
             return self.recent.into_results();
         }
+        self.results()
+    }
+
+    /// All groups, as they are.
+    pub fn results(&mut self) -> Result<Results> {
         self.fold()?;
         let GroupState { groups, states, count } = self.all()?;
         self.aggregation.evaluate_states(groups, &states, count)

@@ -263,6 +263,8 @@ impl Binder<'_> {
                 .general
                 .get("close_after")
                 .and_then(|after| parse_duration(after).ok()),
+            recovery_time_max: parse_duration(options.general.get("recovery_time_max").unwrap_or("2 seconds"))
+                .unwrap_or_default(),
             event_time_ahead_max: parse_duration(options.general.get("event_time_ahead_max").unwrap_or("1 hour"))
                 .unwrap_or_default(),
             sql: statement.text.clone(),

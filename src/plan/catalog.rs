@@ -48,6 +48,8 @@ pub struct SourceDefinition {
     pub idle_timeout: Duration,
     /// After so long without any row all open windows are closed.
     pub close_after: Option<Duration>,
+    /// How long epochs since the last checkpoint may take to run again.
+    pub recovery_time_max: Duration,
     pub event_time_ahead_max: Duration,
     pub sql: String,
 }

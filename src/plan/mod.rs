@@ -13,6 +13,7 @@ mod catalog;
 mod checked;
 mod columns;
 mod dataflow;
+mod diff;
 mod function;
 mod function_call;
 mod mistakes;
@@ -35,6 +36,7 @@ pub use catalog::{
     Trigger, ViewDefinition, WatermarkDefinition, bad_schema, errors_schema, late_schema,
 };
 pub use dataflow::{analyze, explain};
+pub use diff::{Change, OperatorTakeover, Outlines, RowsFrom, Shapes, Takeover, Verdict, ViewShape, changes_of};
 pub use function::{FunctionDefinition, functions_of};
 pub use options::{SINK_OPTIONS, SOURCE_OPTIONS, VIEW_OPTIONS};
 pub use registry::{

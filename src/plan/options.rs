@@ -34,6 +34,12 @@ pub const SOURCE_OPTIONS: &[OptionSpec] = &[
     )
     .kind(OptionKind::Duration),
     OptionSpec::text(
+        "recovery_time_max",
+        "how long a restart may compute again what ran since the last checkpoint: the less, the more checkpoints",
+    )
+    .kind(OptionKind::Duration)
+    .default("2 seconds"),
+    OptionSpec::text(
         "on_bad_record",
         "what happens to a record that cannot become a row: it is kept in <source>$bad",
     )

@@ -116,6 +116,7 @@ impl Binder<'_> {
             trigger: Trigger::EachRow,
             idle_timeout: Duration::from_secs(30),
             close_after: None,
+            recovery_time_max: Duration::from_secs(2),
             // Who writes a time that is far ahead means it.
             event_time_ahead_max: Duration::MAX,
             sql: statement.text.clone(),

@@ -1,147 +1,180 @@
-//! The definition of a source and its views as text: kept with the state, which is of no use to another one.
+//! What a state is of, kept with it as text, and what becomes of the views of now when they meet it.
+//!
+//! ```text
+//! kept text ─┬─▶ another source ──────────────────▶ refused
+//! views now ─┴─▶ a view whose state is of no use ─▶ refused, unless the start was told to compute it anew
+//!               └ the others ─────────────────────▶ go on, or take up what the views below them hold
+//! ```
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, path::Path};
 
 use crate::{
-    plan::{MaterializedDefinition, SourceDefinition, functions_of},
-    sql::{normalized, on_one_line},
-    types::Error,
+    plan::{Change, Outlines, Relation, Shapes, changes_of},
+    state,
+    types::{Error, Result},
 };
 
-/// Options of connectors that decide which rows there are, and so what a position means. Others say where and when they come.
-#[rustfmt::skip] // one line each would fill the page
-const SELECTING: [&str; 12] = [
-    "topic", "path", "from", "to", "limit",
-    "table", "events", "events_per_second", "out_of_order", "base_time", "splits", "seed",
-];
+use super::engine::Engine;
 
-/// What the state depends on: everything but addresses and timing.
-pub fn fingerprint(source: &SourceDefinition, views: &[Arc<MaterializedDefinition>]) -> String {
-    let mut lines = vec![format!("source {} ({})", source.name, source.connector)];
-    for field in source.schema.fields() {
-        lines.push(format!(
-            "  {} {}{}",
-            field.name(),
-            field.data_type(),
-            if field.is_nullable() { "" } else { " not null" }
-        ));
-    }
-    for name in SELECTING {
-        lines.extend(
-            source
-                .connector_options
-                .get(name)
-                .map(|value| format!("  {name} = {value}")),
-        );
-    }
-    lines.push(format!(
-        "  format {} {:?}",
-        source.format,
-        source.format_options.iter().collect::<Vec<_>>()
-    ));
-    lines.extend(
-        source
-            .watermark
-            .as_ref()
-            .map(|watermark| format!("  watermark {}", watermark.text)),
-    );
-    for function in functions_of(views.iter().map(|view| &view.plan)) {
-        lines.push(format!("function {}: {}", function.name, on_one_line(&function.sql)));
-    }
-    for view in views {
-        lines.push(format!("view {}: {}", view.name, on_one_line(&view.sql)));
-    }
-    lines.join("\n")
+/// Which views a start computes anew from the rows of their source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rebuild {
+    pub views: BTreeSet<String>,
+    /// Also where the source does not have all of its rows any more.
+    pub takes_what_is_left: bool,
 }
 
-/// The views of `now` that are not in `before` as they are now; `None` where anything else differs but views that are gone.
-pub fn views_made_anew(before: &str, now: &str) -> Option<BTreeSet<String>> {
-    let (before, now) = (Parts::of(before), Parts::of(now));
-    let is_same = |one: &str, other: &str| normalized(one) == normalized(other);
-    let is_other_function =
-        |(name, text): (&&str, &&str)| before.functions.get(name).is_some_and(|other| !is_same(other, text));
-    if before.source != now.source || now.functions.iter().any(is_other_function) {
-        return None;
+/// What becomes of the views of a source.
+pub struct Changes {
+    /// Of now in the order of creation, those that are gone behind.
+    pub views: Vec<Change>,
+    pub has_other_watermark: bool,
+}
+
+/// What becomes of each view on the state of `before`.
+///
+/// # Errors
+/// [`Error::State`] with the difference and the ways out, where the source is another one, or a view would have to be computed anew
+/// and the start was not told so.
+pub fn changes(before: &str, now: &Outlines, rebuild: &Rebuild, folder: &Path) -> Result<Changes> {
+    let before = Shapes::of_text(before).map_err(|error| Error::state(format!("{}: {error}", folder.display())))?;
+    let views = changes_of(&before, now, &rebuild.views).map_err(|differences| {
+        let kept = match now.shapes.source.is_table {
+            true => ", which keeps the rows of tables",
+            false => "",
+        };
+        Error::state(format!(
+            "the state in {} was made by another definition:\n  {}\nput the definition back, choose another folder with --state, or start over with --reset{kept}",
+            folder.display(),
+            differences.join("\n  ")
+        ))
+    })?;
+    let refused: Vec<&Change> = (views.iter())
+        .filter(|change| change.verdict.needs_rebuild() && !rebuild.views.contains(&change.view))
+        .collect();
+    if !refused.is_empty() {
+        return Err(refusal(&refused, &before, &now.shapes, folder));
     }
-    let anew = now
-        .views
-        .iter()
-        .filter(|(name, text)| before.views.get(*name) != Some(text));
-    Some(anew.map(|(name, _)| (*name).to_owned()).collect())
+    Ok(Changes {
+        views,
+        has_other_watermark: before.source.watermark.is != now.shapes.source.watermark.is,
+    })
 }
 
-/// A definition's text, taken apart. Functions and views by name.
-#[derive(Default)]
-struct Parts<'a> {
-    source: Vec<&'a str>,
-    functions: BTreeMap<&'a str, &'a str>,
-    views: BTreeMap<&'a str, &'a str>,
+/// What becomes of a source that an edited pipeline has, or had.
+pub struct SourceChanges {
+    pub source: String,
+    /// Of each view; an error with what differs, where the source is another one.
+    pub outcome: Result<Vec<Change>, Vec<String>>,
+    /// It was not there before: nothing is kept of it.
+    pub is_new: bool,
 }
 
-impl<'a> Parts<'a> {
-    fn of(text: &'a str) -> Self {
-        let mut parts = Self::default();
-        for line in text.lines() {
-            let named = |kind| line.strip_prefix(kind).and_then(|rest: &str| rest.split_once(": "));
-            if let Some((name, sql)) = named("view ") {
-                parts.views.insert(name, sql);
-            } else if let Some((name, sql)) = named("function ") {
-                parts.functions.insert(name, sql);
-            } else {
-                parts.source.push(line);
-            }
+impl SourceChanges {
+    /// Whether a start goes on without being told more.
+    pub fn is_taken_up(&self) -> bool {
+        let goes_on =
+            |changes: &Vec<Change>| self.is_new || !changes.iter().any(|change| change.verdict.needs_rebuild());
+        self.outcome.as_ref().is_ok_and(goes_on)
+    }
+}
+
+impl Engine {
+    fn outlines(&self) -> Vec<Outlines> {
+        let catalog = self.catalog();
+        let sources = catalog.iter().filter_map(|relation| match relation {
+            Relation::Source(source) => Some(source),
+            Relation::Table(table) => Some(&table.source),
+            _ => None,
+        });
+        let outlines = sources.map(|source| Outlines::of(source, &catalog.views_of(&source.name)));
+        outlines.collect()
+    }
+
+    /// What is defined, a source or table each, as a state keeps it.
+    pub fn shapes(&self) -> Vec<Shapes> {
+        self.outlines().into_iter().map(|outlines| outlines.shapes).collect()
+    }
+
+    /// What becomes of what was defined `before`, by source, those that are gone behind.
+    pub fn changes_since(&self, before: &[Shapes], rebuild: &Rebuild) -> Vec<SourceChanges> {
+        let mut all = Vec::new();
+        let outlines = self.outlines();
+        for now in &outlines {
+            let source = now.shapes.source.name.clone();
+            let of_before = before.iter().find(|shapes| shapes.source.name == source);
+            // Nothing of itself is what a new one begins with.
+            let begins = now.shapes.without_views();
+            let outcome = changes_of(of_before.unwrap_or(&begins), now, &rebuild.views);
+            all.push(SourceChanges {
+                source,
+                outcome,
+                is_new: of_before.is_none(),
+            });
         }
-        parts
+        let is_gone = |shapes: &&Shapes| !outlines.iter().any(|now| now.shapes.source.name == shapes.source.name);
+        for gone in before.iter().filter(is_gone) {
+            all.push(SourceChanges {
+                source: gone.source.name.clone(),
+                outcome: Ok(gone.views.iter().map(|view| Change::dropped(&view.name)).collect()),
+                is_new: false,
+            });
+        }
+        all
     }
 }
 
-/// The refusal of a state that another definition made.
-pub fn another_definition(folder: &Path, before: &str, now: &str) -> Error {
-    Error::user(format!(
-        "the state in {} was made by another definition:\n{}\nput the definition back, choose another folder with --state, or start over with --reset",
+/// What the states in a folder are of.
+///
+/// # Errors
+/// Where one of them cannot be read, or was written by another version.
+pub fn kept_shapes(folder: &Path) -> Result<Vec<Shapes>> {
+    let mut all = Vec::new();
+    for folder in state::folders(folder)? {
+        if let Some(text) = state::definition_of(&folder)? {
+            let shapes = Shapes::of_text(&text);
+            all.push(shapes.map_err(|error| Error::state(format!("{}: {error}", folder.display())))?);
+        }
+    }
+    Ok(all)
+}
+
+fn refusal(refused: &[&Change], before: &Shapes, now: &Shapes, folder: &Path) -> Error {
+    let mut lines = Vec::new();
+    for change in refused {
+        match change.reasons.as_slice() {
+            [] => lines.push(format!(
+                "view `{}` is new, and reads rows of source `{}` that are read already",
+                change.view, now.source.name
+            )),
+            reasons => lines.extend(reasons.iter().cloned()),
+        }
+    }
+    let (was, is) = (texts(before, refused), texts(now, refused));
+    lines.extend(was.difference(&is).map(|line| format!("- {line}")));
+    lines.extend(is.difference(&was).map(|line| format!("+ {line}")));
+    let rebuild: Vec<String> = refused
+        .iter()
+        .map(|change| format!("--rebuild {}", change.view))
+        .collect();
+    Error::state(format!(
+        "the state in {} was made by another definition:\n  {}\nput the definition back, compute anew with {}, choose another folder with --state, or start over with --reset",
         folder.display(),
-        difference(before, now)
+        lines.join("\n  "),
+        rebuild.join(" ")
     ))
 }
 
-/// Lines that are in one and not in the other.
-fn difference(before: &str, now: &str) -> String {
-    let gone = before
-        .lines()
-        .filter(|line| !now.lines().any(|other| other == *line))
-        .map(|line| format!("  - {line}"));
-    let new = now
-        .lines()
-        .filter(|line| !before.lines().any(|other| other == *line))
-        .map(|line| format!("  + {line}"));
-    gone.chain(new).collect::<Vec<_>>().join("\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn views_may_come_go_and_change_and_nothing_else_may() {
-        let before = "source s (kafka)\n  a Int64\nfunction f: x\nview v: 1\nview w: 2";
-        for (now, expected) in [
-            (before.to_owned(), Some(vec![])),
-            (before.replace("\nview w: 2", ""), Some(vec![])),
-            (
-                before.replace("view w: 2", "view w: 3\nview x: 4"),
-                Some(vec!["w", "x"]),
-            ),
-            (before.replace("function f: x\n", ""), Some(vec![])),
-            (before.replace("f: x", "f: y"), None),
-            (before.replace("a Int64", "a Int32"), None),
-        ] {
-            let found = views_made_anew(before, &now);
-            let found: Option<Vec<&str>> = found.as_ref().map(|names| names.iter().map(String::as_str).collect());
-            assert_eq!(found, expected, "{now}");
-        }
-    }
+/// The texts that decide about these views.
+fn texts(shapes: &Shapes, refused: &[&Change]) -> BTreeSet<String> {
+    let is_refused = |name: &str| refused.iter().any(|change| change.view == name);
+    let views = shapes.views.iter().filter(|view| is_refused(&view.name));
+    let functions = shapes
+        .functions
+        .iter()
+        .map(|(name, sql)| format!("function {name}: {sql}"));
+    views
+        .map(|view| format!("view {}: {}", view.name, view.sql))
+        .chain(functions)
+        .collect()
 }

@@ -26,9 +26,11 @@ use crate::{
 use super::{
     Bounds, Metrics,
     clock::Clock,
+    definition::Rebuild,
     driver::Driver,
     face::*,
     host::SystemHost,
+    kept::Kept,
     query::QueryPool,
     shared::{Shared, Snapshot, ViewFace},
     timeline::Timeline,
@@ -86,6 +88,9 @@ pub(super) struct Inner {
     pub stopping: CancellationToken,
     /// What another state published through sinks does not count.
     was_reset: AtomicBool,
+    rebuild: Mutex<Rebuild>,
+    /// Where definitions are kept that are made while it runs; `None` until it is told to keep them.
+    pub kept: Mutex<Option<Kept>>,
     next_query: AtomicU64,
 }
 
@@ -123,6 +128,8 @@ impl Engine {
             inserted: Mutex::default(),
             stopping: CancellationToken::new(),
             was_reset: AtomicBool::new(false),
+            rebuild: Mutex::default(),
+            kept: Mutex::default(),
             next_query: AtomicU64::new(1),
         }))
     }
@@ -138,6 +145,33 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Computes views anew from the rows of their source, and those that read them. Before `start`.
+    ///
+    /// # Errors
+    /// [`Error::User`] where one of them is no materialized view.
+    pub fn rebuild(&self, rebuild: Rebuild) -> Result<()> {
+        let catalog = self.catalog();
+        for name in &rebuild.views {
+            if matches!(catalog.get(name), Some(Relation::Materialized(_))) {
+                continue;
+            }
+            let views = catalog
+                .iter()
+                .filter(|relation| matches!(relation, Relation::Materialized(_)));
+            let near = crate::sql::suggest::nearest(name, views.map(Relation::name));
+            let hint = near.map_or(String::new(), |near| format!("; did you mean {near}?"));
+            return Err(Error::user(format!(
+                "--rebuild {name}: there is no such materialized view{hint}"
+            )));
+        }
+        *self.0.rebuild.lock().expect("nobody panics while holding it") = rebuild;
+        Ok(())
+    }
+
+    pub(super) fn rebuild_of(&self) -> Rebuild {
+        self.0.rebuild.lock().expect("nobody panics while holding it").clone()
     }
 
     /// Starts every source that a materialized view reads and that does not run yet.
@@ -170,6 +204,7 @@ impl Engine {
             folder.as_deref().map(Place::local),
             Arc::clone(&self.0.metrics),
             &self.0.bounds,
+            self.rebuild_of(),
         )?;
         let make = self.connector_of(source)?;
         self.adopt(timeline.shared());

@@ -5,13 +5,24 @@
 //! flows of another view                  └─▶ late rows, and rows that cannot be computed, set aside
 //! ```
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
 
-use arrow::array::{Int64Array, RecordBatch};
+use arrow::{
+    array::{Int64Array, RecordBatch, RecordBatchOptions},
+    datatypes::{FieldRef, Schema, SchemaRef},
+};
 
 use crate::{
-    operator::{Dataflow, EpochEnd, FailedRows, Figures, Flow, LateRows, OpenWindows, Output},
-    plan::{Input, MaterializedDefinition, errors_schema, late_schema},
+    operator::{
+        Dataflow, EpochEnd, FailedRows, Figures, Flow, LateRows, OpenWindows, Operator, Output, Segment,
+        Step as SegmentStep,
+    },
+    plan::{
+        Input, MaterializedDefinition, OperatorTakeover, RowsFrom, StreamPlan, Takeover, errors_schema, late_schema,
+    },
     state::Part,
     types::{Delta, Epoch, Error, EventTime, Result, Watermark, limits},
     view::{Change, ChangeLog, Rows, RowsSnapshot, consolidate},
@@ -57,6 +68,22 @@ pub struct Step {
     /// What a view over this one reads.
     flows: Vec<Flow>,
     handed_on: Watermark,
+}
+
+impl Step {
+    /// Of a view that takes no part.
+    pub fn nothing() -> Self {
+        Self {
+            changes: Vec::new(),
+            flows: Vec::new(),
+            handed_on: Watermark::START,
+        }
+    }
+
+    /// Nobody takes its rows yet, and nothing is said of them.
+    pub fn without_flows(self) -> Self {
+        Self::nothing()
+    }
 }
 
 impl MaintainedView {
@@ -117,6 +144,18 @@ impl MaintainedView {
 
     pub fn len(&self) -> usize {
         self.rows.len()
+    }
+
+    pub fn reads_source(&self) -> bool {
+        self.inputs.iter().any(|input| matches!(input, Upstream::Source(_)))
+    }
+
+    /// Whether it reads one of `before` that has one of these names.
+    pub fn reads_any_of(&self, before: &[Self], names: &BTreeSet<String>) -> bool {
+        self.inputs.iter().any(|input| match input {
+            Upstream::View { index, .. } => names.contains(before[*index].name()),
+            Upstream::Source(_) => false,
+        })
     }
 
     /// The view at this index, which it does not read, is gone: those behind it stand one earlier.
@@ -269,6 +308,15 @@ impl MaintainedView {
 
     /// Takes up what the views `before` hold, as if all of it had come at once and in time. For one that was made after them.
     pub fn take_up(&mut self, before: &[Self], epoch: Epoch, epoch_time: EventTime, metrics: &Metrics) -> Result<()> {
+        let end = EpochEnd {
+            watermark: Watermark::START,
+            epoch_time,
+        };
+        self.take_up_at(before, epoch, end, metrics)
+    }
+
+    /// As [`take_up`](Self::take_up), where the source is complete up to the watermark of `end`.
+    pub fn take_up_at(&mut self, before: &[Self], epoch: Epoch, end: EpochEnd, metrics: &Metrics) -> Result<()> {
         let is_read = |index: usize| {
             let reads = |input: &Upstream| matches!(input, Upstream::View { index: read, .. } if *read == index);
             self.inputs.iter().any(reads)
@@ -276,10 +324,6 @@ impl MaintainedView {
         let steps = (before.iter().enumerate())
             .map(|(index, view)| view.as_step(is_read(index)))
             .collect::<Result<Vec<_>>>()?;
-        let end = EpochEnd {
-            watermark: Watermark::START,
-            epoch_time,
-        };
         self.step(epoch, end, &[], &steps, metrics).map(drop)
     }
 
@@ -439,28 +483,102 @@ impl MaintainedView {
         Ok(parts)
     }
 
-    /// Takes up what [`save`](Self::save) gave: `part` hands out its parts by name.
+    /// Takes up what [`save`](Self::save) gave: `part` hands out its parts by name. Returns whether rows that it had before are gone,
+    /// because something of them cannot be computed any more.
     pub fn restore(
         &mut self,
         mut part: impl FnMut(String) -> Result<Vec<RecordBatch>>,
-        late_total: u64,
-        failed_total: u64,
-    ) -> Result<()> {
-        let name = &self.definition.name;
-        for index in 0..self.dataflow.len() {
-            let state = part(format!("{name}/operator/{index}"))?;
+        takeover: &Takeover,
+        (late_total, failed_total): (u64, u64),
+        epoch: Epoch,
+        metrics: &Metrics,
+    ) -> Result<bool> {
+        let name = self.definition.name.clone();
+        let stream = &self.definition.stream;
+        let mut states = Vec::new();
+        for operator in &takeover.operators {
+            let state = part(format!("{name}/operator/{}", operator.before))?;
+            let state = fitting_state(state, operator, stream)?;
             // A stateless operator has no rows to take up.
             if !state.is_empty() {
-                self.dataflow.restore(index, state)?;
+                self.dataflow.restore(operator.now, state.clone())?;
+                states.push((operator.now, state));
             }
-        }
-        self.rows.restore(&part(format!("{name}/rows"))?)?;
-        if let Some(late) = &mut self.late {
-            late.restore(part(format!("{name}/late"))?, late_total);
         }
         if let Some(errors) = &mut self.errors {
             errors.restore(part(format!("{name}/errors"))?, failed_total);
         }
-        Ok(())
+        if let Some(late) = &mut self.late {
+            let rows = part(format!("{name}/late"))?;
+            match takeover.keeps_late {
+                true => late.restore(named_as(late.schema(), rows)?, late_total),
+                false => late.restore(Vec::new(), late_total),
+            }
+        }
+        let rows = part(format!("{name}/rows"))?;
+        let mut out = Output::default();
+        match &takeover.rows {
+            RowsFrom::Before => self.rows.restore(&named_as(&stream.schema, rows)?)?,
+            RowsFrom::Computed { filter, columns } => {
+                let mut steps: Vec<_> = filter.iter().cloned().map(SegmentStep::Filter).collect();
+                steps.push(SegmentStep::Project {
+                    columns: columns.clone(),
+                    schema: Arc::clone(&stream.schema),
+                });
+                let mut segment = Segment::new(steps);
+                for rows in rows {
+                    segment.on_delta(Flow::of(Delta::append(rows)), &mut out)?;
+                }
+            }
+            RowsFrom::State => {
+                let mut dataflow = stream.operators()?;
+                for (operator, state) in states {
+                    dataflow.restore(operator, state)?;
+                }
+                let is_all = dataflow.hand_on_all(&mut out)?;
+                assert!(is_all, "the state of `{name}` was said to hold its rows");
+            }
+        }
+        for flow in &out.flows {
+            self.rows.apply(&flow.delta)?;
+        }
+        drop(self.keep_failed(&out.failed, epoch, self.handed_on, metrics)?);
+        Ok(!out.failed.is_empty())
     }
+}
+
+/// The state of an operator as it is planned now.
+fn fitting_state(
+    mut state: Vec<RecordBatch>,
+    operator: &OperatorTakeover,
+    stream: &StreamPlan,
+) -> Result<Vec<RecordBatch>> {
+    if let (Some(columns), Some(last)) = (&operator.columns, state.last_mut()) {
+        *last = last.project(columns).map_err(Error::of_arrow)?;
+    }
+    // Rows that wait are handed on under their names.
+    let Some(schema) = stream.waiting_rows(operator.now) else {
+        return Ok(state);
+    };
+    let mut fitting = Vec::new();
+    for (index, batch) in state.into_iter().enumerate() {
+        if index == 0 {
+            fitting.push(batch);
+            continue;
+        }
+        let weights = batch.schema().fields().last().cloned();
+        let fields: Vec<FieldRef> = schema.fields().iter().cloned().chain(weights).collect();
+        fitting.extend(named_as(&Arc::new(Schema::new(fields)), vec![batch])?);
+    }
+    Ok(fitting)
+}
+
+/// The same rows under the names of now.
+fn named_as(schema: &SchemaRef, rows: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+    let named = rows.into_iter().map(|rows| {
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        RecordBatch::try_new_with_options(Arc::clone(schema), rows.columns().to_vec(), &options)
+            .map_err(|e| Error::state(format!("rows of the state are not what their definition says: {e}")))
+    });
+    named.collect()
 }

@@ -66,10 +66,11 @@ impl Engine {
             folder.as_deref().map(Place::local),
             Arc::clone(&self.0.metrics),
             &self.0.bounds,
+            self.rebuild_of(),
         )?;
         let mut input = (self.connector_of(&source)?)(&source.name, &source.connector_options)?;
         let mut intake = Intake::new(&source, timeline.needed(), &self.0.registry)?;
-        input.discover().map_err(|e| Error::user(e.to_string()))?;
+        let bounds = input.discover().map_err(|e| Error::user(e.to_string()))?;
         input
             .seek(&timeline.replay_positions())
             .map_err(|e| Error::user(e.to_string()))?;
@@ -81,6 +82,15 @@ impl Engine {
             if is_checkpoint {
                 drop(timeline.checkpoint()?);
             }
+        }
+        if let Some(mut rebuilding) = timeline.begin_rebuild(&bounds)? {
+            while let Some((split, range)) = rebuilding.next_piece() {
+                let rows = read_range(&split, range, &mut *input, &mut intake)?;
+                timeline.rebuild_rows(&mut rebuilding, rows)?;
+            }
+            timeline.end_rebuild(rebuilding)?;
+            let plan = timeline.empty_plan(self.0.clock.now());
+            run(&mut timeline, &plan, Vec::new())?;
         }
         timeline.silence_begins(self.0.clock.now());
         timeline.publish_state();
@@ -264,30 +274,41 @@ fn run(timeline: &mut Timeline, plan: &EpochPlan, rows: Vec<SplitRows>) -> Resul
 fn read_ranges(plan: &EpochPlan, input: &mut dyn Source, intake: &mut Intake) -> Result<Vec<SplitRows>> {
     let mut rows = Vec::new();
     for (split, range) in &plan.ranges {
-        input
-            .seek(&BTreeMap::from([(split.clone(), range.from)]))
+        rows.extend(read_range(split, *range, input, intake)?);
+    }
+    Ok(rows)
+}
+
+fn read_range(
+    split: &SplitId,
+    range: PlannedRange,
+    input: &mut dyn Source,
+    intake: &mut Intake,
+) -> Result<Vec<SplitRows>> {
+    let mut rows = Vec::new();
+    input
+        .seek(&BTreeMap::from([(split.clone(), range.from)]))
+        .map_err(|e| Error::user(e.to_string()))?;
+    let mut next = range.from;
+    while next < range.to {
+        let polled = input
+            .poll(usize::MAX, usize::MAX, Duration::ZERO)
             .map_err(|e| Error::user(e.to_string()))?;
-        let mut next = range.from;
-        while next < range.to {
-            let polled = input
-                .poll(usize::MAX, usize::MAX, Duration::ZERO)
-                .map_err(|e| Error::user(e.to_string()))?;
-            if polled.is_empty() {
-                return Err(Error::user(format!(
-                    "rows {next} to {} of split {split} are gone",
-                    range.to
-                )));
+        if polled.is_empty() {
+            return Err(Error::user(format!(
+                "rows {next} to {} of split {split} are gone",
+                range.to
+            )));
+        }
+        for mut chunk in polled {
+            if range.to <= chunk.from {
+                break;
             }
-            for mut chunk in polled {
-                if range.to <= chunk.from {
-                    break;
-                }
-                if range.to < chunk.to {
-                    drop(chunk.split_off(range.to));
-                }
-                next = chunk.to;
-                rows.push(intake.take(chunk)?);
+            if range.to < chunk.to {
+                drop(chunk.split_off(range.to));
             }
+            next = chunk.to;
+            rows.push(intake.take(chunk)?);
         }
     }
     Ok(rows)

@@ -15,6 +15,7 @@ use crate::{
 };
 
 use super::{
+    host::Host,
     intake::{Intake, SplitRows},
     read_ahead::Ahead,
     shared::Shared,
@@ -27,7 +28,8 @@ pub const TICK: Duration = Duration::from_millis(50);
 
 /// What a reader tells the epochs.
 pub enum Event {
-    Rows(SplitRows),
+    /// And how long it took to decode them.
+    Rows(SplitRows, Duration),
     /// Rows of these splits may follow, each from its position on.
     NewSplits(BTreeMap<SplitId, Position>),
     Unreachable(String),
@@ -43,6 +45,7 @@ pub struct Reader {
     pub ahead: Ahead<Event>,
     pub stop: Arc<AtomicBool>,
     pub shared: Arc<Shared>,
+    pub host: Arc<dyn Host>,
 }
 
 impl Reader {
@@ -62,8 +65,9 @@ impl Reader {
                         events.push(Event::Reachable);
                     }
                     for chunk in chunks {
+                        let began = self.host.elapsed();
                         events.push(match self.intake.take(chunk) {
-                            Ok(rows) => Event::Rows(rows),
+                            Ok(rows) => Event::Rows(rows, self.host.elapsed().saturating_sub(began)),
                             Err(error) => Event::Failed(error),
                         });
                     }
@@ -80,7 +84,7 @@ impl Reader {
             };
             for event in events {
                 let bytes = match &event {
-                    Event::Rows(rows) => rows.memory_bytes(),
+                    Event::Rows(rows, _) => rows.memory_bytes(),
                     _ => 0,
                 };
                 let is_over = matches!(event, Event::Finished | Event::Failed(_));

@@ -178,22 +178,40 @@ impl Engine {
                 self.create(&relation, catalog)
                     .await
                     .map_err(|error| Problem::from(error).kind)?;
+                if let Err(error) = self.keep_made(relation.name(), false, relation.sql()) {
+                    // A restart would not know it: then it is not there now either.
+                    if let Err(error) = self.remove(relation.name(), before).await {
+                        tracing::error!(name = relation.name(), %error, "what could not be kept could not be removed");
+                    }
+                    return Err(Problem::from(error).kind);
+                }
                 Ok(told(
                     "result",
                     vec![format!("created {} {}", relation.kind(), relation.name())],
                 ))
             }
             Bound::Drop(name) => {
-                self.remove(&name, catalog)
-                    .await
+                // First forgotten, then removed: a crash in between leaves nothing that comes back without its rows.
+                let kept = self
+                    .keep_gone(&name, false)
                     .map_err(|error| Problem::from(error).kind)?;
+                if let Err(error) = self.remove(&name, catalog).await {
+                    if let Some(kept) = kept {
+                        let again = self.keep_made(&kept.name, false, &kept.sql);
+                        again.map_err(|error| Problem::from(error).kind)?;
+                    }
+                    return Err(Problem::from(error).kind);
+                }
                 Ok(told("result", vec![format!("dropped {name}")]))
             }
             Bound::CreateFunction(function) => {
+                self.keep_made(&function.name, true, &function.sql)
+                    .map_err(|error| Problem::from(error).kind)?;
                 *self.0.catalog.write().expect("nobody panics while holding it") = catalog;
                 Ok(told("result", vec![format!("created function {}", function.name)]))
             }
             Bound::DropFunction(name) => {
+                self.keep_gone(&name, true).map_err(|error| Problem::from(error).kind)?;
                 *self.0.catalog.write().expect("nobody panics while holding it") = catalog;
                 Ok(told("result", vec![format!("dropped {name}")]))
             }

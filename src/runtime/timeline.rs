@@ -19,7 +19,10 @@ use arrow::{
 
 use crate::{
     operator::{EpochEnd, SplitWatermarks},
-    plan::{Catalog, MaterializedDefinition, SinkDefinition, SourceDefinition, bad_schema},
+    plan::{
+        Catalog, Change as ViewVerdict, MaterializedDefinition, Outlines, SinkDefinition, SourceDefinition, Verdict,
+        bad_schema,
+    },
     state::{Checkpoint, CheckpointWriter, Part, Place, Recovered, Store},
     types::{
         Epoch, EpochPlan, Error, EventTime, Position, Result, SplitId, Watermark, limits,
@@ -31,7 +34,7 @@ use crate::{
 use super::{
     Bounds, Metrics,
     clock::Stopwatch,
-    definition::{another_definition, fingerprint, views_made_anew},
+    definition::{Rebuild, changes},
     face::SplitStatus,
     intake::SplitRows,
     maintained::{MaintainedView, Slice},
@@ -42,22 +45,32 @@ use super::{
 };
 
 pub struct Timeline {
-    source: Arc<SourceDefinition>,
+    pub(super) source: Arc<SourceDefinition>,
     /// The columns that are decoded, in the order of the source's schema.
-    needed: Vec<usize>,
-    watermark_rule: Option<WatermarkRule>,
-    views: Vec<MaintainedView>,
-    watermarks: SplitWatermarks,
+    pub(super) needed: Vec<usize>,
+    pub(super) watermark_rule: Option<WatermarkRule>,
+    pub(super) views: Vec<MaintainedView>,
+    /// Views whose rows have to be read again, and those that read them: they come when the journal was replayed.
+    pub(super) to_rebuild: Vec<Arc<MaterializedDefinition>>,
+    /// Of the views to rebuild, and of what a state of another definition may be taken up with.
+    pub(super) rebuild: Rebuild,
+    /// The epoch whose checkpoint has the views that were rebuilt.
+    pub(super) rebuilt_at: Option<Epoch>,
+    /// The state was made with another watermark.
+    pub(super) has_other_watermark: bool,
+    pub(super) watermarks: SplitWatermarks,
     /// First unread row of each known split.
-    positions: BTreeMap<SplitId, Position>,
-    epoch: Epoch,
-    epoch_time: EventTime,
+    pub(super) positions: BTreeMap<SplitId, Position>,
+    /// The first row that was read of each split.
+    pub(super) starts: BTreeMap<SplitId, Position>,
+    pub(super) epoch: Epoch,
+    pub(super) epoch_time: EventTime,
     rows: u64,
     bad: SideOutput,
     store: Option<Store>,
-    shared: Arc<Shared>,
-    metrics: Arc<Metrics>,
-    bounds: Bounds,
+    pub(super) shared: Arc<Shared>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) bounds: Bounds,
     definition: String,
     rows_since_checkpoint: u64,
     /// Epochs ran, anew or again, that no checkpoint holds.
@@ -76,6 +89,8 @@ pub struct Timeline {
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Header {
     positions: BTreeMap<SplitId, Position>,
+    #[serde(default)]
+    starts: BTreeMap<SplitId, Position>,
     watermarks: SplitWatermarks,
     epoch_time: EventTime,
     rows: u64,
@@ -97,6 +112,7 @@ impl Timeline {
         place: Option<Place>,
         metrics: Arc<Metrics>,
         bounds: &Bounds,
+        rebuild: Rebuild,
     ) -> Result<Self> {
         let definitions = catalog.views_of(&source.name);
         let needed = needed_columns(&source, &definitions);
@@ -114,7 +130,12 @@ impl Timeline {
         };
         let generation = store.as_ref().map_or(1, Store::generation);
         let mut timeline = Self {
-            definition: fingerprint(&source, &definitions),
+            definition: Outlines::of(&source, &definitions).shapes.to_text(),
+            to_rebuild: Vec::new(),
+            rebuild,
+            rebuilt_at: None,
+            has_other_watermark: false,
+            starts: BTreeMap::new(),
             watermark_rule: WatermarkRule::of(&source, &needed)?,
             needed,
             shared: Arc::new(Shared::new(
@@ -175,16 +196,21 @@ impl Timeline {
             Some(checkpoint) => Some(checkpoint.definition.clone()),
             None => store.definition()?.filter(|_| !is_new),
         };
-        let anew = match &before {
-            Some(before) => views_made_anew(before, &self.definition)
-                .and_then(|anew| self.computed_from_views(anew))
-                .ok_or_else(|| another_definition(&folder, before, &self.definition))?,
-            None => BTreeSet::new(),
+        let definitions: Vec<_> = self.views.iter().map(|view| Arc::clone(view.definition())).collect();
+        let outlines = Outlines::of(&self.source, &definitions);
+        let is_rebuilt = |checkpoint: &Checkpoint| self.rebuilt_at.is_some_and(|epoch| epoch <= checkpoint.epoch);
+        let rebuild = match &recovered.checkpoint {
+            Some(checkpoint) if is_rebuilt(checkpoint) => &Rebuild::default(),
+            _ => &self.rebuild,
         };
+        // A checkpoint of no definition cannot be: each is written with one.
+        let before = before.unwrap_or_else(|| outlines.shapes.to_text());
+        let changes = changes(&before, &outlines, rebuild, &folder)?;
+        self.has_other_watermark = changes.has_other_watermark;
         match recovered.checkpoint {
-            Some(checkpoint) => self.restore(checkpoint, &anew, &folder)?,
-            // A journal alone does not tell what it is a journal of.
-            None if before.as_ref() != Some(&self.definition) => {
+            Some(checkpoint) => self.restore(checkpoint, &changes.views, &folder)?,
+            // A journal alone does not tell what it is a journal of. All of it runs again, so that every view is made anew.
+            None if store.definition()?.as_ref() != Some(&self.definition) => {
                 let store = self.store.as_mut().expect("state came from a store");
                 store.define(&self.definition)?;
             }
@@ -244,12 +270,11 @@ impl Timeline {
 
     /// Begins where a checkpoint and its plans say, whatever it holds. Readers see no epoch before the newest that they have seen.
     fn start_over(&mut self, recovered: Recovered) -> Result<()> {
-        let definitions: Vec<_> = self.views.iter().map(|view| Arc::clone(view.definition())).collect();
-        self.views.clear();
-        for definition in definitions {
-            let view = MaintainedView::new(definition, &self.needed, &self.views, &self.bounds)?;
-            self.views.push(view);
-        }
+        let is_half_made = |view: &&MaintainedView| self.to_rebuild.iter().any(|other| other.name == view.name());
+        let here = self.views.iter().filter(|view| !is_half_made(view));
+        let definitions: Vec<_> = here.map(|view| Arc::clone(view.definition())).collect();
+        let definitions = definitions.into_iter().chain(self.to_rebuild.clone());
+        self.make_views(definitions)?;
         self.shown = self.shared.snapshot().epoch;
         self.watermarks = SplitWatermarks::default();
         self.positions.clear();
@@ -258,12 +283,24 @@ impl Timeline {
         self.sinks.clear();
         self.rows_since_checkpoint = 0;
         self.heard_at.clear();
+        self.to_rebuild.clear();
+        self.starts.clear();
         for (_, face) in self.shared.faces() {
             *face.log.lock().expect("nobody panics while holding it") = ChangeLog::new(self.shown);
         }
         self.take_up(recovered)?;
         if self.epoch == Epoch(0) {
             self.begin()?;
+        }
+        Ok(())
+    }
+
+    /// Fresh ones.
+    fn make_views(&mut self, definitions: impl IntoIterator<Item = Arc<MaterializedDefinition>>) -> Result<()> {
+        self.views.clear();
+        for definition in definitions {
+            let view = MaintainedView::new(definition, &self.needed, &self.views, &self.bounds)?;
+            self.views.push(view);
         }
         Ok(())
     }
@@ -424,6 +461,7 @@ impl Timeline {
 
     /// Removes a view that no other reads. An epoch is to come at once.
     pub fn remove_view(&mut self, name: &str) {
+        self.to_rebuild.retain(|view| view.name != name);
         if let Some(gone) = self.views.iter().position(|view| view.name() == name) {
             self.views.remove(gone);
             self.views.iter_mut().for_each(|view| view.move_inputs_up(gone));
@@ -433,26 +471,9 @@ impl Timeline {
         self.redefine();
     }
 
-    fn redefine(&mut self) {
+    pub(super) fn redefine(&mut self) {
         let definitions: Vec<_> = self.views.iter().map(|view| Arc::clone(view.definition())).collect();
-        self.definition = fingerprint(&self.source, &definitions);
-    }
-
-    /// These views and those that read them; `None` where one of them takes rows of the source itself, which are not read again.
-    fn computed_from_views(&self, mut names: BTreeSet<String>) -> Option<BTreeSet<String>> {
-        for view in &self.views {
-            let inputs = &view.definition().stream.inputs;
-            if inputs
-                .iter()
-                .any(|input| !input.is_source && names.contains(&input.relation))
-            {
-                names.insert(view.name().to_owned());
-            }
-            if names.contains(view.name()) && inputs.iter().any(|input| input.is_source) {
-                return None;
-            }
-        }
-        Some(names)
+        self.definition = Outlines::of(&self.source, &definitions).shapes.to_text();
     }
 
     /// An epoch of no rows that ends with a checkpoint, where there is state to keep.
@@ -479,6 +500,7 @@ impl Timeline {
         let stopwatch = Stopwatch::start();
         for (split, start) in &plan.new_splits {
             self.positions.entry(split.clone()).or_insert(*start);
+            self.starts.entry(split.clone()).or_insert(*start);
             self.watermarks.add_split(split);
         }
         for split in plan.ranges.keys().chain(plan.new_splits.keys()) {
@@ -653,6 +675,7 @@ impl Timeline {
         }
         let header = Header {
             positions,
+            starts: self.starts.clone(),
             watermarks: self.watermarks.clone(),
             epoch_time: self.epoch_time,
             rows: self.rows,
@@ -675,8 +698,8 @@ impl Timeline {
         Ok(self.store.as_mut().map(|store| (store.begin_checkpoint(), checkpoint)))
     }
 
-    /// Takes up a checkpoint; views that are made anew take up what those below them hold.
-    fn restore(&mut self, checkpoint: Checkpoint, anew: &BTreeSet<String>, folder: &Path) -> Result<()> {
+    /// Takes up a checkpoint: views go on with their state, take up what those below them hold, or wait until their rows are read again.
+    fn restore(&mut self, checkpoint: Checkpoint, changes: &[ViewVerdict], folder: &Path) -> Result<()> {
         let header: Header = serde_json::from_value(checkpoint.header).map_err(|e| {
             Error::state(format!(
                 "the checkpoint in {} has another header: {e}",
@@ -698,32 +721,76 @@ impl Timeline {
         self.positions = header.positions;
         self.watermarks = header.watermarks;
         self.rows = header.rows;
-        // The rows of a view that is computed anew came by no epoch: its sinks begin anew too.
+        self.starts = header.starts;
+        let verdict = |name: &str| changes.iter().find(|change| change.view == name);
+        // Rows of a view that are others now came by no epoch: its sinks begin anew too.
         self.sinks = header.sinks;
-        self.sinks.retain(|_, progress| !anew.contains(&progress.view));
+        self.sinks
+            .retain(|_, progress| verdict(&progress.view).is_some_and(|change| change.verdict == Verdict::Same));
+        self.set_aside_views_to_rebuild(changes)?;
+        let mut made_anew: BTreeSet<String> = BTreeSet::new();
         self.bad.restore(part("bad".into())?, header.bad_total);
         for index in 0..self.views.len() {
             let (before, rest) = self.views.split_at_mut(index);
             let view = &mut rest[0];
-            if anew.contains(view.name()) {
-                tracing::info!(
-                    source = self.source.name,
-                    view = view.name(),
-                    "view computed from those below it"
-                );
-                view.take_up(before, self.epoch, self.epoch_time, &self.metrics)?;
+            let change = verdict(view.name()).expect("a verdict on every view");
+            let reads_anew = change.takeover.is_some() && view.reads_any_of(before, &made_anew);
+            if let (Some(takeover), false) = (&change.takeover, reads_anew) {
+                let total = |totals: &BTreeMap<String, u64>| totals.get(view.name()).copied().unwrap_or_default();
+                let totals = (total(&header.late_totals), total(&header.failed_totals));
+                let lost_rows = view.restore(&mut part, takeover, totals, self.epoch, &self.metrics)?;
+                if lost_rows {
+                    made_anew.insert(view.name().to_owned());
+                }
+                let watermark = header.view_watermarks.get(view.name());
+                view.restore_watermark(watermark.copied().unwrap_or(Watermark::START));
                 continue;
             }
-            let total = |totals: &BTreeMap<String, u64>| totals.get(view.name()).copied().unwrap_or_default();
-            let (late, failed) = (total(&header.late_totals), total(&header.failed_totals));
-            view.restore(&mut part, late, failed)?;
-            let watermark = header.view_watermarks.get(view.name());
-            view.restore_watermark(watermark.copied().unwrap_or(Watermark::START));
+            if view.reads_source() {
+                return Err(Error::user(format!(
+                    "some rows of a view that `{}` reads cannot be computed any more, so that it has to be computed anew: start with --rebuild {}",
+                    view.name(),
+                    view.name()
+                )));
+            }
+            tracing::info!(
+                source = self.source.name,
+                view = view.name(),
+                "view computed from those below it"
+            );
+            view.take_up(before, self.epoch, self.epoch_time, &self.metrics)?;
+            made_anew.insert(view.name().to_owned());
+            self.sinks.retain(|_, progress| progress.view != view.name());
         }
         for (_, face) in self.shared.faces() {
             *face.log.lock().expect("nobody panics while holding it") = ChangeLog::new(self.epoch.max(self.shown));
         }
         Ok(())
+    }
+
+    /// Views that have to read rows of the source again, and those that read them, leave until that is done.
+    fn set_aside_views_to_rebuild(&mut self, changes: &[ViewVerdict]) -> Result<()> {
+        let mut names: BTreeSet<&str> = (changes.iter())
+            .filter(|change| change.verdict.needs_rebuild())
+            .map(|change| change.view.as_str())
+            .collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let definitions: Vec<_> = self.views.iter().map(|view| Arc::clone(view.definition())).collect();
+        for definition in &definitions {
+            let inputs = &definition.stream.inputs;
+            if (inputs.iter()).any(|input| !input.is_source && names.contains(input.relation.as_str())) {
+                names.insert(&definition.name);
+            }
+        }
+        let (to_rebuild, here) = definitions
+            .iter()
+            .cloned()
+            .partition(|definition| names.contains(definition.name.as_str()));
+        self.to_rebuild = to_rebuild;
+        let here: Vec<_> = here;
+        self.make_views(here)
     }
 
     /// Rows in canonical order, cut into slices of a fixed size, each row with the watermark that it met; bad ones set aside.
@@ -817,7 +884,7 @@ fn faces(views: &[MaintainedView], bad: &SideOutput) -> BTreeMap<String, ViewFac
 }
 
 /// Of a view and its side outputs, whose changes are known after `since`.
-fn faces_of(view: &MaintainedView, since: Epoch) -> BTreeMap<String, ViewFace> {
+pub(super) fn faces_of(view: &MaintainedView, since: Epoch) -> BTreeMap<String, ViewFace> {
     let side_outputs = view.side_outputs().map(|side| (side.name().to_owned(), side.face()));
     let faces = side_outputs.chain([(view.name().to_owned(), view.face())]);
     faces

@@ -101,6 +101,12 @@ impl WatermarkRule {
         rows.refuse(&is_good, reason, values)
     }
 
+    /// The epoch time by which rows of this event time are not too far ahead, and later ones are.
+    pub fn epoch_time_that_takes(&self, highest: EventTime) -> EventTime {
+        let ahead = i64::try_from(self.source.event_time_ahead_max.as_nanos()).unwrap_or(i64::MAX);
+        EventTime(highest.0.saturating_sub(ahead))
+    }
+
     /// Per row, the event time up to which its split is complete once it is in, in nanoseconds.
     pub fn complete_until(&self, rows: &RecordBatch) -> Result<Vec<i64>> {
         if let Some(delay_ns) = self.delay_ns {

@@ -53,6 +53,25 @@ pub fn folders(state: &Path) -> Result<Vec<PathBuf>> {
     Ok(folders)
 }
 
+/// What a state is of, as its newest checkpoint says it; `None` where nothing was ever computed.
+///
+/// # Errors
+/// Where a manifest cannot be read.
+pub fn definition_of(root: &Path) -> Result<Option<String>> {
+    if let Some((_, newest)) = checkpoint::list(&LocalFiles, &root.join("checkpoints"))?.pop() {
+        let (manifest, _) = checkpoint::read_manifest(&LocalFiles, &newest)?;
+        return Ok(Some(manifest.definition));
+    }
+    let has_journal = fs::read_dir(root.join("journal")).is_ok_and(|mut files| files.next().is_some());
+    let path = root.join(super::store::DEFINITION);
+    match fs::read_to_string(&path) {
+        Ok(text) if has_journal => Ok(Some(text)),
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(cannot("read", &path, error)),
+    }
+}
+
 /// Reads every byte of a state and tells what is there and what is wrong with it.
 pub fn inspection_of(root: &Path) -> Result<Inspection> {
     let mut problems = Vec::new();

@@ -9,6 +9,7 @@
 //! Recovery is the newest good checkpoint and a replay of the plans after it. Every byte is verified before it is decoded.
 //! What the state means is known elsewhere.
 
+mod catalog;
 mod checkpoint;
 mod codec;
 mod files;
@@ -16,7 +17,8 @@ mod inspect;
 mod journal;
 mod store;
 
+pub use catalog::{KeptCatalog, KeptStatement};
 pub use checkpoint::{Checkpoint, CheckpointWriter, Part};
 pub use files::{Append, Files, Place};
-pub use inspect::{InspectedCheckpoint, Inspection, folders, inspection_of};
+pub use inspect::{InspectedCheckpoint, Inspection, definition_of, folders, inspection_of};
 pub use store::{Recovered, Store};

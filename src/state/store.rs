@@ -11,7 +11,7 @@ use super::{
     journal::{self, Journal},
 };
 
-const DEFINITION: &str = "definition";
+pub(super) const DEFINITION: &str = "definition";
 const IDENTITY: &str = "identity";
 const GENERATION: &str = "generation";
 

@@ -683,28 +683,23 @@ fn the_state_of_a_replay_belongs_to_its_range_and_not_to_its_speed() {
     let range = ", \"from\" = '2024-01-01', \"to\" = '2024-02-01', \"limit\" = '10'";
     assert_eq!(started(range), Ok(()));
     assert_eq!(started(&format!("{range}, speed = 'max'")), Ok(()));
-    for (other, gone, new) in [
+    for (other, expected) in [
         (
             range.replace("2024-01-01", "2024-01-02"),
-            "- from = 2024-01-01",
-            "+ from = 2024-01-02",
+            "from of source `candles` was `2024-01-01`, is `2024-01-02`",
         ),
         (
             range.replace("2024-02-01", "2024-03-01"),
-            "- to = 2024-02-01",
-            "+ to = 2024-03-01",
+            "to of source `candles` was `2024-02-01`, is `2024-03-01`",
         ),
-        (range.replace("'10'", "'20'"), "- limit = 10", "+ limit = 20"),
-        (String::new(), "- limit = 10", ""),
+        (
+            range.replace("'10'", "'20'"),
+            "limit of source `candles` was `10`, is `20`",
+        ),
+        (String::new(), "limit of source `candles` was `10`, is not set"),
     ] {
         let refused = started(&other).unwrap_err();
-        let lines: Vec<String> = refused
-            .lines()
-            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
-            .collect();
-        for expected in [gone, new].iter().filter(|line| !line.is_empty()) {
-            assert!(lines.iter().any(|line| line == expected), "{refused}");
-        }
+        assert!(refused.lines().any(|line| line.trim() == expected), "{refused}");
         assert!(!refused.contains("speed"), "{refused}");
     }
 }

@@ -3,11 +3,13 @@
 #![allow(clippy::type_complexity)]
 
 mod architecture;
+mod changes;
 mod damage;
 mod docs;
 mod engine;
 mod equivalence;
 mod functions;
+mod golden;
 mod nexmark;
 mod script;
 mod slt;
@@ -24,6 +26,7 @@ mod e2e;
 mod hdfs;
 mod http;
 mod kafka;
+mod kept;
 mod parquet_sink;
 mod sink;
 mod state;

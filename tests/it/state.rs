@@ -5,11 +5,15 @@ use std::sync::Arc;
 use arrow::array::AsArray;
 use zeta::{
     cli::{MemoryTopics, registry},
-    runtime::{Bounds, Engine, EngineOptions, Mode, StepEnd, clock::ManualClock, query_environment},
+    runtime::{
+        Bounds, Engine, EngineOptions, Mode, StepEnd,
+        clock::{ManualClock, SystemClock},
+        query_environment,
+    },
     types::EventTime,
 };
 
-use super::engine::{block_on, sql};
+use super::engine::{block_on, engine, sql};
 
 const SOURCE: &str = "CREATE SOURCE src (k BIGINT, ts TIMESTAMP, WATERMARK FOR ts) WITH (connector = 'memory')";
 const OTHER: &str = "CREATE SOURCE other (k BIGINT) WITH (connector = 'memory')";
@@ -105,4 +109,33 @@ fn an_operator_that_holds_too_much_stops_its_source_by_name_and_others_go_on() {
         }
     }
     assert!(insert("other", "value").is_ok(), "another source goes on");
+}
+
+#[test]
+fn a_checkpoint_follows_when_a_restart_would_take_longer_than_it_may() {
+    let checkpoints_after_some_epochs = |recovery: &str| {
+        let state = tempfile::tempdir().unwrap();
+        let engine = engine(
+            &MemoryTopics::default(),
+            state.path(),
+            Mode::Live,
+            Arc::new(SystemClock::default()),
+        );
+        let source = format!(
+            "CREATE SOURCE src (k BIGINT) WITH (connector = 'memory', trigger = '0', recovery_time_max = '{recovery}')"
+        );
+        block_on(sql(&engine, &source));
+        block_on(sql(&engine, "CREATE MATERIALIZED VIEW v AS SELECT k FROM src"));
+        for row in 0..20 {
+            block_on(sql(&engine, &format!("INSERT INTO src VALUES ({row})")));
+            block_on(sql(&engine, "FLUSH"));
+        }
+        let folder = std::fs::read_dir(state.path().join("src/checkpoints")).unwrap();
+        let count = folder.filter(|entry| !entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".tmp"));
+        let count = count.count();
+        engine.stop();
+        count
+    };
+    assert!(0 < checkpoints_after_some_epochs("0"));
+    assert_eq!(checkpoints_after_some_epochs("1 hour"), 0);
 }

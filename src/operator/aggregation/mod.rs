@@ -154,6 +154,16 @@ impl Aggregation {
         self.groups.len()
     }
 
+    pub fn groups(&self) -> &[Arc<dyn PhysicalExpr>] {
+        &self.groups
+    }
+
+    /// The functions, each with how many columns of the state it takes.
+    pub fn calls(&self) -> impl Iterator<Item = (FilteredFunction, usize)> + '_ {
+        let functions = self.functions.iter().cloned().zip(self.filters.iter().cloned());
+        functions.zip(self.state_widths.iter().copied())
+    }
+
     pub fn group_types(&self) -> Vec<DataType> {
         self.group_schema
             .fields()

@@ -102,6 +102,19 @@ pub fn functions_of<'a>(plans: impl IntoIterator<Item = &'a LogicalPlan>) -> Vec
     found.into_values().collect()
 }
 
+/// The definition behind a function that users created, and those of what it calls; none behind another.
+pub(super) fn texts_behind(function: &ScalarUDF) -> Vec<String> {
+    fn add(function: &FunctionDefinition, texts: &mut Vec<String>) {
+        texts.push(function.sql.clone());
+        function.calls.iter().for_each(|called| add(called, texts));
+    }
+    let mut texts = Vec::new();
+    if let Some(call) = function.inner().downcast_ref::<Call>() {
+        add(&call.definition, &mut texts);
+    }
+    texts
+}
+
 fn called_in_plan(plan: &LogicalPlan) -> Vec<Arc<FunctionDefinition>> {
     let mut found = Vec::new();
     let visited = plan.apply_with_subqueries(|node| {

@@ -233,6 +233,16 @@ impl StreamPlan {
         self.nodes.iter().any(waits)
     }
 
+    /// The columns of the rows that a node keeps until they are handed on as they are; `None` for one that keeps none.
+    pub fn waiting_rows(&self, node: usize) -> Option<&SchemaRef> {
+        match &self.nodes[node].stage {
+            // The last one: the rows are those of the view.
+            Stage::EmitEvery(_) => Some(&self.schema),
+            Stage::WindowCloseGate { schema, .. } => Some(schema),
+            _ => None,
+        }
+    }
+
     /// Whether it reads nothing but sources.
     pub fn reads_sources_only(&self) -> bool {
         self.inputs.iter().all(|input| input.is_source)

@@ -60,6 +60,11 @@ impl Run {
         Ok(())
     }
 
+    /// A replay reads and decodes in one thread what came in two, and may find a slower machine: half of the time is left for that.
+    pub(super) fn would_recover_too_long(&self) -> bool {
+        self.timeline.source().recovery_time_max <= 2 * self.effort
+    }
+
     pub(super) fn checkpoint_is_free(&self) -> bool {
         (self.checkpoint.as_ref()).is_none_or(|checkpoint| checkpoint.worker.is_finished())
     }

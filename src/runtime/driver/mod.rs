@@ -88,6 +88,7 @@ impl Driver {
             resets_sinks,
             failures: 0,
             failed_at: Epoch(0),
+            effort: Duration::ZERO,
         };
         let worker = host.spawn(&name, Box::new(move || run.until_it_stops()));
         Self {
@@ -139,6 +140,8 @@ struct Run {
     /// Failures in a row, and the epoch that was committed when the last of them came.
     failures: u32,
     failed_at: Epoch,
+    /// Time that decoding and computing took since the last checkpoint, about: a restart takes it again.
+    effort: Duration,
 }
 
 /// Ends the reading of one life, also where that ends by a panic.
@@ -199,6 +202,9 @@ impl Run {
         for (sink, published) in self.outlets.published_of(self.timeline.sinks())?.unwrap_or_default() {
             self.check_journal(&sink, published)?;
         }
+        if !self.rebuild(&mut *source, &mut intake, &bounds)? {
+            return Ok(());
+        }
         let mut positions = self.timeline.positions().clone();
         positions.extend(new_splits.clone());
         if self.patiently(|| source.seek(&positions))?.is_none() {
@@ -231,6 +237,7 @@ impl Run {
             ahead,
             stop: Arc::clone(&reading.0),
             shared: Arc::clone(self.timeline.shared()),
+            host: Arc::clone(&self.host),
         };
         let reader = (self.host).spawn(&format!("reader {}", definition.name), Box::new(move || reader.run()));
         let outcome = self.epochs(&events, new_splits);
@@ -399,7 +406,8 @@ impl Run {
             let input = if rows_are_due { gathered.take() } else { Vec::new() };
             let checkpoint_is_due = self.timeline.wants_checkpoint()
                 || (self.timeline.is_durable()
-                    && last_checkpoint + self.timeline.bounds().checkpoint_interval <= elapsed);
+                    && (last_checkpoint + self.timeline.bounds().checkpoint_interval <= elapsed
+                        || self.would_recover_too_long()));
             let plan = EpochPlan {
                 number: self.timeline.epoch().next(),
                 ranges: ranges(&input),
@@ -410,11 +418,11 @@ impl Run {
                 is_last,
                 checkpoint: is_last && self.timeline.is_durable() || checkpoint_is_due && self.checkpoint_is_free(),
             };
-            self.run(plan, input)?;
-            last_epoch = elapsed;
-            if checkpoint_is_due {
+            if plan.checkpoint {
                 last_checkpoint = elapsed;
             }
+            self.run(plan, input)?;
+            last_epoch = elapsed;
             if is_last {
                 has_ended = true;
                 self.timeline.shared().set_state(SourceState::Finished, None);
@@ -487,7 +495,10 @@ impl Run {
         is_finished: &mut bool,
     ) -> Result<()> {
         match event {
-            Event::Rows(rows) => gathered.push(rows),
+            Event::Rows(rows, decoding) => {
+                self.effort += decoding;
+                gathered.push(rows);
+            }
             Event::NewSplits(splits) => new_splits.extend(splits),
             Event::Finished => *is_finished = true,
             Event::Failed(error) => return Err(error),
@@ -509,7 +520,9 @@ impl Run {
 
     fn run(&mut self, plan: EpochPlan, input: Vec<SplitRows>) -> Result<()> {
         let is_checkpoint = plan.checkpoint;
+        let began = self.host.elapsed();
         let ran = self.timeline.run(&plan, input)?;
+        self.effort += self.host.elapsed().saturating_sub(began);
         if has(Bug::PublishedBeforeCommit) {
             self.stage(&ran);
         }
@@ -519,6 +532,7 @@ impl Run {
         }
         self.timeline.publish(ran);
         if is_checkpoint {
+            self.effort = Duration::ZERO;
             self.write_checkpoint()?;
         }
         Ok(())

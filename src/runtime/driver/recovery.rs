@@ -112,6 +112,44 @@ impl Run {
         Ok(())
     }
 
+    /// Computes views anew whose state was of no use; `false` when the engine stops meanwhile.
+    pub(super) fn rebuild(
+        &mut self,
+        source: &mut dyn Source,
+        intake: &mut Intake,
+        bounds: &[SplitBounds],
+    ) -> Result<bool> {
+        let Some(mut rebuilding) = self.timeline.begin_rebuild(bounds)? else {
+            return Ok(true);
+        };
+        while let Some((split, range)) = rebuilding.next_piece() {
+            let from = BTreeMap::from([(split.clone(), range.from)]);
+            if self.patiently(|| source.seek(&from))?.is_none() {
+                return Ok(false);
+            }
+            let Some(chunks) = self.read_range(source, &split, range, &mut BTreeMap::new())? else {
+                return Ok(false);
+            };
+            let rows = chunks
+                .into_iter()
+                .map(|chunk| intake.take(chunk))
+                .collect::<Result<_>>()?;
+            self.timeline.rebuild_rows(&mut rebuilding, rows)?;
+        }
+        self.timeline.end_rebuild(rebuilding)?;
+        // Who would go back behind this checkpoint would meet the definition of before.
+        while !self.outlets.are_drained(self.timeline.sinks()) {
+            self.sinks_have_room()?;
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            self.let_views_go();
+            self.sleep(TICK);
+        }
+        self.run_empty()?;
+        Ok(true)
+    }
+
     /// All chunks of `range`, cut at its end; `None` when the engine stops meanwhile.
     pub(super) fn read_range(
         &mut self,

@@ -76,6 +76,7 @@ pub fn registry(surroundings: Option<Surroundings>) -> Registry {
             open_prefixes: &[],
             formats: &["json"],
             takes_changes_without_key: |_| false,
+            takes_changes: true,
             make: Arc::new(move |open| {
                 let encoder = Encoded(JsonChanges::new(ChangeStyle::Plain, open.schema, open.key)?);
                 let broker = match &surroundings {

@@ -22,6 +22,7 @@ use crate::{
     runtime::{
         Bounds, Metrics,
         clock::Clock,
+        definition::Rebuild,
         driver::Driver,
         face::SourceState,
         host::panic_message,
@@ -220,7 +221,7 @@ impl World {
         let work = move || {
             let catalog = catalog();
             let source = Arc::clone(catalog.source(SOURCE).expect("the pipeline has it"));
-            let opened = Timeline::open(source, catalog, Some(place), metrics(), &bounds);
+            let opened = Timeline::open(source, catalog, Some(place), metrics(), &bounds, Rebuild::default());
             match opened {
                 Ok(timeline) => {
                     let shared = Arc::clone(timeline.shared());

@@ -1,0 +1,177 @@
+//! What a column holds, as an expression over what rows come from: names in between are gone.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use datafusion::{
+    common::tree_node::{Transformed, TreeNode, TreeNodeRecursion},
+    physical_expr::{
+        PhysicalExpr, ScalarFunctionExpr,
+        expressions::{Column, Literal},
+    },
+};
+
+use crate::{plan::function::texts_behind, sql::normalized};
+
+use super::{Term, digest};
+
+/// A larger expression is taken as one thing: put into itself again and again it would grow without end.
+const NODES_MAX: usize = 400;
+
+/// A longer name of a leaf is told by its digest: names stand in names.
+const LEAF_BYTES_MAX: usize = 300;
+
+/// An expression whose columns are leaves: each is named by what it is.
+#[derive(Clone, Debug)]
+pub struct Meaning {
+    pub expr: Arc<dyn PhysicalExpr>,
+    nodes: usize,
+}
+
+/// What people call leaves.
+#[derive(Default)]
+pub struct Leaves(BTreeMap<String, String>);
+
+impl Leaves {
+    /// What is not computed any further.
+    pub fn leaf(&mut self, is: String, shown: impl Into<String>) -> Meaning {
+        let is = match is.len() {
+            0..=LEAF_BYTES_MAX => is,
+            _ => format!("something {}", digest(&is)),
+        };
+        self.0.insert(is.clone(), shown.into());
+        Meaning {
+            expr: Arc::new(Column::new(&is, 0)),
+            nodes: 1,
+        }
+    }
+
+    /// An expression over columns that are known.
+    pub fn over(&mut self, expr: &Arc<dyn PhysicalExpr>, columns: &[Meaning]) -> Meaning {
+        let mut nodes = 0;
+        let replaced = Arc::clone(expr).transform_up(|node| {
+            nodes += 1;
+            let Some(column) = node.downcast_ref::<Column>() else {
+                return Ok(Transformed::no(node));
+            };
+            let meaning = &columns[column.index()];
+            nodes += meaning.nodes - 1;
+            Ok(Transformed::yes(Arc::clone(&meaning.expr)))
+        });
+        match replaced {
+            Ok(replaced) if nodes <= NODES_MAX => Meaning {
+                expr: replaced.data,
+                nodes,
+            },
+            Ok(replaced) => self.leaf(
+                format!("expression {}", digest(&exact(&replaced.data))),
+                expr.to_string(),
+            ),
+            // It takes no other operands: then its text and theirs stand for it.
+            Err(_) => {
+                let of = columns.iter().map(|column| exact(&column.expr)).collect::<Vec<_>>();
+                let text = format!("{} over {}", exact(expr), of.join(", "));
+                self.leaf(format!("expression {}", digest(&text)), expr.to_string())
+            }
+        }
+    }
+
+    pub fn term(&self, meaning: &Meaning) -> Term {
+        Term {
+            is: exact(&meaning.expr),
+            shown: self.shown(&meaning.expr),
+        }
+    }
+
+    fn shown(&self, expr: &Arc<dyn PhysicalExpr>) -> String {
+        let named = Arc::clone(expr).transform_up(|node| {
+            let Some(shown) = node
+                .downcast_ref::<Column>()
+                .and_then(|column| self.0.get(column.name()))
+            else {
+                return Ok(Transformed::no(node));
+            };
+            Ok(Transformed::yes(
+                Arc::new(Column::new(shown, 0)) as Arc<dyn PhysicalExpr>
+            ))
+        });
+        let text = named.map_or_else(|_| expr.to_string(), |named| named.data.to_string());
+        text.replace("@0", "")
+    }
+}
+
+/// The same for the same expression, and another one for any other.
+pub fn exact(expr: &Arc<dyn PhysicalExpr>) -> String {
+    // What stands in a text may look like a number, and a function is no more than its name.
+    let (mut literals, mut functions) = (Vec::new(), Vec::new());
+    let visited = expr.apply(|node| {
+        if let Some(literal) = node.downcast_ref::<Literal>() {
+            literals.push(format!("{:?}", literal.value()));
+        }
+        if let Some(call) = node.downcast_ref::<ScalarFunctionExpr>() {
+            functions.extend(texts_behind(call.fun()).iter().map(|text| normalized(text)));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    debug_assert!(visited.is_ok(), "the visitor cannot fail");
+    let mut text = expr.to_string();
+    for (what, parts) in [("literals", literals), ("functions", functions)] {
+        if !parts.is_empty() {
+            text.push_str(&format!(" {what} [{}]", parts.join(", ")));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::{
+        logical_expr::Operator,
+        physical_expr::expressions::{BinaryExpr, lit},
+    };
+
+    use super::*;
+
+    fn column(index: usize) -> Arc<dyn PhysicalExpr> {
+        Arc::new(Column::new("any", index))
+    }
+
+    fn sum(left: Arc<dyn PhysicalExpr>, right: Arc<dyn PhysicalExpr>) -> Arc<dyn PhysicalExpr> {
+        Arc::new(BinaryExpr::new(left, Operator::Plus, right))
+    }
+
+    #[test]
+    fn an_expression_is_told_by_what_it_is_computed_of_and_not_by_names_or_places() {
+        let mut leaves = Leaves::default();
+        let (a, b) = (leaves.leaf("s.a".into(), "a"), leaves.leaf("s.b".into(), "b"));
+        let one = leaves.over(&sum(column(0), column(1)), &[a.clone(), b.clone()]);
+        let moved = leaves.over(&sum(column(1), column(0)), &[b.clone(), a.clone()]);
+        assert_eq!(leaves.term(&one), leaves.term(&moved));
+        assert_eq!(leaves.term(&one).shown, "a + b");
+        let other = leaves.over(&sum(column(0), column(1)), &[b, a]);
+        assert_ne!(leaves.term(&one).is, leaves.term(&other).is);
+    }
+
+    #[test]
+    fn literals_that_look_alike_are_told_apart() {
+        let exact_of = |literal: Arc<dyn PhysicalExpr>| exact(&sum(column(0), literal));
+        let all = [lit(1_i64), lit(1_i32), lit("1"), lit("2")].map(exact_of);
+        for (index, text) in all.iter().enumerate() {
+            assert!(!all[..index].contains(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_put_into_itself_again_and_again_stays_small() {
+        let mut leaves = Leaves::default();
+        let mut columns = vec![leaves.leaf("s.a".into(), "a")];
+        let double = sum(column(0), column(0));
+        let mut seen = Vec::new();
+        for _ in 0..200 {
+            columns = vec![leaves.over(&double, &columns)];
+            let term = leaves.term(&columns[0]);
+            assert!(term.is.len() < 100 * NODES_MAX, "{} bytes", term.is.len());
+            assert!(!seen.contains(&term.is), "each is another one");
+            seen.push(term.is);
+        }
+    }
+}

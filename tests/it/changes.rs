@@ -1,0 +1,1227 @@
+//! Edited pipelines: what becomes of each view, and that what goes on shows what it would show had it always been so.
+//!
+//! ```text
+//! pipeline ── rows, epochs, a checkpoint here or there ─▶ state ─┐
+//! edited pipeline ──────────────────────────────────────────────┴─▶ refused, or more rows ─▶ the same as without the edit before
+//! ```
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+
+use zeta::{
+    cli::{MemoryTopics, registry},
+    connector::kafka::KafkaProducer,
+    plan::Verdict,
+    runtime::{Engine, EngineOptions, Mode, Rebuild, StepEnd, clock::ManualClock, query_environment},
+    sql::{self, SourceText},
+    types::{EventTime, Position, RecordsBuilder, SplitId},
+};
+
+use super::{
+    engine::{block_on, sql},
+    services::Kafka,
+    zeta::{Zeta, dataset, edited as edited_file, folder, until, written, zeta, zeta_with},
+};
+
+const MINUTE: i64 = 60_000_000_000;
+/// 2023-11-14T20:00:00Z
+const START: i64 = 1_699_992_000_000_000_000;
+
+const PIPELINE: &str = "
+CREATE FUNCTION double_of(x BIGINT) RETURNS BIGINT AS x * 2;
+CREATE SOURCE s (k VARCHAR, v BIGINT, w BIGINT, spare VARCHAR, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '5 seconds')
+  WITH (connector = 'memory', format = 'json', trigger = '0');
+CREATE TABLE names (k VARCHAR PRIMARY KEY, name VARCHAR);
+CREATE MATERIALIZED VIEW plain AS SELECT k, v, ts FROM s WHERE 0 < v;
+CREATE MATERIALIZED VIEW per_minute AS
+  SELECT k, window_start, window_end, count(*) AS n, sum(v) AS total FROM TUMBLE(s, ts, INTERVAL '1 minute')
+  WHERE v < 1000 AND 0 < w GROUP BY k, window_start, window_end;
+CREATE MATERIALIZED VIEW closed AS
+  SELECT k, window_end, count(*) AS n, max(v) AS high FROM HOP(s, ts, INTERVAL '1 minute', INTERVAL '2 minutes')
+  GROUP BY k, window_end HAVING 1 < count(*) EMIT ON WINDOW CLOSE;
+CREATE MATERIALIZED VIEW groups AS SELECT k, sum(v) AS total, min(w) AS low FROM s GROUP BY k HAVING 3 < count(*);
+CREATE MATERIALIZED VIEW calm AS SELECT k, sum(double_of(v)) AS total FROM s GROUP BY k EMIT EVERY INTERVAL '1 minute';
+CREATE MATERIALIZED VIEW visits AS
+  SELECT k, window_start, window_end, count(*) AS n FROM SESSION(s, ts, INTERVAL '20 seconds', k) GROUP BY k, window_start, window_end;
+CREATE MATERIALIZED VIEW recent AS SELECT k, v, ts FROM s WHERE now() - INTERVAL '5 minutes' < ts;
+CREATE MATERIALIZED VIEW best AS SELECT k, max(total) AS best, count(*) AS windows FROM per_minute GROUP BY k;
+CREATE MATERIALIZED VIEW named AS SELECT name, count(*) AS n FROM names GROUP BY name;";
+
+const VIEWS: [&str; 10] = [
+    "names",
+    "plain",
+    "per_minute",
+    "closed",
+    "groups",
+    "calm",
+    "visits",
+    "recent",
+    "best",
+    "named",
+];
+
+/// What becomes of views that are not the same; another source for all of one.
+enum Expected {
+    Views(&'static [(&'static str, Verdict)]),
+    OtherSource(&'static str),
+}
+
+struct Case {
+    what: &'static str,
+    edits: &'static [(&'static str, &'static str)],
+    expected: Expected,
+}
+
+const fn case(
+    what: &'static str,
+    edits: &'static [(&'static str, &'static str)],
+    expected: &'static [(&'static str, Verdict)],
+) -> Case {
+    Case {
+        what,
+        edits,
+        expected: Expected::Views(expected),
+    }
+}
+
+use Verdict::{Anew, Dropped, New, Rebuild as Again, Resumes};
+
+const CASES: &[Case] = &[
+    case("nothing", &[], &[]),
+    case(
+        "a comment",
+        &[("CREATE TABLE names", "-- the names of keys\nCREATE TABLE names")],
+        &[],
+    ),
+    case(
+        "another way to write it",
+        &[(
+            "SELECT k, v, ts FROM s WHERE 0 < v",
+            "select\n  k,\n  v, ts\nfrom s\nwhere (0 < v)",
+        )],
+        &[],
+    ),
+    case(
+        "a column that is called by its own name",
+        &[(
+            "SELECT k, v, ts FROM s WHERE 0 < v",
+            "SELECT k AS k, v, ts FROM s WHERE 0 < v",
+        )],
+        &[],
+    ),
+    case(
+        "a table by an alias",
+        &[(
+            "SELECT k, v, ts FROM s WHERE 0 < v",
+            "SELECT a.k, a.v, a.ts FROM s AS a WHERE 0 < a.v",
+        )],
+        &[],
+    ),
+    case(
+        "a sub-query with names of its own",
+        &[(
+            "SELECT k, sum(v) AS total, min(w) AS low FROM s GROUP BY k HAVING",
+            "SELECT x AS k, sum(y) AS total, min(z) AS low FROM (SELECT k AS x, v AS y, w AS z FROM s) GROUP BY x HAVING",
+        )],
+        &[],
+    ),
+    case(
+        "another spelling of windows",
+        &[(
+            "FROM TUMBLE(s, ts, INTERVAL '1 minute')",
+            "FROM TABLE(TUMBLE(TABLE s, DESCRIPTOR(ts), INTERVAL '60' SECOND))",
+        )],
+        &[],
+    ),
+    case(
+        "conditions in another order",
+        &[("WHERE v < 1000 AND 0 < w", "WHERE 0 < w AND v < 1000")],
+        &[],
+    ),
+    case(
+        "a view that moves behind another",
+        &[
+            (
+                "CREATE MATERIALIZED VIEW plain AS SELECT k, v, ts FROM s WHERE 0 < v;",
+                "",
+            ),
+            (
+                "CREATE MATERIALIZED VIEW best",
+                "CREATE MATERIALIZED VIEW plain AS SELECT k, v, ts FROM s WHERE 0 < v;\nCREATE MATERIALIZED VIEW best",
+            ),
+        ],
+        &[],
+    ),
+    case(
+        "options that say when rows come",
+        &[("trigger = '0'", "trigger = '2 seconds', idle_timeout = '5 minutes'")],
+        &[],
+    ),
+    case(
+        "a plain view that nobody reads",
+        &[(
+            "CREATE TABLE names",
+            "CREATE VIEW some AS SELECT k FROM s;\nCREATE TABLE names",
+        )],
+        &[],
+    ),
+    // Behind the state.
+    case(
+        "a renamed column",
+        &[(
+            "count(*) AS n, sum(v) AS total FROM TUMBLE",
+            "count(*) AS trades, sum(v) AS total FROM TUMBLE",
+        )],
+        &[("per_minute", Resumes)],
+    ),
+    case(
+        "a renamed column that a view reads",
+        &[
+            ("sum(v) AS total FROM TUMBLE", "sum(v) AS volume FROM TUMBLE"),
+            ("max(total) AS best", "max(volume) AS best"),
+        ],
+        &[("per_minute", Resumes)],
+    ),
+    case(
+        "a renamed column of a filter",
+        &[(
+            "SELECT k, v, ts FROM s WHERE 0 < v",
+            "SELECT k AS key, v, ts FROM s WHERE 0 < v",
+        )],
+        &[("plain", Resumes)],
+    ),
+    case(
+        "columns in another order",
+        &[(
+            "SELECT k, v, ts FROM s WHERE 0 < v",
+            "SELECT ts, v, k FROM s WHERE 0 < v",
+        )],
+        &[("plain", Resumes)],
+    ),
+    case(
+        "a column that is computed of others",
+        &[(
+            "SELECT k, v, ts FROM s WHERE 0 < v",
+            "SELECT k, v, ts, v * 10 AS ten FROM s WHERE 0 < v",
+        )],
+        &[("plain", Resumes)],
+    ),
+    case(
+        "a column that is computed of aggregates",
+        &[(
+            "sum(v) AS total FROM TUMBLE",
+            "sum(v) AS total, sum(v) + count(*) AS both FROM TUMBLE",
+        )],
+        &[("per_minute", Resumes)],
+    ),
+    case(
+        "a column that cannot always be computed",
+        &[(
+            "sum(v) AS total FROM TUMBLE",
+            "sum(v) AS total, 100 / (count(*) - 1) AS part FROM TUMBLE",
+        )],
+        &[("per_minute", Resumes)],
+    ),
+    case(
+        "a constant column",
+        &[(
+            "SELECT k, v, ts FROM s WHERE 0 < v",
+            "SELECT k, v, ts, 'x' AS mark FROM s WHERE 0 < v",
+        )],
+        &[("plain", Resumes)],
+    ),
+    case(
+        "a column less",
+        &[("SELECT k, v, ts FROM s WHERE 0 < v", "SELECT k, v FROM s WHERE 0 < v")],
+        &[("plain", Resumes)],
+    ),
+    case(
+        "an aggregate less",
+        &[(
+            "count(*) AS n, sum(v) AS total FROM TUMBLE",
+            "sum(v) AS total FROM TUMBLE",
+        )],
+        &[("per_minute", Resumes)],
+    ),
+    case(
+        "an aggregate of panes less",
+        &[(
+            "SELECT k, window_end, count(*) AS n, max(v) AS high",
+            "SELECT k, window_end, count(*) AS n",
+        )],
+        &[("closed", Resumes)],
+    ),
+    case(
+        "aggregates in another order",
+        &[(
+            "count(*) AS n, sum(v) AS total FROM TUMBLE",
+            "sum(v) AS total, count(*) AS n FROM TUMBLE",
+        )],
+        &[("per_minute", Resumes)],
+    ),
+    case(
+        "a filter that lets less through",
+        &[("FROM s WHERE 0 < v;", "FROM s WHERE 0 < v AND k <> 'b';")],
+        &[("plain", Resumes)],
+    ),
+    case(
+        "a filter over groups that is new",
+        &[(
+            "GROUP BY k, window_start, window_end;\nCREATE MATERIALIZED VIEW closed",
+            "GROUP BY k, window_start, window_end HAVING 2 < count(*);\nCREATE MATERIALIZED VIEW closed",
+        )],
+        &[("per_minute", Resumes), ("best", Anew)],
+    ),
+    case(
+        "a filter over groups that are all kept",
+        &[("HAVING 3 < count(*)", "HAVING 1 < count(*)")],
+        &[("groups", Resumes)],
+    ),
+    case(
+        "no filter over groups that are all kept",
+        &[("HAVING 3 < count(*)", "")],
+        &[("groups", Resumes)],
+    ),
+    case(
+        "what the filter counted as a column",
+        &[(
+            "min(w) AS low FROM s GROUP BY k HAVING 3 < count(*)",
+            "min(w) AS low, count(*) AS n FROM s GROUP BY k HAVING 3 < count(*)",
+        )],
+        &[("groups", Resumes)],
+    ),
+    case(
+        "rows that come less often",
+        &[(
+            "min(w) AS low FROM s GROUP BY k HAVING 3 < count(*)",
+            "min(w) AS low FROM s GROUP BY k HAVING 3 < count(*) EMIT EVERY INTERVAL '1 minute'",
+        )],
+        &[("groups", Resumes)],
+    ),
+    case(
+        "another interval",
+        &[("EMIT EVERY INTERVAL '1 minute'", "EMIT EVERY INTERVAL '30 seconds'")],
+        &[("calm", Resumes)],
+    ),
+    // Of another state.
+    case(
+        "a column that was not kept",
+        &[(
+            "SELECT k, v, ts FROM s WHERE 0 < v",
+            "SELECT k, v, w, ts FROM s WHERE 0 < v",
+        )],
+        &[("plain", Again)],
+    ),
+    case(
+        "a filter that lets more through",
+        &[("FROM s WHERE 0 < v;", "FROM s WHERE 0 <= v;")],
+        &[("plain", Again)],
+    ),
+    case(
+        "no filter over windows",
+        &[("HAVING 1 < count(*) EMIT ON", "EMIT ON")],
+        &[("closed", Again)],
+    ),
+    case(
+        "a filter below",
+        &[("WHERE v < 1000 AND 0 < w", "WHERE v < 100 AND 0 < w")],
+        &[("per_minute", Again), ("best", Anew)],
+    ),
+    case(
+        "a new aggregate",
+        &[(
+            "sum(v) AS total FROM TUMBLE",
+            "sum(v) AS total, min(v) AS low FROM TUMBLE",
+        )],
+        &[("per_minute", Again), ("best", Anew)],
+    ),
+    case(
+        "an aggregate of something else",
+        &[("sum(v) AS total, min(w)", "sum(w) AS total, min(w)")],
+        &[("groups", Again)],
+    ),
+    case(
+        "distinct values",
+        &[(
+            "VIEW groups AS SELECT k, sum(v) AS",
+            "VIEW groups WITH (unbounded_state = 'allow') AS SELECT k, sum(DISTINCT v) AS",
+        )],
+        &[("groups", Again)],
+    ),
+    case(
+        "another window",
+        &[(
+            "TUMBLE(s, ts, INTERVAL '1 minute')",
+            "TUMBLE(s, ts, INTERVAL '2 minutes')",
+        )],
+        &[("per_minute", Again), ("best", Anew)],
+    ),
+    case(
+        "another kind of window",
+        &[(
+            "TUMBLE(s, ts, INTERVAL '1 minute')",
+            "CUMULATE(s, ts, INTERVAL '1 minute', INTERVAL '2 minutes')",
+        )],
+        &[("per_minute", Again), ("best", Anew)],
+    ),
+    case(
+        "another slide",
+        &[(
+            "HOP(s, ts, INTERVAL '1 minute', INTERVAL '2 minutes')",
+            "HOP(s, ts, INTERVAL '30 seconds', INTERVAL '2 minutes')",
+        )],
+        &[("closed", Again)],
+    ),
+    case(
+        "another gap",
+        &[("INTERVAL '20 seconds', k", "INTERVAL '10 seconds', k")],
+        &[("visits", Again)],
+    ),
+    case(
+        "another key",
+        &[(
+            "SELECT k, sum(v) AS total, min(w) AS low FROM s GROUP BY k HAVING",
+            "SELECT w AS k, sum(v) AS total, min(w) AS low FROM s GROUP BY w HAVING",
+        )],
+        &[("groups", Again)],
+    ),
+    case(
+        "a key more",
+        &[(
+            "SELECT k, sum(v) AS total, min(w) AS low FROM s GROUP BY k HAVING",
+            "SELECT k, spare, sum(v) AS total, min(w) AS low FROM s GROUP BY k, spare HAVING",
+        )],
+        &[("groups", Again)],
+    ),
+    case(
+        "no aggregate",
+        &[(
+            "SELECT k, sum(v) AS total, min(w) AS low FROM s GROUP BY k HAVING 3 < count(*)",
+            "SELECT k, v AS total, w AS low FROM s",
+        )],
+        &[("groups", Again)],
+    ),
+    case(
+        "rows as they change",
+        &[("HAVING 1 < count(*) EMIT ON WINDOW CLOSE", "HAVING 1 < count(*)")],
+        &[("closed", Again)],
+    ),
+    case(
+        "rows once they are final",
+        &[(
+            "GROUP BY k, window_start, window_end;\nCREATE MATERIALIZED VIEW closed",
+            "GROUP BY k, window_start, window_end EMIT ON WINDOW CLOSE;\nCREATE MATERIALIZED VIEW closed",
+        )],
+        &[("per_minute", Again), ("best", Anew)],
+    ),
+    case(
+        "rows that do not wait any more",
+        &[(" EMIT EVERY INTERVAL '1 minute'", "")],
+        &[("calm", Again)],
+    ),
+    case(
+        "rows that wait and are others",
+        &[(
+            "SELECT k, sum(double_of(v)) AS total FROM s",
+            "SELECT k, sum(double_of(v)) + 1 AS total FROM s",
+        )],
+        &[("calm", Again)],
+    ),
+    case(
+        "allowed lateness",
+        &[(
+            "VIEW per_minute AS",
+            "VIEW per_minute WITH (allowed_lateness = '1 minute') AS",
+        )],
+        &[("per_minute", Again), ("best", Anew)],
+    ),
+    case(
+        "another time to leave",
+        &[("now() - INTERVAL '5 minutes'", "now() - INTERVAL '10 minutes'")],
+        &[("recent", Again)],
+    ),
+    case(
+        "a column of rows that leave",
+        &[("VIEW recent AS SELECT k, v, ts", "VIEW recent AS SELECT k, ts")],
+        &[("recent", Again)],
+    ),
+    case("another function", &[("AS x * 2", "AS x * 3")], &[("calm", Again)]),
+    // Other views.
+    case(
+        "a view over a view",
+        &[("max(total) AS best", "min(total) AS best")],
+        &[("best", Anew)],
+    ),
+    case(
+        "a new view over a view",
+        &[(
+            "CREATE MATERIALIZED VIEW named",
+            "CREATE MATERIALIZED VIEW few AS SELECT k FROM best WHERE windows < 3;\nCREATE MATERIALIZED VIEW named",
+        )],
+        &[("few", Anew)],
+    ),
+    case(
+        "a new view over a table",
+        &[(
+            "CREATE MATERIALIZED VIEW named",
+            "CREATE MATERIALIZED VIEW count_of AS SELECT count(*) AS n FROM names;\nCREATE MATERIALIZED VIEW named",
+        )],
+        &[("count_of", Anew)],
+    ),
+    case(
+        "a new view over the source",
+        &[(
+            "CREATE MATERIALIZED VIEW named",
+            "CREATE MATERIALIZED VIEW all_of AS SELECT count(*) AS n FROM s;\nCREATE MATERIALIZED VIEW named",
+        )],
+        &[("all_of", New)],
+    ),
+    case(
+        "a view less",
+        &[(
+            "CREATE MATERIALIZED VIEW best AS SELECT k, max(total) AS best, count(*) AS windows FROM per_minute GROUP BY k;",
+            "",
+        )],
+        &[("best", Dropped)],
+    ),
+    case(
+        "another name for a view",
+        &[("VIEW visits", "VIEW sessions")],
+        &[("sessions", New), ("visits", Dropped)],
+    ),
+    // The source.
+    case(
+        "a column that no view reads",
+        &[("spare VARCHAR,", "spare VARCHAR, more BIGINT NOT NULL,")],
+        &[],
+    ),
+    case("a column less that no view read", &[("spare VARCHAR, ts", "ts")], &[]),
+    case(
+        "another type of a column that no view reads",
+        &[("spare VARCHAR", "spare BIGINT")],
+        &[],
+    ),
+    case(
+        "another type of a column",
+        &[("w BIGINT", "w INT")],
+        &[("per_minute", Again), ("groups", Again), ("best", Anew)],
+    ),
+    case(
+        "no null in a column",
+        &[("w BIGINT", "w BIGINT NOT NULL")],
+        &[("per_minute", Again), ("groups", Again), ("best", Anew)],
+    ),
+    case(
+        "another watermark",
+        &[("INTERVAL '5 seconds'", "INTERVAL '40 seconds'")],
+        &[
+            ("per_minute", Again),
+            ("closed", Again),
+            ("visits", Again),
+            ("best", Anew),
+        ],
+    ),
+    case(
+        "another reading of records",
+        &[("format = 'json'", "format = 'json', timestamp_format = 'epoch_ms'")],
+        &[
+            ("plain", Again),
+            ("per_minute", Again),
+            ("closed", Again),
+            ("groups", Again),
+            ("calm", Again),
+            ("visits", Again),
+            ("recent", Again),
+            ("best", Anew),
+        ],
+    ),
+    Case {
+        what: "another key of a table",
+        edits: &[(
+            "k VARCHAR PRIMARY KEY, name VARCHAR",
+            "k VARCHAR, name VARCHAR PRIMARY KEY",
+        )],
+        expected: Expected::OtherSource("names"),
+    },
+];
+
+fn edited(case: &Case) -> String {
+    case.edits.iter().fold(PIPELINE.to_owned(), |text, (from, to)| {
+        assert_eq!(
+            text.matches(from).count(),
+            1,
+            "{}: `{from}` stands in the pipeline once",
+            case.what
+        );
+        text.replacen(from, to, 1)
+    })
+}
+
+fn engine(text: &str, topics: &MemoryTopics, state: &Path, clock: &Arc<ManualClock>) -> Engine {
+    let options = EngineOptions {
+        state: Some(state.into()),
+        mode: Mode::Manual,
+        overrides: vec![],
+    };
+    let engine = Engine::new(
+        registry(topics.clone(), query_environment()),
+        options,
+        Arc::clone(clock) as _,
+    );
+    let text = SourceText::new("pipeline.sql", text);
+    if let Err(diagnostics) = block_on(engine.apply(&text, sql::parse(&text))) {
+        panic!("{}", sql::render(&text, &diagnostics, sql::Color::Never));
+    }
+    engine
+}
+
+fn verdicts(
+    engine: &Engine,
+    before: &Engine,
+) -> BTreeMap<String, Result<BTreeMap<String, (Verdict, Vec<String>)>, Vec<String>>> {
+    let changes = engine.changes_since(&before.shapes(), &Rebuild::default());
+    let of = |changes: Vec<zeta::plan::Change>| {
+        let of_view = |change: zeta::plan::Change| (change.view, (change.verdict, change.reasons));
+        changes.into_iter().map(of_view).collect()
+    };
+    changes
+        .into_iter()
+        .map(|changes| (changes.source, changes.outcome.map(of)))
+        .collect()
+}
+
+#[test]
+fn an_edit_is_told_view_by_view() {
+    assert!(40 <= CASES.len());
+    let (folder, topics) = (tempfile::tempdir().unwrap(), MemoryTopics::default());
+    let clock = Arc::new(ManualClock::at(EventTime(START)));
+    let before = engine(PIPELINE, &topics, folder.path(), &clock);
+    let mut wrong = Vec::new();
+    for case in CASES {
+        let found = verdicts(&engine(&edited(case), &topics, folder.path(), &clock), &before);
+        for (source, outcome) in &found {
+            match (outcome, &case.expected) {
+                (Err(_), Expected::OtherSource(other)) if other == source => {}
+                (Ok(_), Expected::OtherSource(other)) if other != source => {}
+                (Ok(changes), Expected::Views(expected)) => {
+                    for (view, (verdict, reasons)) in changes {
+                        let wanted = expected.iter().find(|(name, _)| name == view);
+                        let wanted = wanted.map_or(Verdict::Same, |(_, verdict)| *verdict);
+                        if *verdict != wanted {
+                            wrong.push(format!("{}: {view} is {verdict}, not {wanted}: {reasons:?}", case.what));
+                        }
+                        let says_why = !reasons.is_empty() || matches!(verdict, Verdict::Same | Dropped | New | Anew);
+                        if !says_why {
+                            wrong.push(format!("{}: {view} is {verdict} without a reason", case.what));
+                        }
+                    }
+                }
+                _ => wrong.push(format!("{}: {source}: {outcome:?}", case.what)),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_difference_is_told_in_the_words_of_the_query() {
+    let (folder, topics) = (tempfile::tempdir().unwrap(), MemoryTopics::default());
+    let clock = Arc::new(ManualClock::at(EventTime(START)));
+    let before = engine(PIPELINE, &topics, folder.path(), &clock);
+    for (what, view, expected) in [
+        (
+            "another window",
+            "per_minute",
+            "window of `per_minute` was windows of 60 s, is windows of 120 s",
+        ),
+        (
+            "another watermark",
+            "closed",
+            "watermark of `closed` was ts - INTERVAL '5 seconds', is ts - INTERVAL '40 seconds'",
+        ),
+        (
+            "a new aggregate",
+            "per_minute",
+            "aggregate min(v) of `per_minute` is new",
+        ),
+        (
+            "a new aggregate",
+            "best",
+            "`best` reads `per_minute`, which is computed anew",
+        ),
+        ("another key", "groups", "key of `groups` was k, is w"),
+        (
+            "a filter below",
+            "per_minute",
+            "filter of `per_minute` was v < 1000 AND w > 0, is v < 100 AND w > 0",
+        ),
+        (
+            "allowed lateness",
+            "per_minute",
+            "allowed lateness of `per_minute` was 0 s, is 60 s",
+        ),
+        (
+            "rows as they change",
+            "closed",
+            "emit of `closed` was on window close, is changes",
+        ),
+        (
+            "a renamed column",
+            "per_minute",
+            "column `n` of `per_minute` is named `trades` now",
+        ),
+        (
+            "another function",
+            "calm",
+            "aggregate sum(double_of(v)) of `calm` is called as before, but the type of a column or a function in it is another",
+        ),
+        (
+            "a column that was not kept",
+            "plain",
+            "column `w` of `plain` is w now, which the rows that it keeps do not tell",
+        ),
+    ] {
+        let case = CASES.iter().find(|case| case.what == what).expect("a case");
+        let found = verdicts(&engine(&edited(case), &topics, folder.path(), &clock), &before);
+        let (_, reasons) = &found["s"].as_ref().expect("the same source")[view];
+        assert!(reasons.iter().any(|reason| reason == expected), "{what}: {reasons:#?}");
+    }
+}
+
+#[test]
+fn a_source_is_another_one_where_its_positions_mean_something_else() {
+    let (folder, topics) = (tempfile::tempdir().unwrap(), MemoryTopics::default());
+    let clock = Arc::new(ManualClock::at(EventTime(START)));
+    let text = "CREATE SOURCE s (k BIGINT) WITH (connector = 'kafka', topic = 'a', 'bootstrap.servers' = 'one:9092', format = 'json');
+        CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n FROM s;";
+    let before = engine(text, &topics, folder.path(), &clock);
+    for (from, to, expected) in [
+        ("one:9092", "two:9092,three:9092", None),
+        ("'one:9092'", "'one:9092', 'security.protocol' = 'PLAINTEXT'", None),
+        (
+            "topic = 'a'",
+            "topic = 'b'",
+            Some("topic of source `s` was `a`, is `b`"),
+        ),
+        (
+            "connector = 'kafka', topic = 'a', 'bootstrap.servers' = 'one:9092', format = 'json'",
+            "connector = 'memory'",
+            Some("connector of source `s` was `kafka`, is `memory`"),
+        ),
+    ] {
+        let found = verdicts(
+            &engine(&text.replace(from, to), &topics, folder.path(), &clock),
+            &before,
+        );
+        match (&found["s"], expected) {
+            (Ok(changes), None) => assert_eq!(changes["v"].0, Verdict::Same, "{to}: {changes:?}"),
+            (Err(differences), Some(expected)) => {
+                assert!(
+                    differences.iter().any(|difference| difference == expected),
+                    "{to}: {differences:?}"
+                );
+            }
+            (found, _) => panic!("{to}: {found:?}"),
+        }
+    }
+}
+
+/// Where the state of before has its last checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    Checkpoint,
+    CheckpointAndJournal,
+    Journal,
+}
+
+/// Rows of two splits, some of them late; `part` is what is written between two epochs.
+fn write(topics: &MemoryTopics, part: u64) {
+    for split in 0..2u64 {
+        let topic = topics.of("s");
+        let mut records = RecordsBuilder::default();
+        for row in 0..12u64 {
+            let number = part * 12 + row;
+            let key = ["a", "b", "c"][(number * 7 % 3) as usize];
+            let back = if number % 9 == 4 { 150 } else { number % 4 };
+            let second = (number * 4 + split) as i64 - back as i64;
+            let ts = EventTime(START + second * 1_000_000_000);
+            let (v, w) = ((number * 37 % 90) as i64 - 9, (number % 5) as i64);
+            let record = match number % 11 {
+                3 => format!(r#"{{"k":"{key}","v":null,"w":{w},"ts":"{ts}"}}"#),
+                5 => format!(r#"{{"k":"{key}","v":{v},"ts":"{ts}"}}"#),
+                _ => format!(
+                    r#"{{"k":"{key}","v":{v},"w":{w},"ts":"{ts}","spare":"x{}"}}"#,
+                    number % 2
+                ),
+            };
+            records.push(number, None, None, Some(record.as_bytes()));
+        }
+        topic.append_records(&SplitId::from(split as i32), records.finish());
+    }
+}
+
+fn step(engine: &Engine, checkpoint: bool) {
+    for source in ["s", "names"] {
+        let end = StepEnd {
+            checkpoint,
+            ..StepEnd::default()
+        };
+        engine.step(source, end).expect("an epoch");
+    }
+}
+
+/// What is done before the edit.
+fn before(engine: &Engine, topics: &MemoryTopics, clock: &ManualClock, kept: Kept) {
+    for part in 0..4 {
+        write(topics, part);
+        block_on(sql(
+            engine,
+            &format!("INSERT INTO names VALUES ('k{part}', 'n{}')", part % 2),
+        ));
+        clock.advance(Duration::from_secs(47));
+        step(
+            engine,
+            kept == Kept::CheckpointAndJournal && part == 1 || kept == Kept::Checkpoint && part == 3,
+        );
+    }
+}
+
+/// And after it.
+fn after(engine: &Engine, topics: &MemoryTopics, clock: &ManualClock) {
+    for part in 4..7 {
+        write(topics, part);
+        block_on(sql(
+            engine,
+            &format!("INSERT INTO names VALUES ('k{}', 'n2')", part % 3),
+        ));
+        clock.advance(Duration::from_secs(47));
+        step(engine, false);
+    }
+    // What waits for an interval comes.
+    for _ in 0..3 {
+        clock.advance(Duration::from_nanos(MINUTE as u64 + 1));
+        step(engine, false);
+    }
+}
+
+fn rows(engine: &Engine, view: &str) -> Vec<String> {
+    let batches = block_on(sql(engine, &format!("SELECT * FROM {view}")));
+    let text = arrow::util::pretty::pretty_format_batches(&batches)
+        .expect("rows")
+        .to_string();
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+fn all_rows(engine: &Engine, views: &[String]) -> BTreeMap<String, Vec<String>> {
+    views.iter().map(|view| (view.clone(), rows(engine, view))).collect()
+}
+
+#[test]
+fn what_goes_on_shows_what_it_would_show_had_it_always_been_so() {
+    // One kind of state each; all kinds with ZETA_CHANGES=all.
+    for (number, case) in CASES.iter().enumerate() {
+        let Expected::Views(expected) = case.expected else {
+            continue;
+        };
+        let text = edited(case);
+        let gone = |view: &&str| expected.contains(&(*view, Dropped));
+        let added = expected
+            .iter()
+            .filter(|(view, _)| !VIEWS.contains(view))
+            .map(|(view, _)| *view);
+        let views: Vec<String> = VIEWS
+            .iter()
+            .copied()
+            .filter(|view| !gone(view))
+            .chain(added)
+            .map(str::to_owned)
+            .collect();
+        let again: Vec<&str> = (expected.iter())
+            .filter(|(_, verdict)| verdict.needs_rebuild())
+            .map(|(view, _)| *view)
+            .collect();
+
+        let (folder, topics) = (tempfile::tempdir().unwrap(), MemoryTopics::default());
+        let clock = Arc::new(ManualClock::at(EventTime(START)));
+        let always = engine(&text, &topics, folder.path(), &clock);
+        always.open().unwrap();
+        before(&always, &topics, &clock, Kept::Journal);
+        after(&always, &topics, &clock);
+        let wanted = all_rows(&always, &views);
+        if case.what == "nothing" {
+            for (view, rows) in &wanted {
+                assert!(5 < rows.len(), "{view} has rows: {rows:#?}");
+            }
+        }
+
+        // A record that is bad from now on stays a row of those that do not read the column.
+        let is_promised =
+            |view: &str| case.what != "no null in a column" || expected.iter().any(|(changed, _)| *changed == view);
+        let wanted: BTreeMap<_, _> = wanted.into_iter().filter(|(view, _)| is_promised(view)).collect();
+        let all = [Kept::Checkpoint, Kept::CheckpointAndJournal, Kept::Journal];
+        let kept_as = match std::env::var_os("ZETA_CHANGES") {
+            Some(_) => &all[..],
+            None => &all[number % 3..=number % 3],
+        };
+        for kept in kept_as.iter().copied() {
+            let (folder, topics) = (tempfile::tempdir().unwrap(), MemoryTopics::default());
+            let clock = Arc::new(ManualClock::at(EventTime(START)));
+            {
+                let first = engine(PIPELINE, &topics, folder.path(), &clock);
+                first.open().unwrap();
+                before(&first, &topics, &clock, kept);
+            }
+            if !again.is_empty() {
+                let refused = engine(&text, &topics, folder.path(), &clock)
+                    .open()
+                    .expect_err(case.what)
+                    .to_string();
+                assert!(
+                    refused.contains("was made by another definition"),
+                    "{}: {refused}",
+                    case.what
+                );
+                for view in &again {
+                    assert!(
+                        refused.contains(&format!("--rebuild {view}")),
+                        "{}: {refused}",
+                        case.what
+                    );
+                }
+            }
+            let second = engine(&text, &topics, folder.path(), &clock);
+            let rebuild = Rebuild {
+                views: again.iter().map(|view| (*view).to_owned()).collect(),
+                takes_what_is_left: false,
+            };
+            second.rebuild(rebuild).unwrap();
+            second
+                .open()
+                .unwrap_or_else(|error| panic!("{}, {kept:?}: {error}", case.what));
+            after(&second, &topics, &clock);
+            compare(case.what, kept, &all_rows(&second, &views), &wanted);
+
+            // What it keeps now is of the edited pipeline.
+            drop(second);
+            let third = engine(&text, &topics, folder.path(), &clock);
+            third
+                .open()
+                .unwrap_or_else(|error| panic!("{}, {kept:?}, once more: {error}", case.what));
+            compare(case.what, kept, &all_rows(&third, &views), &wanted);
+        }
+    }
+}
+
+fn compare(what: &str, kept: Kept, found: &BTreeMap<String, Vec<String>>, wanted: &BTreeMap<String, Vec<String>>) {
+    for (view, rows) in wanted {
+        let found = &found[view];
+        let missing: Vec<_> = rows.iter().filter(|row| !found.contains(row)).collect();
+        let more: Vec<_> = found.iter().filter(|row| !rows.contains(row)).collect();
+        assert!(
+            found == rows,
+            "{what}, {kept:?}: {view} has {} lines, not {}\nmissing: {missing:#?}\nmore: {more:#?}",
+            found.len(),
+            rows.len()
+        );
+    }
+}
+
+#[test]
+fn rows_that_are_gone_are_named_and_done_without_only_where_that_is_asked_for() {
+    let (folder, topics) = (tempfile::tempdir().unwrap(), MemoryTopics::default());
+    let clock = Arc::new(ManualClock::at(EventTime(START)));
+    {
+        let first = engine(PIPELINE, &topics, folder.path(), &clock);
+        first.open().unwrap();
+        before(&first, &topics, &clock, Kept::Checkpoint);
+    }
+    let whole = rows(
+        &engine_that_goes_on(PIPELINE, &topics, folder.path(), &clock, Rebuild::default()).unwrap(),
+        "plain",
+    );
+    topics.of("s").forget(&SplitId::from(0), Position(13));
+    let text = PIPELINE.replace("min(w) AS low FROM s", "max(w) AS low FROM s");
+    let rebuild = |takes_what_is_left| Rebuild {
+        views: ["groups".to_owned()].into(),
+        takes_what_is_left,
+    };
+    let refused = engine_that_goes_on(&text, &topics, folder.path(), &clock, rebuild(false))
+        .err()
+        .unwrap();
+    assert!(
+        refused.contains("rows 0 to 13 of split 0 are gone from source `s`: groups would be computed without them"),
+        "{refused}"
+    );
+    assert!(refused.contains("--rebuild-partial"), "{refused}");
+    // Nothing has changed.
+    let again = engine_that_goes_on(PIPELINE, &topics, folder.path(), &clock, Rebuild::default()).unwrap();
+    assert_eq!(rows(&again, "plain"), whole);
+    drop(again);
+
+    let second = engine_that_goes_on(&text, &topics, folder.path(), &clock, rebuild(true)).unwrap();
+    let count = block_on(sql(&second, "SELECT count(*) FROM groups"));
+    assert!(count[0].num_rows() == 1, "it is there");
+    assert_eq!(rows(&second, "plain"), whole, "the others keep what is gone");
+    assert_ne!(
+        rows(&second, "groups"),
+        rows(&fresh(&text), "groups"),
+        "what is gone is not in it"
+    );
+}
+
+/// The pipeline over all rows of before.
+fn fresh(text: &str) -> Engine {
+    let (folder, topics) = (tempfile::tempdir().unwrap(), MemoryTopics::default());
+    let clock = Arc::new(ManualClock::at(EventTime(START)));
+    let engine = engine(text, &topics, folder.path(), &clock);
+    engine.open().unwrap();
+    before(&engine, &topics, &clock, Kept::Journal);
+    engine
+}
+
+fn engine_that_goes_on(
+    text: &str,
+    topics: &MemoryTopics,
+    state: &Path,
+    clock: &Arc<ManualClock>,
+    rebuild: Rebuild,
+) -> Result<Engine, String> {
+    let engine = engine(text, topics, state, clock);
+    engine.rebuild(rebuild).unwrap();
+    engine.open().map_err(|error| error.to_string())?;
+    Ok(engine)
+}
+
+#[test]
+fn a_view_that_is_computed_anew_as_it_is_shows_the_same_and_so_do_those_over_it() {
+    let (folder, topics) = (tempfile::tempdir().unwrap(), MemoryTopics::default());
+    let clock = Arc::new(ManualClock::at(EventTime(START)));
+    let views: Vec<String> = VIEWS.iter().map(|view| (*view).to_owned()).collect();
+    let first = engine(PIPELINE, &topics, folder.path(), &clock);
+    first.open().unwrap();
+    before(&first, &topics, &clock, Kept::CheckpointAndJournal);
+    let held = all_rows(&first, &views);
+    drop(first);
+    let rebuild = Rebuild {
+        views: ["per_minute", "closed", "visits", "plain", "groups", "recent"]
+            .map(str::to_owned)
+            .into(),
+        takes_what_is_left: false,
+    };
+    let second = engine_that_goes_on(PIPELINE, &topics, folder.path(), &clock, rebuild).unwrap();
+    compare(
+        "computed anew",
+        Kept::CheckpointAndJournal,
+        &all_rows(&second, &views),
+        &held,
+    );
+
+    let mistaken = engine(PIPELINE, &topics, folder.path(), &clock);
+    let rebuild = Rebuild {
+        views: ["per_minut".to_owned()].into(),
+        takes_what_is_left: false,
+    };
+    let refused = mistaken.rebuild(rebuild).unwrap_err().to_string();
+    assert_eq!(
+        refused,
+        "--rebuild per_minut: there is no such materialized view; did you mean per_minute?"
+    );
+}
+
+#[test]
+fn diff_says_beforehand_what_a_start_does() {
+    let (old, state) = (written(PIPELINE), folder("state"));
+    let text_of = |path: &Path| path.to_str().expect("a name").to_owned();
+    let old = text_of(&old);
+    let edited = |what: &str| {
+        let case = CASES.iter().find(|case| case.what == what).expect("a case");
+        text_of(&written(&edited(case)))
+    };
+    let goes_on = zeta(&["diff", &old, &edited("a renamed column")]).expect(0);
+    let line = |out: &str, view: &str| out.lines().find(|line| line.starts_with(view)).expect(out).to_owned();
+    let told = line(&goes_on.out, "per_minute");
+    assert!(
+        told.contains("resumes") && told.contains("column `n` of `per_minute` is named `trades` now"),
+        "{told}"
+    );
+    assert!(line(&goes_on.out, "closed").contains("same"), "{}", goes_on.out);
+
+    let refused = zeta(&["diff", &old, &edited("another window")]).expect(1);
+    let told = line(&refused.out, "per_minute");
+    assert!(
+        told.contains("refused without --rebuild per_minute: window of `per_minute` was"),
+        "{told}"
+    );
+    assert!(line(&refused.out, "best").contains("anew"), "{}", refused.out);
+    let other = zeta(&["diff", &old, &edited("another key of a table")]).expect(1);
+    assert!(line(&other.out, "names").contains("another source"), "{}", other.out);
+
+    let json = zeta(&["diff", "--json", &old, &edited("another window")]).expect(1);
+    let json: serde_json::Value = serde_json::from_str(&json.out).expect("JSON");
+    let of_view = json
+        .as_array()
+        .expect("a list")
+        .iter()
+        .find(|change| change["view"] == "per_minute");
+    let of_view = of_view.expect("the view");
+    assert_eq!(
+        (&of_view["verdict"], &of_view["goes_on"]),
+        (&"rebuild".into(), &false.into())
+    );
+
+    zeta(&["diff", &old]).expect(1);
+    zeta(&["diff", &old, &text_of(&written("CREATE NOTHING;"))]).expect(3);
+
+    // Against a state.
+    let started = Zeta::run(Path::new(&old)).state(&state).start();
+    started.until_source("s", "an epoch", |source| source.state() == "running");
+    let table = "INSERT INTO names VALUES ('a', 'b')";
+    started.query(table);
+    let made = "CREATE MATERIALIZED VIEW made AS SELECT count(*) AS n FROM names";
+    started.post_sql(made, "application/json").expect(200);
+    assert!(started.stop().success());
+    let state = text_of(&state);
+    let same = zeta(&["diff", "--state", &state, &old]).expect(0);
+    for view in ["per_minute", "named", "made"] {
+        assert!(line(&same.out, view).contains("same"), "{}", same.out);
+    }
+    let refused = zeta(&["diff", "--state", &state, &edited("a new view over the source")]).expect(1);
+    assert!(
+        line(&refused.out, "all_of").contains("--rebuild all_of reads them again"),
+        "{}",
+        refused.out
+    );
+}
+
+#[test]
+fn a_start_is_refused_with_the_place_and_computes_anew_where_it_is_told_to() {
+    let (dataset, state) = (dataset(2, 1, "2024-01-01"), folder("state"));
+    let text = |path: &Path| path.to_str().expect("a name").to_owned();
+    let old = edited_file("sql/candles.sql", &[]);
+    let new = edited_file("sql/candles.sql", &[("max(high) AS high", "max(close) AS high")]);
+    let replayed = |file: &Path| {
+        let start = Zeta::run(file).env("HISTORY", text(&dataset));
+        start.replay("candles", &dataset, ",speed=max").state(&state)
+    };
+    let finished = |zeta: &Zeta| zeta.until_source("candles", "the end", |source| source.state() == "finished");
+    let zeta = replayed(&old).start();
+    finished(&zeta);
+    let before = zeta.rows("SELECT count(*), max(high) FROM candles_5m");
+    assert!(zeta.stop().success());
+
+    let (file, folder, source) = (
+        text(&new),
+        text(&state),
+        format!("candles=connector=replay,path={},speed=max", text(&dataset)),
+    );
+    let arguments = [
+        "run",
+        &file,
+        "--listen",
+        "127.0.0.1:0",
+        "--state",
+        &folder,
+        "--source",
+        &source,
+    ];
+    let history = [("HISTORY", &*text(&dataset))];
+    let refused = zeta_with(&history, &arguments).expect(1).err;
+    for part in [
+        "aggregate max(close) of `candles_5m` is new",
+        "pipeline.sql:",
+        "CREATE MATERIALIZED VIEW candles_5m",
+        "--rebuild candles_5m",
+        "--reset",
+    ] {
+        assert!(refused.contains(part), "{part} in {refused}");
+    }
+
+    let zeta = replayed(&new).arg("--rebuild").arg("candles_5m").start();
+    finished(&zeta);
+    let after = zeta.rows("SELECT count(*), max(high) FROM candles_5m");
+    assert_eq!(after[0][0], before[0][0]);
+    assert_ne!(after, before);
+    let closes = zeta.rows("SELECT max(close) FROM history");
+    assert_eq!(after[0][1], closes[0][0]);
+    assert!(zeta.stop().success());
+    // The state is of the new definition now.
+    let zeta = replayed(&new).start();
+    finished(&zeta);
+    assert_eq!(zeta.rows("SELECT count(*), max(high) FROM candles_5m"), after);
+    assert!(zeta.stop().success());
+}
+
+#[test]
+fn rows_of_kafka_are_read_again_from_the_first_that_was_ever_read() {
+    let (kafka, state) = (Kafka::shared(), folder("state"));
+    let create = [
+        "topics",
+        "create",
+        "rebuilt",
+        "--partitions",
+        "3",
+        "--brokers",
+        &kafka.brokers,
+    ];
+    zeta(&create).expect(0);
+    let send = |numbers: std::ops::Range<u64>| {
+        let mut producer = KafkaProducer::connect(&kafka.brokers, "rebuilt", &[]).expect("the topic is there");
+        for number in numbers {
+            let value = format!("{{\"n\":{number}}}");
+            producer
+                .send(value.as_bytes(), value.as_bytes(), 1_600_000_000_000)
+                .expect("send");
+        }
+        producer.flush(Duration::from_secs(60)).expect("flush");
+    };
+    let pipeline = |aggregate: &str| {
+        written(&format!(
+            "CREATE SOURCE numbers (n BIGINT) WITH (connector = 'kafka', topic = 'rebuilt', bootstrap.servers = '{}', start = 'latest');\n\
+             CREATE MATERIALIZED VIEW seen AS SELECT count(*) AS n FROM numbers;\n\
+             CREATE MATERIALIZED VIEW odd AS SELECT n % 2 AS odd, {aggregate} AS value FROM numbers GROUP BY n % 2;",
+            kafka.brokers
+        ))
+    };
+    let shows = |zeta: &Zeta, sql: &str, expected: serde_json::Value| {
+        until(sql, || match zeta.post_sql(sql, "application/json") {
+            reply if reply.status == 200 && reply.json()["rows"] == expected => Ok(()),
+            reply => Err(reply.text().to_owned()),
+        });
+    };
+    // These are there before it begins, and never count.
+    send(0..1_000);
+    let started = Zeta::run(&pipeline("max(n)")).state(&state).start();
+    started.until_source("numbers", "the end of the topic", |source| 0 < source.epoch());
+    send(1_000..3_000);
+    shows(&started, "SELECT n FROM seen", serde_json::json!([[2_000]]));
+    assert!(started.stop().success());
+
+    let rebuilt = Zeta::run(&pipeline("min(n)"))
+        .state(&state)
+        .arg("--rebuild")
+        .arg("odd")
+        .start();
+    shows(
+        &rebuilt,
+        "SELECT odd, value FROM odd ORDER BY odd",
+        serde_json::json!([[0, 1_000], [1, 1_001]]),
+    );
+    send(500..600);
+    shows(
+        &rebuilt,
+        "SELECT odd, value FROM odd ORDER BY odd",
+        serde_json::json!([[0, 500], [1, 501]]),
+    );
+    shows(&rebuilt, "SELECT n FROM seen", serde_json::json!([[2_100]]));
+    // What was computed anew is kept.
+    rebuilt.kill();
+    let again = Zeta::run(&pipeline("min(n)")).state(&state).start();
+    shows(
+        &again,
+        "SELECT odd, value FROM odd ORDER BY odd",
+        serde_json::json!([[0, 500], [1, 501]]),
+    );
+    shows(&again, "SELECT n FROM seen", serde_json::json!([[2_100]]));
+    assert!(again.stop().success());
+}
