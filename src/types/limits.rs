@@ -73,6 +73,10 @@ pub const SINK_END_MAX: Duration = Duration::from_secs(1);
 /// How long one call of a store of files may take before it is given up, and the bytes per second that a write may count on beyond that.
 pub const STORE_CALL_MAX: Duration = Duration::from_secs(20);
 pub const STORE_BYTES_PER_SECOND_MIN: u64 = 4 << 20;
+/// Calls of a remote store that run beside each other, and what they may hold of files that are written so.
+pub const STORE_CALLS_AT_ONCE: usize = 16;
+pub const STORE_FILES_AT_ONCE: usize = 64;
+pub const STORE_BYTES_AT_ONCE: usize = 64 << 20;
 /// Partitions that one publishing writes to: each has a file of its own.
 pub const SINK_PARTITIONS_MAX: usize = 1_000;
 /// The longest value of a column that a sink partitions by, escaped: file systems take names of 255 bytes.

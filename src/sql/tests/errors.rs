@@ -52,7 +52,7 @@ fn a_first_word_that_is_unknown_is_answered_by_the_nearest() {
 #[test]
 fn what_is_not_supported_is_answered_by_what_is() {
     insta::assert_snapshot!(rendered("CREATE SINK s WITH (connector = 'kafka')"), @r"
-    error: expected AS and a query, found the end of the text
+    error: expected AS and a query, found the end of the statement
      --> sql/test.sql:1:41
       |
     1 | CREATE SINK s WITH (connector = 'kafka')

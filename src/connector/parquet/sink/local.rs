@@ -41,17 +41,21 @@ impl Store for LocalStore {
         Ok(metadata.map(|metadata| metadata.len()))
     }
 
-    fn write(&self, path: &str, bytes: Bytes) -> Result<(), SinkError> {
-        let path = self.at(path);
-        let folder = folder_of(&path);
-        create_synced(folder)?;
-        let write = || {
-            let mut file = File::create(&path)?;
-            file.write_all(&bytes)?;
-            file.sync_all()
-        };
-        write().map_err(|e| cannot("write", &path, &e))?;
-        sync(folder)
+    fn write(&self, files: Vec<(String, Bytes)>) -> Result<(), SinkError> {
+        let mut folders = BTreeSet::new();
+        for (path, bytes) in files {
+            let path = self.at(&path);
+            let folder = folder_of(&path);
+            create_synced(folder)?;
+            let write = || {
+                let mut file = File::create(&path)?;
+                file.write_all(&bytes)?;
+                file.sync_all()
+            };
+            write().map_err(|e| cannot("write", &path, &e))?;
+            folders.insert(folder.to_owned());
+        }
+        folders.iter().try_for_each(|folder| sync(folder))
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), SinkError> {
@@ -65,6 +69,10 @@ impl Store for LocalStore {
         found(fs::remove_file(&from))
             .map(|_| ())
             .map_err(|e| cannot("remove", &from, &e))
+    }
+
+    fn rename_each(&self, names: &[(String, String)]) -> Vec<Result<(), SinkError>> {
+        names.iter().map(|(from, to)| self.rename(from, to)).collect()
     }
 
     fn delete(&self, paths: &[String]) -> Result<(), SinkError> {

@@ -8,6 +8,7 @@
 //! A number is taken by giving a staged file its name, which never takes another's place. Whatever the store answers, the record that has
 //! the name tells by its `nonce` whose it is; and a number that is free for ever is decided by taking it.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::store::Store;
@@ -219,13 +220,15 @@ impl Log<'_> {
         Ok((committed, read))
     }
 
-    /// Takes a number, by way of a file in `staging` that nobody else writes.
+    /// Writes `files`, and then takes a number, by way of a file in `staging` that nobody else writes.
     ///
     /// # Errors
     /// It is not known whether the number is taken, and by whom; it may still be taken later.
-    pub fn commit(&self, record: &Record, staging: &str) -> Result<Taken, SinkError> {
+    pub fn commit(&self, record: &Record, mut files: Vec<(String, Bytes)>, staging: &str) -> Result<Taken, SinkError> {
         let (staged, path) = (format!("{staging}/{}.tmp", record.nonce), self.path(record.sequence));
-        self.store.write(&staged, encode(record)?.into())?;
+        // What it says is not so before it has its number: it may be written beside the files that it names.
+        files.push((staged.clone(), encode(record)?.into()));
+        self.store.write(files)?;
         if let Err(error) = self.store.rename(&staged, &path) {
             match self.read(record.sequence)? {
                 None => return Err(error),

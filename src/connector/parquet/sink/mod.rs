@@ -25,6 +25,7 @@ mod tests;
 use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
 
 use self::{
     compact::Compaction,
@@ -109,6 +110,14 @@ struct Held {
     since_whole: u64,
 }
 
+/// Files of a record that is not written yet.
+#[derive(Default)]
+struct Staged {
+    files: Vec<File>,
+    /// The last of them, by where they are staged.
+    unwritten: Vec<(String, Bytes)>,
+}
+
 impl ParquetSink {
     /// `schema` is the view's. Nothing is asked of the store.
     ///
@@ -174,9 +183,9 @@ impl ParquetSink {
     }
 
     /// Takes the next number of the log, and does what the record says.
-    fn commit(&self, held: &mut Held, record: Record) -> Result<(), SinkError> {
+    fn commit(&self, held: &mut Held, record: Record, unwritten: Vec<(String, Bytes)>) -> Result<(), SinkError> {
         let staging = self.staging(held);
-        let taken = self.log(&*held.store).commit(&record, &staging)?;
+        let taken = self.log(&*held.store).commit(&record, unwritten, &staging)?;
         if taken == Taken::Theirs {
             return Err(self.fenced());
         }
@@ -202,7 +211,14 @@ impl ParquetSink {
     /// Gives the files of a record their names. Those whose rows are in others go first: no row is there twice at any moment.
     fn finish(&self, store: &dyn Store, record: &Record) -> Result<(), SinkError> {
         store.delete(&record.removed)?;
-        record.added.iter().try_for_each(|file| self.give_name(store, file))
+        let names = record.added.iter().map(|file| (file.staged.clone(), file.path.clone()));
+        let answers = store.rename_each(&names.collect::<Vec<_>>());
+        for (file, answer) in record.added.iter().zip(answers) {
+            if let Err(error) = answer {
+                self.look_for(store, file, error)?;
+            }
+        }
+        Ok(())
     }
 
     /// Sees that all is there that the log says, up to its newest record, and finishes what is not.
@@ -213,11 +229,9 @@ impl ParquetSink {
         Ok((committed, since_whole))
     }
 
-    fn give_name(&self, store: &dyn Store, file: &File) -> Result<(), SinkError> {
-        let Err(error) = store.rename(&file.staged, &file.path) else {
-            return Ok(());
-        };
-        // It may have been carried out all the same, now or before, by us or by whoever wrote the record.
+    /// Looks what became of a file whose rename failed: that may have been carried out all the same, now or before, by us or by whoever wrote
+    /// the record.
+    fn look_for(&self, store: &dyn Store, file: &File, error: SinkError) -> Result<(), SinkError> {
         // Asked in the order in which it may be moving at this moment.
         let is_staged = store.length(&file.staged)?.is_some();
         let there = store.length(&file.path)?;
@@ -313,8 +327,8 @@ impl ParquetSink {
         ))
     }
 
-    /// Writes the rows of epochs where nobody sees them.
-    fn stage(&self, held: &Held, epochs: &[SinkEpoch]) -> Result<Vec<File>, SinkError> {
+    /// Writes the rows of epochs where nobody sees them; the last files are left to be written with the record.
+    fn stage(&self, held: &Held, epochs: &[SinkEpoch]) -> Result<Staged, SinkError> {
         let mut parts: BTreeMap<String, Vec<(usize, Vec<u32>)>> = BTreeMap::new();
         for (index, epoch) in epochs.iter().enumerate() {
             for (folder, rows) in self.partitioning.part(&epoch.added)? {
@@ -332,16 +346,16 @@ impl ParquetSink {
             )));
         }
         let epoch = epochs.last().map_or(0, |epoch| epoch.epoch.0);
-        let mut files = Vec::new();
+        let mut staged = Staged::default();
         for (folder, pieces) in &parts {
-            let mut write = |encoded| self.stage_file(held, folder, epoch, &mut files, encoded);
+            let mut write = |encoded| self.stage_file(held, folder, epoch, &mut staged, encoded);
             let mut out = self.form.files(&mut write);
             for (index, rows) in pieces {
                 out.write_some(&epochs[*index].added, &self.columns, rows)?;
             }
             out.finish()?;
         }
-        Ok(files)
+        Ok(staged)
     }
 
     fn stage_file(
@@ -349,10 +363,10 @@ impl ParquetSink {
         held: &Held,
         folder: &str,
         epoch: u64,
-        files: &mut Vec<File>,
+        staged: &mut Staged,
         encoded: Encoded,
     ) -> Result<(), SinkError> {
-        let (sequence, part) = (held.sequence + 1, files.len());
+        let (sequence, part) = (held.sequence + 1, staged.files.len());
         let separator = if folder.is_empty() { "" } else { "/" };
         let file = File {
             // No other record has this number: no name is ever given twice.
@@ -366,8 +380,12 @@ impl ParquetSink {
             rows: encoded.rows,
             epoch,
         };
-        held.store.write(&file.staged, encoded.bytes)?;
-        files.push(file);
+        staged.unwritten.push((file.staged.clone(), encoded.bytes));
+        staged.files.push(file);
+        let bytes: usize = staged.unwritten.iter().map(|(_, bytes)| bytes.len()).sum();
+        if limits::STORE_BYTES_AT_ONCE <= bytes || limits::STORE_FILES_AT_ONCE <= staged.unwritten.len() {
+            held.store.write(std::mem::take(&mut staged.unwritten))?;
+        }
         Ok(())
     }
 
@@ -403,24 +421,24 @@ impl ParquetSink {
             }
             removed.push(file.path.clone());
         }
-        let mut added = Vec::new();
+        let mut staged = Staged::default();
         {
-            let mut write = |encoded| self.stage_file(held, &folder, epoch, &mut added, encoded);
+            let mut write = |encoded| self.stage_file(held, &folder, epoch, &mut staged, encoded);
             let mut out = self.form.files(&mut write);
             inputs.into_iter().try_for_each(|bytes| out.write_file(bytes))?;
             out.finish()?;
         }
-        if added.iter().map(|file| file.rows).sum::<u64>() != rows {
+        if staged.files.iter().map(|file| file.rows).sum::<u64>() != rows {
             return Err(SinkError::Failed(
                 "internal error: merged files have other rows; please report it".into(),
             ));
         }
         let record = Record {
-            added,
+            added: staged.files,
             removed,
             ..self.record(held, held.marker.clone())
         };
-        self.commit(held, record)
+        self.commit(held, record, staged.unwritten)
     }
 }
 
@@ -459,7 +477,7 @@ impl Sink for ParquetSink {
             };
             let claim = self.record(&held, held.marker.clone());
             let staging = format!("{}/{CLAIMS_FOLDER}", self.staging_folder);
-            if self.log(&*held.store).commit(&claim, &staging)? == Taken::Theirs {
+            if self.log(&*held.store).commit(&claim, Vec::new(), &staging)? == Taken::Theirs {
                 // One more record of the writer before, or somebody else who claims.
                 store = held.store;
                 continue;
@@ -504,12 +522,12 @@ impl Sink for ParquetSink {
             records,
             hash,
         };
-        let added = self.stage(&held, epochs)?;
+        let staged = self.stage(&held, epochs)?;
         let record = Record {
-            added,
+            added: staged.files,
             ..self.record(&held, Some(marker))
         };
-        self.commit(&mut held, record)?;
+        self.commit(&mut held, record, staged.unwritten)?;
         // It is published, whatever becomes of merging: after an error there it is not held any more, and recovers before it goes on.
         match self.merge_some(&mut held) {
             Ok(()) => self.held = Some(held),

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload, RenameOptions, RenameTargetMode, path::Path};
 use tokio::runtime::{Handle, Runtime};
 
@@ -48,32 +49,49 @@ impl RemoteStore {
         Path::parse(&whole).map_err(|e| SinkError::Failed(format!("{} cannot hold `{path}`: {e}", self.location)))
     }
 
-    /// What a call says, unless it says nothing for too long.
-    fn call<T: Send + 'static>(
-        &self,
-        what: &str,
-        deadline: Duration,
-        work: impl Future<Output = object_store::Result<T>> + Send + 'static,
-    ) -> Result<object_store::Result<T>, SinkError> {
-        let runtime = self.runtime.as_ref().expect("it is there until the end");
-        // On a thread of the runtime: what blocks there does not make us miss the deadline.
-        let task = runtime.spawn(work);
-        let abort = task.abort_handle();
-        match runtime.block_on(async { tokio::time::timeout(deadline, task).await }) {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(broken)) => Err(SinkError::Unreachable(format!(
-                "cannot {what} in {}: the client broke off: {broken}",
-                self.location
-            ))),
-            Err(_) => {
-                abort.abort();
-                Err(SinkError::Unreachable(format!(
-                    "cannot {what} in {}: no answer within {} s; is it running and reachable?",
-                    self.location,
-                    deadline.as_secs()
-                )))
+    /// What calls say, in their order, of which some run beside each other; a call that says nothing for too long is given up.
+    fn calls<T: Send + 'static>(&self, calls: Vec<Call<T>>) -> Vec<Result<object_store::Result<T>, SinkError>> {
+        let location = &self.location;
+        let answer = async |call: Call<T>| {
+            // On a thread of the runtime: what blocks there does not make us miss the deadline.
+            let task = tokio::spawn(call.work);
+            let abort = task.abort_handle();
+            match tokio::time::timeout(call.deadline, task).await {
+                Ok(Ok(answer)) => Ok(answer),
+                Ok(Err(broken)) => Err(SinkError::Unreachable(format!(
+                    "cannot {} in {location}: the client broke off: {broken}",
+                    call.what
+                ))),
+                Err(_) => {
+                    abort.abort();
+                    Err(SinkError::Unreachable(format!(
+                        "cannot {} in {location}: no answer within {} s; is it running and reachable?",
+                        call.what,
+                        call.deadline.as_secs()
+                    )))
+                }
             }
-        }
+        };
+        let answers = stream::iter(calls).map(answer).buffered(limits::STORE_CALLS_AT_ONCE);
+        let runtime = self.runtime.as_ref().expect("it is there until the end");
+        runtime.block_on(answers.collect())
+    }
+
+    /// Calls whose answers say nothing but that they are done.
+    fn each(&self, calls: Vec<Call<()>>) -> Vec<Result<(), SinkError>> {
+        let whats: Vec<String> = calls.iter().map(|call| call.what.clone()).collect();
+        let answers = self.calls(calls).into_iter().zip(whats);
+        answers
+            .map(|(answer, what)| answer?.map_err(|e| self.cannot(&what, &e)))
+            .collect()
+    }
+
+    fn rename_call(&self, from: &str, to: &str) -> Result<Call<()>, SinkError> {
+        let (store, from, at) = (Arc::clone(&self.store), self.at(from)?, self.at(to)?);
+        let options = RenameOptions::new().with_target_mode(RenameTargetMode::Create);
+        Ok(Call::new(format!("give its name to {to}"), async move {
+            store.rename_opts(&from, &at, options).await
+        }))
     }
 
     fn cannot(&self, what: &str, error: &object_store::Error) -> SinkError {
@@ -82,13 +100,31 @@ impl RemoteStore {
 
     fn simple<T: Send + 'static>(
         &self,
-        what: &str,
+        what: String,
         work: impl Future<Output = object_store::Result<T>> + Send + 'static,
     ) -> Result<Option<T>, SinkError> {
-        match self.call(what, limits::STORE_CALL_MAX, work)? {
+        let mut answers = self.calls(vec![Call::new(what.clone(), work)]);
+        match answers.pop().expect("an answer for each call")? {
             Ok(answer) => Ok(Some(answer)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(self.cannot(what, &error)),
+            Err(error) => Err(self.cannot(&what, &error)),
+        }
+    }
+}
+
+struct Call<T> {
+    /// In "cannot …".
+    what: String,
+    deadline: Duration,
+    work: BoxFuture<'static, object_store::Result<T>>,
+}
+
+impl<T> Call<T> {
+    fn new(what: String, work: impl Future<Output = object_store::Result<T>> + Send + 'static) -> Self {
+        Self {
+            what,
+            deadline: limits::STORE_CALL_MAX,
+            work: work.boxed(),
         }
     }
 }
@@ -106,42 +142,59 @@ impl Store for RemoteStore {
     fn read(&self, path: &str) -> Result<Option<Bytes>, SinkError> {
         let (store, at) = (Arc::clone(&self.store), self.at(path)?);
         self.simple(
-            &format!("read {path}"),
+            format!("read {path}"),
             async move { store.get(&at).await?.bytes().await },
         )
     }
 
     fn length(&self, path: &str) -> Result<Option<u64>, SinkError> {
         let (store, at) = (Arc::clone(&self.store), self.at(path)?);
-        let meta = self.simple(&format!("find {path}"), async move { store.head(&at).await })?;
+        let meta = self.simple(format!("find {path}"), async move { store.head(&at).await })?;
         Ok(meta.map(|meta| meta.size))
     }
 
-    fn write(&self, path: &str, bytes: Bytes) -> Result<(), SinkError> {
-        let (store, at) = (Arc::clone(&self.store), self.at(path)?);
-        let what = format!("write {path}");
-        let beyond = Duration::from_secs(bytes.len() as u64 / limits::STORE_BYTES_PER_SECOND_MIN);
-        let work = async move { store.put(&at, PutPayload::from_bytes(bytes)).await };
-        self.call(&what, limits::STORE_CALL_MAX + beyond, work)?
-            .map(|_| ())
-            .map_err(|e| self.cannot(&what, &e))
+    fn write(&self, files: Vec<(String, Bytes)>) -> Result<(), SinkError> {
+        let call = |(path, bytes): (String, Bytes)| {
+            let (store, at) = (Arc::clone(&self.store), self.at(&path)?);
+            let beyond = Duration::from_secs(bytes.len() as u64 / limits::STORE_BYTES_PER_SECOND_MIN);
+            let work = async move { store.put(&at, PutPayload::from_bytes(bytes)).await.map(drop) };
+            Ok(Call {
+                deadline: limits::STORE_CALL_MAX + beyond,
+                ..Call::new(format!("write {path}"), work)
+            })
+        };
+        let calls = files.into_iter().map(call).collect::<Result<_, SinkError>>()?;
+        self.each(calls).into_iter().collect()
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), SinkError> {
-        let (store, from, at) = (Arc::clone(&self.store), self.at(from)?, self.at(to)?);
-        let what = format!("give its name to {to}");
-        let options = RenameOptions::new().with_target_mode(RenameTargetMode::Create);
-        let work = async move { store.rename_opts(&from, &at, options).await };
-        self.call(&what, limits::STORE_CALL_MAX, work)?
-            .map_err(|e| self.cannot(&what, &e))
+        self.each(vec![self.rename_call(from, to)?])
+            .pop()
+            .expect("an answer for each call")
+    }
+
+    fn rename_each(&self, names: &[(String, String)]) -> Vec<Result<(), SinkError>> {
+        let calls = names.iter().map(|(from, to)| self.rename_call(from, to));
+        match calls.collect() {
+            Ok(calls) => self.each(calls),
+            // A name that the store cannot have.
+            Err(error) => vec![Err(error); names.len()],
+        }
     }
 
     fn delete(&self, paths: &[String]) -> Result<(), SinkError> {
-        for path in paths {
+        let call = |path: &String| {
             let (store, at) = (Arc::clone(&self.store), self.at(path)?);
-            self.simple(&format!("remove {path}"), async move { store.delete(&at).await })?;
-        }
-        Ok(())
+            let work = async move {
+                match store.delete(&at).await {
+                    Err(object_store::Error::NotFound { .. }) => Ok(()),
+                    other => other,
+                }
+            };
+            Ok(Call::new(format!("remove {path}"), work))
+        };
+        let calls = paths.iter().map(call).collect::<Result<_, SinkError>>()?;
+        self.each(calls).into_iter().collect()
     }
 
     fn delete_folder(&self, folder: &str) -> Result<(), SinkError> {
@@ -151,7 +204,7 @@ impl Store for RemoteStore {
     fn list(&self, folder: &str) -> Result<Vec<Entry>, SinkError> {
         let (store, at) = (Arc::clone(&self.store), self.at(folder)?);
         let work = async move { store.list_with_delimiter(Some(&at)).await };
-        let Some(listed) = self.simple(&format!("list {folder}"), work)? else {
+        let Some(listed) = self.simple(format!("list {folder}"), work)? else {
             return Ok(Vec::new());
         };
         let entry = |path: &Path, is_folder| {

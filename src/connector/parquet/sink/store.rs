@@ -15,12 +15,15 @@ pub trait Store: Send {
     /// How long a file is; `None` where there is none.
     fn length(&self, path: &str) -> Result<Option<u64>, SinkError>;
 
-    /// Makes a file, and the folders that it lies in. What is written survives a power cut. Nobody else writes under that name, and nobody
-    /// reads it before this is done.
-    fn write(&self, path: &str, bytes: Bytes) -> Result<(), SinkError>;
+    /// Makes files by their paths, and the folders that they lie in, beside each other where that is quicker. What is written survives a power
+    /// cut. Nobody else writes under these names, and nobody reads them before this is done.
+    fn write(&self, files: Vec<(String, Bytes)>) -> Result<(), SinkError>;
 
     /// Gives a file another name in one step, which survives a power cut; never one that is taken.
     fn rename(&self, from: &str, to: &str) -> Result<(), SinkError>;
+
+    /// The same with many, beside each other where that is quicker; an answer for each.
+    fn rename_each(&self, names: &[(String, String)]) -> Vec<Result<(), SinkError>>;
 
     /// Files that are not there are no error.
     fn delete(&self, paths: &[String]) -> Result<(), SinkError>;

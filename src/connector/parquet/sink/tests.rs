@@ -156,19 +156,26 @@ impl Store for TestStore {
         self.call(move |world| Ok(world.files.get(&path).map(|bytes| bytes.len() as u64)))
     }
 
-    fn write(&self, path: &str, bytes: Bytes) -> Result<(), SinkError> {
-        let path = path.to_owned();
-        self.call(move |world| {
-            assert!(!is_data(&path), "data gets its name when it is whole");
-            assert!(!world.files.contains_key(&path), "{path} is written twice");
-            world.put(&path, bytes);
-            Ok(())
-        })
+    fn write(&self, files: Vec<(String, Bytes)>) -> Result<(), SinkError> {
+        // All of them are tried: they run beside each other.
+        let write = |(path, bytes): (String, Bytes)| {
+            self.call(move |world| {
+                assert!(!is_data(&path), "data gets its name when it is whole");
+                assert!(!world.files.contains_key(&path), "{path} is written twice");
+                world.put(&path, bytes);
+                Ok(())
+            })
+        };
+        files.into_iter().map(write).fold(Ok(()), Result::and)
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), SinkError> {
         let (from, to) = (from.to_owned(), to.to_owned());
         self.call(move |world| world.rename(&from, &to))
+    }
+
+    fn rename_each(&self, names: &[(String, String)]) -> Vec<Result<(), SinkError>> {
+        names.iter().map(|(from, to)| self.rename(from, to)).collect()
     }
 
     fn delete(&self, paths: &[String]) -> Result<(), SinkError> {
@@ -659,12 +666,13 @@ fn check_store(store: &dyn Store) {
     assert_eq!(store.list("a/b").unwrap(), []);
     assert_eq!(store.read("a/b/x").unwrap(), None);
     assert_eq!(store.length("a/b/x").unwrap(), None);
-    store.write("a/b/x.tmp", bytes("one")).unwrap();
+    store.write(vec![("a/b/x.tmp".into(), bytes("one"))]).unwrap();
     assert_eq!(store.length("a/b/x.tmp").unwrap(), Some(3));
     store.rename("a/b/x.tmp", "a/day=2024%3A01/x").unwrap();
     assert_eq!(store.read("a/b/x.tmp").unwrap(), None);
     assert_eq!(store.read("a/day=2024%3A01/x").unwrap(), Some(bytes("one")));
-    store.write("a/b/y.tmp", bytes("two")).unwrap();
+    let files = ["y", "z"].map(|name| (format!("a/b/{name}.tmp"), bytes("two")));
+    store.write(files.to_vec()).unwrap();
     assert!(
         store.rename("a/b/y.tmp", "a/day=2024%3A01/x").is_err(),
         "no name is given twice"
@@ -679,6 +687,11 @@ fn check_store(store: &dyn Store) {
         is_folder: true,
     };
     assert_eq!(entries, [folder("b"), folder("day=2024%3A01")]);
+    let answers = store.rename_each(&[
+        ("a/b/y.tmp".into(), "a/day=2024%3A01/x".into()),
+        ("a/b/z.tmp".into(), "a/day=2024%3A01/z".into()),
+    ]);
+    assert!(answers[0].is_err() && answers[1].is_ok(), "an answer for each");
     store.delete(&["a/b/y.tmp".into(), "a/b/never".into()]).unwrap();
     assert_eq!(store.list("a/b").unwrap(), []);
     store.delete_folder("a/b").unwrap();
