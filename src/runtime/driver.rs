@@ -21,7 +21,7 @@ use arrow::array::RecordBatch;
 use tokio::sync::oneshot;
 
 use crate::{
-    connector::{SinkEpoch, Source, SourceError, SplitBounds},
+    connector::{LostRows, SinkEpoch, Source, SourceError, SplitBounds},
     plan::{MakeSource, Registry, SinkDefinition, Trigger},
     types::{Chunk, Epoch, EpochPlan, Error, EventTime, PlannedRange, Position, Result, SplitId, limits},
 };
@@ -201,6 +201,11 @@ impl Run {
         if !self.stand_where_sinks_do()? {
             return Ok(());
         }
+        let read = self.timeline.committed_anchors();
+        let Some(identity) = self.patiently(|| source.recognise(&read))? else {
+            return Ok(());
+        };
+        self.timeline.recognised(identity);
         let new_splits = self.new_splits(&bounds)?;
         self.replay(&mut *source, &mut intake)?;
         if self.stop.load(Ordering::Relaxed) {
@@ -365,6 +370,7 @@ impl Run {
         if self.patiently(|| source.seek(&positions))?.is_none() {
             return Ok(());
         }
+        let committed = self.timeline.committed_positions();
         let mut epochs = 0u64;
         let mut held: BTreeMap<SplitId, VecDeque<Chunk>> = BTreeMap::new();
         loop {
@@ -376,6 +382,15 @@ impl Run {
                 for chunk in chunks {
                     rows.push(intake.take(chunk)?);
                 }
+            }
+            let is_needed = |lost: &LostRows| committed.get(&lost.split).is_some_and(|to| lost.from < *to);
+            if let Some(LostRows { split, from, to }) = source.lost().into_iter().find(is_needed) {
+                return Err(Error::user(format!(
+                    "rows {from} to {} of split {split} of source `{}` are gone, and some of them were read since the last checkpoint and \
+                     would have to be read again; start over with --reset",
+                    to.0 - 1,
+                    self.timeline.source().name
+                )));
             }
             let ran = self.timeline.run(&plan, rows)?;
             let is_checkpoint = plan.checkpoint;
@@ -516,6 +531,7 @@ impl Run {
             let plan = EpochPlan {
                 number: self.timeline.epoch().next(),
                 ranges: ranges(&input),
+                anchors: self.timeline.anchors_of(&input),
                 epoch_time: now,
                 idle_splits: idle,
                 new_splits: std::mem::take(&mut new_splits),
@@ -766,6 +782,21 @@ impl Run {
         match event {
             Event::Rows(rows) => gathered.push(rows),
             Event::NewSplits(splits) => new_splits.extend(splits),
+            Event::Lost(LostRows { split, from, to }) => {
+                let source = &self.timeline.source().name;
+                tracing::warn!(
+                    source,
+                    split = split.as_str(),
+                    from = from.0,
+                    to = to.0,
+                    "rows were gone, and are left out"
+                );
+                let metrics = self.timeline.metrics();
+                let lost = metrics
+                    .source_rows_lost_total
+                    .with_label_values(&[source, split.as_str()]);
+                lost.inc_by(to.0 - from.0);
+            }
             Event::Finished => *is_finished = true,
             Event::Failed(error) => return Err(error),
             Event::Reachable => {

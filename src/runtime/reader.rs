@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    connector::{Source, SourceError},
+    connector::{LostRows, Source, SourceError},
     types::{Error, Position, SplitId, limits},
 };
 
@@ -30,6 +30,8 @@ pub enum Event {
     Rows(SplitRows),
     /// Rows of these splits may follow, each from its position on.
     NewSplits(BTreeMap<SplitId, Position>),
+    /// An option lets these be left out; the rows behind them follow.
+    Lost(LostRows),
     Unreachable(String),
     Reachable,
     Failed(Error),
@@ -55,6 +57,11 @@ impl Reader {
             }
             let polled = self.source.poll(limits::CHUNK_ROWS, POLL_BYTES, TICK);
             *self.shared.ends.lock().expect("nobody panics while holding it") = self.source.ends();
+            for lost in self.source.lost() {
+                if self.ahead.send(Event::Lost(lost), 0).is_err() {
+                    return;
+                }
+            }
             let events = match polled {
                 Ok(chunks) => {
                     let mut events: Vec<Event> = Vec::new();

@@ -21,7 +21,7 @@ use crate::{
     operator::{EpochEnd, SplitWatermarks},
     plan::{Catalog, MaterializedDefinition, SinkDefinition, SourceDefinition, bad_schema},
     state::{Checkpoint, CheckpointWriter, Part, Recovered, Store},
-    types::{Epoch, EpochPlan, Error, EventTime, Position, Result, SplitId, Watermark, limits},
+    types::{Anchors, Epoch, EpochPlan, Error, EventTime, Position, Result, SplitId, Watermark, limits},
     view::{Change, ChangeLog},
 };
 
@@ -30,6 +30,7 @@ use super::{
     clock::Stopwatch,
     definition::{another_definition, fingerprint, views_made_anew},
     face::SplitStatus,
+    gathered::anchors,
     intake::SplitRows,
     maintained::{MaintainedView, Slice},
     outlets::{SinkProgress, SinkProgresses, definition_of, is_enough},
@@ -47,6 +48,10 @@ pub struct Timeline {
     watermarks: SplitWatermarks,
     /// First unread row of each known split.
     positions: BTreeMap<SplitId, Position>,
+    /// What was read last, and of what.
+    anchors: Anchors,
+    /// What the source answered, until a plan says it.
+    new_identity: Option<String>,
     epoch: Epoch,
     epoch_time: EventTime,
     rows: u64,
@@ -84,6 +89,8 @@ struct Header {
     failed_totals: BTreeMap<String, u64>,
     #[serde(default)]
     sinks: SinkProgresses,
+    #[serde(default, skip_serializing_if = "Anchors::is_empty")]
+    anchors: Anchors,
 }
 
 impl Timeline {
@@ -124,6 +131,8 @@ impl Timeline {
             views,
             watermarks: SplitWatermarks::default(),
             positions: BTreeMap::new(),
+            anchors: Anchors::default(),
+            new_identity: None,
             epoch: Epoch(0),
             epoch_time: EventTime(i64::MIN),
             rows: 0,
@@ -248,6 +257,7 @@ impl Timeline {
         self.shown = self.shared.snapshot().epoch;
         self.watermarks = SplitWatermarks::default();
         self.positions.clear();
+        self.anchors = Anchors::default();
         (self.epoch, self.epoch_time, self.rows) = (Epoch(0), EventTime(i64::MIN), 0);
         self.bad = SideOutput::new(format!("{}$bad", self.source.name), bad_schema());
         self.sinks.clear();
@@ -350,6 +360,37 @@ impl Timeline {
             }
         }
         positions
+    }
+
+    /// First unread row of each split once all committed plans ran again.
+    pub fn committed_positions(&self) -> BTreeMap<SplitId, Position> {
+        let mut positions = self.replay_positions();
+        for plan in self.plans_to_replay.as_slice() {
+            positions.extend(plan.ranges.iter().map(|(split, range)| (split.clone(), range.to)));
+        }
+        positions
+    }
+
+    /// What was read last, also by committed plans that have to run again.
+    pub fn committed_anchors(&self) -> Anchors {
+        let mut anchors = self.anchors.clone();
+        for plan in self.plans_to_replay.as_slice() {
+            anchors.add(&plan.anchors);
+        }
+        anchors
+    }
+
+    /// The source is the one that was read before, or is read for the first time: the next plan says what it is told from others by.
+    pub fn recognised(&mut self, identity: Option<String>) {
+        self.new_identity = identity.filter(|_| self.committed_anchors().identity.is_none());
+    }
+
+    /// What a plan over these rows remembers of its source.
+    pub fn anchors_of(&self, input: &[SplitRows]) -> Anchors {
+        Anchors {
+            identity: self.new_identity.clone(),
+            ..anchors(input)
+        }
     }
 
     /// The next committed plan that has to run again before anything new.
@@ -459,6 +500,7 @@ impl Timeline {
             complete_below: None,
             is_last: false,
             checkpoint: self.is_durable(),
+            anchors: self.anchors_of(&[]),
         }
     }
 
@@ -478,6 +520,10 @@ impl Timeline {
             self.heard_at.insert(split.clone(), plan.epoch_time);
         }
         let (slices, new_bad) = self.prepare(plan, input)?;
+        self.anchors.add(&plan.anchors);
+        if plan.anchors.identity.is_some() {
+            self.new_identity = None;
+        }
         if let Some(time) = plan.complete_below {
             self.watermarks.raise(Watermark(time.0));
         }
@@ -644,6 +690,7 @@ impl Timeline {
                 .collect(),
             failed_totals,
             sinks: self.sinks.clone(),
+            anchors: self.anchors.clone(),
         };
         let header = serde_json::to_value(header)
             .map_err(|e| Error::bug(format!("a checkpoint's header cannot be written: {e}")))?;
@@ -677,6 +724,7 @@ impl Timeline {
         self.epoch = checkpoint.epoch;
         self.epoch_time = header.epoch_time;
         self.positions = header.positions;
+        self.anchors = header.anchors;
         self.watermarks = header.watermarks;
         self.rows = header.rows;
         // The rows of a view that is computed anew came by no epoch: its sinks begin anew too.
@@ -729,6 +777,15 @@ impl Timeline {
             );
             let position = self.positions.get(&split).copied();
             assert_eq!(position, Some(range.from), "no row is read twice, and none is left out");
+            if let Some(read) = plan.anchors.records.get(&split)
+                && rows.anchor != Some(*read)
+            {
+                return Err(Error::user(format!(
+                    "row {} of split {split} of source `{}` is not the one that was read there before: what is read was made anew, or has lost rows; \
+                     start over with --reset",
+                    read.position, self.source.name
+                )));
+            }
             self.positions.insert(split.clone(), range.to);
             let watermarks = self.observe(plan, &split, &mut rows)?;
             if !rows.bad.is_empty() {

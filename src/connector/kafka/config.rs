@@ -1,5 +1,7 @@
 //! What a person may set, and what reading by position needs of librdkafka.
 
+use std::time::Duration;
+
 use rdkafka::{
     config::{ClientConfig, RDKafkaLogLevel},
     error::KafkaError,
@@ -7,7 +9,7 @@ use rdkafka::{
 };
 
 use super::PROPERTY_PREFIXES;
-use crate::connector::Options;
+use crate::{connector::Options, types::limits};
 
 /// Properties that would break what the source promises, and what to do instead.
 const OURS: &[(&str, &str)] = &[
@@ -56,6 +58,8 @@ pub(super) struct Settings {
     pub brokers: String,
     pub start: Start,
     pub is_bounded: bool,
+    /// Rows that are gone before they were read are passed over.
+    pub skips_lost: bool,
     pub client: ClientConfig,
 }
 
@@ -75,8 +79,17 @@ impl Settings {
                 Start::Earliest
             },
             is_bounded: options.boolean("bounded").unwrap_or(false),
+            skips_lost: options.text("on_lost_offsets") == "skip",
             client,
         })
+    }
+}
+
+impl Settings {
+    /// How long brokers that were asked for records may be silent: they may be told to wait for rows for a while.
+    pub fn silence_max(&self) -> Duration {
+        let wait_ms = self.client.get("fetch.wait.max.ms").and_then(|wait| wait.parse().ok());
+        limits::BROKER_SILENCE_MAX + Duration::from_millis(wait_ms.unwrap_or_default())
     }
 }
 

@@ -8,6 +8,7 @@
 use std::{
     collections::BTreeSet,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use rdkafka::{
@@ -16,12 +17,14 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
+use super::pulse::Pulse;
 use crate::{connector::SourceError, types::Error};
 
 /// The context of one client. Its callbacks come from whoever serves the client's queues.
 #[derive(Debug)]
 pub(super) struct Connection {
     brokers: String,
+    pulse: Pulse,
     state: Mutex<State>,
 }
 
@@ -55,8 +58,21 @@ impl Connection {
     pub fn new(brokers: &str) -> Self {
         Self {
             brokers: brokers.to_owned(),
+            pulse: Pulse::default(),
             state: Mutex::default(),
         }
+    }
+
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
+    /// No broker that was asked has answered for so long.
+    pub fn silent(&self, silence: Duration) -> Failure {
+        let (brokers, seconds) = (&self.brokers, silence.as_secs());
+        Failure::Unreachable(format!(
+            "Kafka at {brokers} has not answered for {seconds} s, though connections to it stand"
+        ))
     }
 
     /// A broker has answered a question that was asked just now.

@@ -33,7 +33,7 @@ use crate::{
     types::Records,
 };
 
-/// How long brokers may take to fence, to take a transaction's records, and to commit it.
+/// See [`KafkaSink::waiting`].
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a full queue is served before it is tried again.
 const BACKPRESSURE_WAIT: Duration = Duration::from_millis(20);
@@ -88,6 +88,8 @@ pub struct KafkaSink {
     client: ClientConfig,
     publisher: Publisher,
     encoder: Box<dyn ToRecords>,
+    /// How long brokers may take to fence, to take a transaction's records, and to commit it.
+    timeout: Duration,
     /// `None` until recovered, and after any doubt.
     producer: Option<BaseProducer<Deliveries>>,
 }
@@ -136,8 +138,15 @@ impl KafkaSink {
             client,
             publisher,
             encoder,
+            timeout: TRANSACTION_TIMEOUT,
             producer: None,
         })
+    }
+
+    /// Gives brokers less time, or more.
+    pub fn waiting(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
     }
 
     fn connect(&self) -> Result<BaseProducer<Deliveries>, SinkError> {
@@ -159,6 +168,8 @@ impl KafkaSink {
         if !there.contains(&self.marker_topic) {
             admin::create_marker_topic(&self.brokers, &self.client, &self.marker_topic)?;
         }
+        // Now, and not when there are rows.
+        admin::may_write(&self.brokers, &self.client, &[&self.topic, &self.marker_topic])?;
         Ok(())
     }
 
@@ -314,7 +325,7 @@ impl KafkaSink {
     fn flush(&self, producer: &BaseProducer<Deliveries>) -> Result<(), SinkError> {
         loop {
             let before = producer.in_flight_count();
-            let flushed = producer.flush(TRANSACTION_TIMEOUT);
+            let flushed = producer.flush(self.timeout);
             self.check(producer)?;
             match flushed {
                 Ok(()) => return Ok(()),
@@ -405,7 +416,7 @@ impl Sink for KafkaSink {
         let producer = self.connect()?;
         if self.is_transactional {
             producer
-                .init_transactions(TRANSACTION_TIMEOUT)
+                .init_transactions(self.timeout)
                 .map_err(|error| self.explain(&producer, &error))?;
         }
         serve(&producer);
@@ -442,7 +453,7 @@ impl Sink for KafkaSink {
             serve(&producer);
             self.check_connection(&producer)?;
             producer
-                .commit_transaction(TRANSACTION_TIMEOUT)
+                .commit_transaction(self.timeout)
                 .map_err(|error| self.explain(&producer, &error))?;
         }
         // It is committed. What a lost connection may still bring belongs to a producer that is used no more.
