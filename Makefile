@@ -18,7 +18,7 @@ BUILD_CARGO = $(if $(shell command -v mold),mold -run )cargo
 
 SERVICES := kafka kafka-zookeeper hdfs nginx
 
-.PHONY: help setup build demo test fuzz planted chaos release bench-windows lint format web clean demo-tools test-tools rust-tools
+.PHONY: help setup build demo test fuzz planted chaos chaos-network release bench-windows lint format web clean demo-tools test-tools rust-tools
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ planted: rust-tools web/dist/index.html ## plant bugs of other engines, and see 
 
 chaos: rust-tools web/dist/index.html ## kill a pipeline with sinks N times at random, and count lost and duplicated rows (adds to chaos.csv)
 	ZETA_KILLS=$(or $(N),100) ZETA_SEED=$(or $(SEED),$(shell date +%s)) ZETA_CHAOS_CSV=$(CURDIR)/chaos.csv $(BUILD_CARGO) test $(PROFILE) --test it sink::killed -- --nocapture
+
+chaos-network: rust-tools web/dist/index.html ## hold the ends of N transactions until their sinks have given them up, flip a bit in N answers, and count what is torn or wrong
+	ZETA_HOLDS=$(or $(N),100) ZETA_WIRE_FLIPS=$(or $(N),100) ZETA_BLACK_HOLES=2 $(BUILD_CARGO) test $(PROFILE) --test it fault::network -- --nocapture
 
 release: demo-tools web/dist/index.html ## build the optimised binary (half an hour on two cores)
 	$(BUILD_CARGO) build --release

@@ -77,7 +77,7 @@ impl Driver {
                     registry,
                     silence: Silence::new(clock.elapsed()),
                     clock,
-                    is_unreachable: false,
+                    unreachable_since: None,
                     stop: stopping,
                     commands: waiting,
                     waiting: VecDeque::new(),
@@ -156,7 +156,7 @@ struct Run {
     clock: Arc<dyn Clock>,
     silence: Silence,
     /// The source does not answer, so that it is silent says nothing.
-    is_unreachable: bool,
+    unreachable_since: Option<EventTime>,
     stop: Arc<AtomicBool>,
     commands: mpsc::Receiver<Command>,
     /// Views to come, while the source does not answer yet.
@@ -283,7 +283,7 @@ impl Run {
         self.sleep(BACKOFF_FIRST * 4u32.pow(failures - 1));
         self.outlets.all.clear();
         self.wait_for_checkpoint();
-        self.is_unreachable = false;
+        self.unreachable_since = None;
         self.timeline.begin_again()?;
         Ok(true)
     }
@@ -802,13 +802,17 @@ impl Run {
             Event::Reachable => {
                 tracing::info!(source = self.timeline.source().name, "source reachable again");
                 self.timeline.shared().set_state(SourceState::Running, None);
-                self.is_unreachable = false;
+                self.unreachable_since = None;
                 self.silence_begins();
             }
             Event::Unreachable(reason) => {
-                self.is_unreachable = true;
-                tracing::warn!(source = self.timeline.source().name, reason, "source unreachable");
-                let reason = format!("unreachable since {}: {reason}; trying again", self.clock.now());
+                let source = &self.timeline.source().name;
+                match self.unreachable_since {
+                    None => tracing::warn!(source, reason, "source unreachable"),
+                    Some(_) => tracing::debug!(source, reason, "source unreachable"),
+                }
+                let since = *self.unreachable_since.get_or_insert_with(|| self.clock.now());
+                let reason = format!("unreachable since {since}: {reason}; trying again");
                 self.timeline.shared().set_state(SourceState::Unreachable, Some(reason));
             }
         }
@@ -852,7 +856,7 @@ impl Run {
             self.silence.heard(&part.split, now);
         }
         let has_rows = |split: &SplitId| gathered.parts().iter().any(|part| part.split == *split);
-        if self.is_unreachable {
+        if self.unreachable_since.is_some() {
             let idle = self.timeline.idle_splits_now();
             return idle.into_iter().filter(|split| !has_rows(split)).collect();
         }
@@ -875,7 +879,7 @@ impl Run {
     /// What closes all windows, once no split has brought a row for `close_after` and there is none to read.
     fn closes_below(&self, now: Duration) -> Option<EventTime> {
         let close_after = self.timeline.source().close_after?;
-        if self.is_unreachable || self.silence.of_all(now) < close_after {
+        if self.unreachable_since.is_some() || self.silence.of_all(now) < close_after {
             return None;
         }
         let shared = self.timeline.shared();

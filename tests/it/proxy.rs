@@ -12,7 +12,7 @@ use std::{
     net::{Shutdown, TcpListener, TcpStream},
     sync::{
         Arc, Condvar, Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -44,7 +44,7 @@ pub struct Rules {
     pub rate: Option<u64>,
     /// How long a connection lives.
     pub cut_after: Option<Duration>,
-    /// Bytes to the client after which a connection is reset, in the middle of a message.
+    /// Bytes of both ways after which a connection is reset, in the middle of a message.
     pub reset_after_bytes: Option<u64>,
     /// What goes this way does not arrive.
     pub black_hole: Option<Way>,
@@ -141,6 +141,8 @@ struct Connection {
     began: Instant,
     /// What answers to a request that was held are known by.
     held: Mutex<Option<[u8; 4]>>,
+    /// Of both ways.
+    passed_bytes: AtomicU64,
     /// Nobody is to read from the client any more.
     is_resetting: AtomicBool,
 }
@@ -170,6 +172,7 @@ impl Shared {
             broker,
             began: now(),
             held: Mutex::default(),
+            passed_bytes: AtomicU64::new(0),
             is_resetting: AtomicBool::new(false),
         });
         let (shared, answers) = (Arc::clone(&self), Arc::clone(&connection));
@@ -213,6 +216,10 @@ impl Shared {
         while let Some(count) = self.read(&connection.client, &mut buffer, connection) {
             if !self.pass(Way::ToBroker, count, connection) {
                 break;
+            }
+            if self.is_reset(count, connection) {
+                // A part of a request stays here for ever.
+                return self.reset(connection);
             }
             let mut rest = &buffer[..count];
             while let Some(frame) = frames.next(&mut rest) {
@@ -276,7 +283,7 @@ impl Shared {
         let mut to = &connection.client;
         let mut buffer = vec![0; BUFFER_BYTES];
         let mut frames = Frames::default();
-        let (mut sent, mut in_message, mut left_in_message) = (0u64, 0usize, 0usize);
+        let mut message = Message::default();
         while let Some(count) = self.read(&connection.broker, &mut buffer, connection) {
             self.note_answers(&mut frames, &buffer[..count], connection);
             if !self.pass(Way::ToClient, count, connection) {
@@ -284,56 +291,32 @@ impl Shared {
             }
             let rules = self.rules();
             let mut bytes = &mut buffer[..count];
-            if let Some(flip) = rules.flip {
-                self.flip(flip, bytes, &mut in_message, &mut left_in_message);
+            if message.flip(rules.flip, bytes) {
+                let mut state = self.state();
+                state.done.flipped += 1;
+                state.rules.flip = None;
             }
-            if let Some(limit) = rules.reset_after_bytes
-                && limit < sent + bytes.len() as u64
-            {
-                let keep = usize::try_from(limit.saturating_sub(sent)).expect("less than the buffer");
-                bytes = &mut bytes[..keep];
-                if to.write_all(bytes).is_ok() {
-                    self.reset(connection);
-                }
-                return;
+            let is_reset = self.is_reset(count, connection);
+            if is_reset {
+                // In the middle of a message, wherever it is.
+                bytes = &mut bytes[..count / 2];
             }
             if to.write_all(bytes).is_err() {
                 break;
             }
-            sent += bytes.len() as u64;
+            if is_reset {
+                return self.reset(connection);
+            }
         }
-        close(connection);
+        if !connection.is_resetting.load(Ordering::SeqCst) {
+            close(connection);
+        }
     }
 
-    /// Flips its bit where that lies among these bytes, once.
-    fn flip(&self, flip: Flip, bytes: &mut [u8], in_message: &mut usize, left: &mut usize) {
-        let mut at = 0;
-        while at < bytes.len() {
-            if *left == 0 {
-                // A message whose length is cut in two is passed over as it is: nothing is flipped where nothing is known.
-                if bytes.len() - at < 4 {
-                    return;
-                }
-                let length = u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]) as usize;
-                (*left, *in_message) = (length + 4, 0);
-            }
-            let total = *in_message + *left;
-            let here = (*left).min(bytes.len() - at);
-            if flip.behind + 64 < total {
-                let bits = (total - flip.behind - 16) as u64 * 8;
-                let (byte, bit) = (flip.behind + (flip.bit % bits / 8) as usize, flip.bit % 8);
-                if (*in_message..*in_message + here).contains(&byte) {
-                    bytes[at + byte - *in_message] ^= 1 << bit;
-                    let mut state = self.state();
-                    state.done.flipped += 1;
-                    state.rules.flip = None;
-                    return;
-                }
-            }
-            at += here;
-            *in_message += here;
-            *left -= here;
-        }
+    fn is_reset(&self, bytes: usize, connection: &Connection) -> bool {
+        let before = connection.passed_bytes.fetch_add(bytes as u64, Ordering::SeqCst);
+        let limit = self.rules().reset_after_bytes;
+        limit.is_some_and(|limit| limit < before + bytes as u64)
     }
 
     /// A reset is what the kernel sends for a socket that is closed with bytes in it that nobody read.
@@ -376,6 +359,44 @@ fn close(connection: &Connection) {
 fn shut(stream: &TcpStream, how: Shutdown) {
     // It may be closed already.
     drop(stream.shutdown(how));
+}
+
+/// Where a stream of answers stands.
+#[derive(Default)]
+struct Message {
+    /// The length of the message, as far as it came.
+    head: Vec<u8>,
+    /// Bytes of it behind its length, so far and still to come.
+    passed: usize,
+    left: usize,
+}
+
+impl Message {
+    /// Goes on by these bytes, and flips a bit where the one that is wanted lies among them.
+    fn flip(&mut self, flip: Option<Flip>, bytes: &mut [u8]) -> bool {
+        let mut has_flipped = false;
+        for byte in bytes {
+            if self.left == 0 {
+                self.head.push(*byte);
+                if let Ok(length) = <[u8; 4]>::try_from(self.head.as_slice()) {
+                    self.head.clear();
+                    (self.passed, self.left) = (0, u32::from_be_bytes(length) as usize);
+                }
+                continue;
+            }
+            let total = self.passed + self.left;
+            if let Some(flip) = flip.filter(|flip| !has_flipped && flip.behind + 64 < total) {
+                let bytes = (total - flip.behind - 16) as u64;
+                if self.passed as u64 == flip.behind as u64 + flip.bit / 8 % bytes {
+                    *byte ^= 1 << (flip.bit % 8);
+                    has_flipped = true;
+                }
+            }
+            self.passed += 1;
+            self.left -= 1;
+        }
+        has_flipped
+    }
 }
 
 /// Cuts a stream of bytes into messages, each behind its length in four bytes.

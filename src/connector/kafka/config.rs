@@ -124,8 +124,9 @@ fn is_security(property: &str) -> bool {
 
 /// A client that talks to the brokers of another as that one does.
 pub(super) fn copy_security(from: &ClientConfig, to: &mut ClientConfig) {
-    for (property, value) in from.config_map() {
-        if is_security(property) {
+    // The map itself tells no secrets.
+    for property in from.config_map().into_keys().filter(|property| is_security(property)) {
+        if let Some(value) = from.get(property) {
             to.set(property, value);
         }
     }
@@ -158,6 +159,9 @@ pub(super) fn client(brokers: &str) -> ClientConfig {
         .set("socket.connection.setup.timeout.ms", "5000")
         // A broker that comes back is found within a second, not within ten.
         .set("reconnect.backoff.max.ms", "1000")
+        // A cluster whose only broker was frozen tells of no broker for a moment. Then the client knows none and connects to nobody, until
+        // it begins with the given ones again: by default after five minutes.
+        .set("metadata.recovery.rebootstrap.trigger.ms", "5000")
         .set_log_level(RDKafkaLogLevel::Info);
     config
 }
@@ -228,6 +232,26 @@ mod tests {
             "other rooms' options stay away from the client"
         );
         assert!(!settings.is_bounded);
+    }
+
+    #[test]
+    fn a_client_beside_another_logs_in_as_that_one_does() {
+        let login = [
+            ("security.protocol", "sasl_plaintext"),
+            ("sasl.mechanism", "PLAIN"),
+            ("sasl.username", "u"),
+            ("sasl.password", "hunter2"),
+            ("properties.fetch.max.bytes", "1000000"),
+        ];
+        let mut beside = client("localhost:9092");
+        copy_security(&settings(&login).unwrap().client, &mut beside);
+        assert_eq!(
+            beside.get("sasl.password"),
+            Some("hunter2"),
+            "as it is, not as it is shown"
+        );
+        assert_eq!(beside.get("security.protocol"), Some("sasl_plaintext"));
+        assert_eq!(beside.get("fetch.max.bytes"), None);
     }
 
     #[test]

@@ -54,6 +54,14 @@ pub(super) enum Failure {
     Failed(String),
 }
 
+impl Failure {
+    pub fn sentence(&self) -> &str {
+        match self {
+            Self::Unreachable(sentence) | Self::MissingTopic(sentence) | Self::Failed(sentence) => sentence,
+        }
+    }
+}
+
 impl Connection {
     pub fn new(brokers: &str) -> Self {
         Self {
@@ -67,9 +75,9 @@ impl Connection {
         &self.pulse
     }
 
-    /// No broker that was asked has answered for so long.
-    pub fn silent(&self, silence: Duration) -> Failure {
-        let (brokers, seconds) = (&self.brokers, silence.as_secs());
+    /// No broker that was asked has answered for so long, or longer.
+    pub fn silent(&self, silence_max: Duration) -> Failure {
+        let (brokers, seconds) = (&self.brokers, silence_max.as_secs());
         Failure::Unreachable(format!(
             "Kafka at {brokers} has not answered for {seconds} s, though connections to it stand"
         ))

@@ -282,15 +282,14 @@ impl KafkaSource {
 
     /// What is wrong when nothing came; `None` where nothing is.
     fn trouble(&self) -> Option<SourceError> {
-        let silence = self.drain.connection().pulse().silence();
-        if self.silence_max <= silence {
-            return Some(self.drain.connection().silent(silence).into());
+        if self.silence_max <= self.drain.connection().pulse().silence() {
+            return Some(self.drain.connection().silent(self.silence_max).into());
         }
         if !self.drain.connection().is_suspect() {
             return None;
         }
         match probe(&self.drain, &self.settings.topic, PROBE_TIMEOUT).err()? {
-            // We were let in before: a password that was changed is set right by somebody, here or there.
+            // As above.
             Failure::Failed(sentence) => Some(SourceError::Unreachable(sentence)),
             failure => Some(failure.into()),
         }
@@ -478,6 +477,12 @@ impl Source for KafkaSource {
                 }
                 // We join no group, so it does not matter who may.
                 RDKafkaErrorCode::GroupAuthorizationFailed => None,
+                // We were let in before: somebody sets the password right, here or there.
+                RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => {
+                    let failure = self.drain.connection().explain(&self.settings.topic, error, &detail);
+                    self.drain.connection().suspect();
+                    Some(SourceError::Unreachable(failure.sentence().to_owned()))
+                }
                 _ => {
                     let failure = self.drain.connection().explain(&self.settings.topic, error, &detail);
                     if !matches!(failure, Failure::Failed(_)) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{numbers, seen, until_rows, until_state};
 use crate::{
-    kafka::{create, send},
+    kafka::{Read, create, from_start, send, source},
     services::Kafka,
     zeta::{Zeta, folder, now, until, written},
 };
@@ -96,6 +96,7 @@ fn without_its_zookeeper_a_broker_is_read_on_and_after_it_too() {
     until_rows(&zeta, name, 2_000);
     // Longer than the broker's session, which is 4 s.
     let gone = now();
+    until_state(&zeta, name, "running");
     until("the session is over", || match zeta.source(name).state() {
         "running" if Duration::from_secs(6) < gone.elapsed() => Ok(()),
         "running" => Err("running".to_owned()),
@@ -107,4 +108,30 @@ fn without_its_zookeeper_a_broker_is_read_on_and_after_it_too() {
     assert_eq!(seen(&zeta), (0..3_000).collect::<Vec<_>>());
     // A topic made by the new ZooKeeper's means has an id, too.
     create(&kafka, "keeper-after", 1, &[]);
+}
+
+#[test]
+fn a_reader_that_does_not_ask_for_long_is_thrown_out_of_nothing() {
+    let kafka = Kafka::shared();
+    create(kafka, "patient", 1, &[]);
+    send(kafka, "patient", 0..10);
+    // A member of a group that polls so rarely loses its partitions.
+    let limits = [
+        ("properties.session.timeout.ms", "1000"),
+        ("properties.max.poll.interval.ms", "1000"),
+    ];
+    let mut source = source(&kafka.brokers, "patient", &limits);
+    from_start(&mut source);
+    let mut read = Read::default();
+    read.until(&mut source, 10);
+    let began = now();
+    until("three times the limit", || {
+        match Duration::from_secs(3) < began.elapsed() {
+            true => Ok(()),
+            false => Err(String::new()),
+        }
+    });
+    send(kafka, "patient", 10..20);
+    read.until(&mut source, 20);
+    assert_eq!(read.numbers(), (0..20).collect::<Vec<_>>());
 }

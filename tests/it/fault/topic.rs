@@ -1,11 +1,12 @@
 //! Topics that change behind a state: made anew, truncated, shortened by retention, grown.
 
-use std::{collections::BTreeMap, fs::OpenOptions, path::PathBuf};
+use std::{collections::BTreeMap, fs::OpenOptions, path::PathBuf, time::Duration};
 
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions},
     client::DefaultClientContext,
+    producer::{BaseProducer, BaseRecord, Producer},
 };
 use zeta::{
     connector::{LostRows, Source, SourceError, kafka::admin},
@@ -18,6 +19,8 @@ use crate::{
     services::Kafka,
     zeta::{Zeta, folder, now, written},
 };
+
+const FLUSH: Duration = Duration::from_secs(60);
 
 /// The new topic holds so many rows where 10 of the old one were read.
 const MADE_ANEW: [(u64, &str); 3] = [(5, "fewer"), (10, "equal"), (25, "more")];
@@ -298,4 +301,87 @@ fn a_partition_that_is_added_is_read_within_ten_seconds() {
     assert_eq!(seen(&zeta), (0..100).collect::<Vec<_>>(), "from its first row on");
     // Twice as much for a machine that is busy.
     assert!(seconds < 20.0, "{seconds}");
+}
+
+#[test]
+fn records_that_are_no_rows_take_positions_and_leave_no_lag() {
+    let kafka = Kafka::shared();
+    let (name, state) = ("no_rows", folder("state"));
+    create(kafka, name, 1, &[]);
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &kafka.brokers)
+        .set("transactional.id", name)
+        .create()
+        .expect("a producer");
+    producer.init_transactions(FLUSH).expect("transactions");
+    let mut number = 0;
+    for round in 0..30 {
+        producer.begin_transaction().expect("begin");
+        let is_committed = round % 3 != 1;
+        for kind in 0..3 {
+            let value = format!("{{\"n\":{number}}}");
+            let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(name).key(b"k");
+            let record = match kind {
+                0 => record.payload(value.as_bytes()),
+                1 => record.payload(b"".as_slice()),
+                // A tombstone.
+                _ => record,
+            };
+            producer.send(record).map_err(|(error, _)| error).expect("send");
+            number += u64::from(kind == 0 && is_committed);
+        }
+        producer.flush(FLUSH).expect("flush");
+        match is_committed {
+            true => producer.commit_transaction(FLUSH),
+            false => producer.abort_transaction(FLUSH),
+        }
+        .expect("end of the transaction");
+    }
+    let file = written(&numbers(&kafka.brokers, name, ""));
+    for _ in 0..2 {
+        let zeta = Zeta::run(&file).state(&state).start();
+        // Three records and a marker of each transaction, the last of which is a marker.
+        let source = zeta.until_source(name, "the end", |source| {
+            source.0["splits"][0]["position"] == 120 && source.0["splits"][0]["lag"] == 0
+        });
+        assert_eq!(seen(&zeta), (0..20).collect::<Vec<_>>(), "committed rows only");
+        assert_eq!(
+            source.number("bad_rows"),
+            40,
+            "without a value, or with an empty one, it is no row"
+        );
+        zeta.kill();
+    }
+}
+
+#[test]
+fn large_records_and_very_many_small_ones_fit_into_bounded_memory() {
+    let kafka = Kafka::shared();
+    let (name, state) = ("sizes", folder("state"));
+    create(kafka, name, 2, &[("max.message.bytes", "20000000")]);
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &kafka.brokers)
+        .set("message.max.bytes", "20000000")
+        .create()
+        .expect("a producer");
+    let large = format!("{{\"n\":-1,\"text\":\"{}\"}}", "x".repeat(10 << 20));
+    for part in 0..20 {
+        let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(name).partition(0).payload(large.as_bytes());
+        producer.send(record).map_err(|(error, _)| error).expect("send");
+        producer.flush(FLUSH).expect("flush");
+        send_to(kafka, name, 1, part * 10_000..(part + 1) * 10_000);
+    }
+    let zeta = Zeta::run(&written(&numbers(&kafka.brokers, name, "")))
+        .state(&state)
+        .start();
+    let all = |source: &crate::zeta::Source| source.rows() == 200_000 && source.number("bad_rows") == 20;
+    zeta.until_source(name, "all of them", all);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", zeta.pid())).expect("it runs");
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .expect("a peak");
+    let peak_mb = peak.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024;
+    println!("20 records of 10 MB beside 200,000 small ones: at most {peak_mb} MB of memory");
+    assert!(peak_mb < 700, "{peak_mb} MB, where 200 MB of records were read");
 }
