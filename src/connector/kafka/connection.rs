@@ -39,6 +39,8 @@ struct State {
     reason: Option<String>,
     /// The brokers answer, and do not let us in.
     refusal: Option<String>,
+    /// They did before: a refusal passes once somebody sets a password right, here or there.
+    was_let_in: bool,
     /// Kinds of log lines that were shown since the brokers last answered.
     shown: BTreeSet<String>,
 }
@@ -52,14 +54,6 @@ pub(super) enum Failure {
     MissingTopic(String),
     /// Needs a person.
     Failed(String),
-}
-
-impl Failure {
-    pub fn sentence(&self) -> &str {
-        match self {
-            Self::Unreachable(sentence) | Self::MissingTopic(sentence) | Self::Failed(sentence) => sentence,
-        }
-    }
 }
 
 impl Connection {
@@ -94,8 +88,22 @@ impl Connection {
         };
         *state = State {
             shown,
+            was_let_in: state.was_let_in,
             ..State::default()
         };
+    }
+
+    /// From now on it passes that brokers do not let us in.
+    pub fn let_in(&self) {
+        self.state().was_let_in = true;
+    }
+
+    fn refused(&self, refusal: &str, was_let_in: bool) -> Failure {
+        let sentence = format!("Kafka at {} does not let us in: {refusal}", self.brokers);
+        match was_let_in {
+            true => Failure::Unreachable(sentence),
+            false => Failure::Failed(sentence),
+        }
     }
 
     /// Whether to ask if the brokers are still there.
@@ -117,7 +125,7 @@ impl Connection {
         let state = self.state();
         let brokers = &self.brokers;
         match (&state.refusal, &state.reason) {
-            (Some(refusal), _) => Failure::Failed(format!("Kafka at {brokers} does not let us in: {refusal}")),
+            (Some(refusal), _) => self.refused(refusal, state.was_let_in),
             (None, Some(reason)) => Failure::Unreachable(format!("Kafka at {brokers} does not answer: {reason}")),
             (None, None) => Failure::Unreachable(format!("Kafka at {brokers} does not answer")),
         }
@@ -150,9 +158,7 @@ impl Connection {
             BrokerTransportFailure | AllBrokersDown | Resolve | OperationTimedOut | RequestTimedOut | TimedOutQueue => {
                 self.failure()
             }
-            Authentication | SaslAuthenticationFailed => {
-                Failure::Failed(format!("Kafka at {brokers} does not let us in: {detail}"))
-            }
+            Authentication | SaslAuthenticationFailed => self.refused(&detail, self.state().was_let_in),
             TopicAuthorizationFailed => {
                 Failure::Failed(format!("Kafka at {brokers} does not let us read topic `{topic}`"))
             }
@@ -323,6 +329,20 @@ mod tests {
         assert_eq!(
             connection.failure(),
             Failure::Failed("Kafka at k:9092 does not let us in: invalid username or password".into())
+        );
+        connection.answered();
+        connection.let_in();
+        connection.answered();
+        connection.note_error(RDKafkaErrorCode::Authentication, "Invalid username or password");
+        let changed = Failure::Unreachable("Kafka at k:9092 does not let us in: invalid username or password".into());
+        assert_eq!(
+            connection.failure(),
+            changed,
+            "a password that was right before is set right again"
+        );
+        assert_eq!(
+            connection.explain("t", RDKafkaErrorCode::Authentication, "Invalid username or password"),
+            changed
         );
     }
 

@@ -37,6 +37,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How soon brokers that did not answer about new partitions are asked again.
 const LOOK_AGAIN: Duration = Duration::from_secs(3);
+/// After how long without brokers other clients look for them.
+const RENEW_AFTER: Duration = Duration::from_secs(15);
 /// What a record is taken to weigh before any was seen.
 const RECORD_BYTES_GUESS: usize = 4096;
 
@@ -45,6 +47,8 @@ pub struct KafkaSource {
     topic: CString,
     drain: Drain,
     witness: Witness,
+    /// When to try with other clients, while brokers are unreachable.
+    renew_at: Option<Deadline>,
     /// How long brokers that were asked may be silent.
     silence_max: Duration,
     /// The last records that the state read, as `recognise` was told.
@@ -102,6 +106,7 @@ impl KafkaSource {
             .map_err(|error| super::config::sentence(&error))?;
         Ok(Self {
             witness: Witness::new(&settings.topic, &settings.brokers, &settings.client),
+            renew_at: None,
             silence_max: settings.silence_max(),
             settings,
             topic,
@@ -257,6 +262,29 @@ impl KafkaSource {
         })
     }
 
+    /// Tries with other clients where brokers are unreachable for long: librdkafka may forget its brokers while they are frozen, and then
+    /// connects to none any more.
+    fn watch<T>(&mut self, answer: Result<T, SourceError>) -> Result<T, SourceError> {
+        if !matches!(answer, Err(SourceError::Unreachable(_))) {
+            self.renew_at = None;
+            return answer;
+        }
+        let renew_at = *self.renew_at.get_or_insert_with(|| Deadline::after(RENEW_AFTER));
+        if renew_at.left().is_zero() {
+            self.renew_at = None;
+            let connection = Connection::new(&self.settings.brokers);
+            if !self.reading.is_empty() {
+                connection.let_in();
+            }
+            self.drain = Drain::connect(&self.settings.client, connection)
+                .map_err(|error| SourceError::Failed(super::config::sentence(&error)))?;
+            self.witness.renew();
+            tracing::info!(topic = self.settings.topic, "trying with another Kafka client");
+            self.read_on()?;
+        }
+        answer
+    }
+
     /// Whether what came out of the queue by now is of the topic that was read before, and follows it.
     fn vouch(&mut self) -> Result<(), SourceError> {
         self.witness.vouch(self.drain.connection().pulse().topic_answers())?;
@@ -288,105 +316,13 @@ impl KafkaSource {
         if !self.drain.connection().is_suspect() {
             return None;
         }
-        match probe(&self.drain, &self.settings.topic, PROBE_TIMEOUT).err()? {
-            // As above.
-            Failure::Failed(sentence) => Some(SourceError::Unreachable(sentence)),
-            failure => Some(failure.into()),
-        }
-    }
-}
-
-impl Source for KafkaSource {
-    fn discover(&mut self) -> Result<Vec<SplitBounds>, SourceError> {
-        self.drain.serve();
-        self.refresh()?;
-        self.witness.identify()?;
-        Ok(self
-            .known
-            .iter()
-            .map(|(partition, known)| SplitBounds {
-                split: SplitId::from(*partition),
-                first: Position(known.low.min(known.start).min(known.end)),
-                start: Position(known.start.min(known.end)),
-                end: Position(known.end),
-            })
-            .collect())
+        probe(&self.drain, &self.settings.topic, PROBE_TIMEOUT)
+            .err()
+            .map(SourceError::from)
     }
 
-    fn recognise(&mut self, read: &Anchors) -> Result<Option<String>, SourceError> {
-        self.witness.recognise(read)?;
-        self.anchors.clone_from(&read.records);
-        Ok(self.witness.identity().map(str::to_owned))
-    }
-
-    fn seek(&mut self, positions: &BTreeMap<SplitId, Position>) -> Result<(), SourceError> {
-        let topic = &self.settings.topic;
-        let mut reading = BTreeMap::new();
-        for (split, position) in positions {
-            let partition: i32 = split
-                .as_str()
-                .parse()
-                .map_err(|_| SourceError::Failed(format!("`{split}` is no partition of topic `{topic}`")))?;
-            let from = position.0;
-            if i64::try_from(from).is_err() {
-                return Err(SourceError::Failed(format!(
-                    "{from} is no position in partition {partition} of topic `{topic}`"
-                )));
-            }
-            let mut at = Reading::at(split.clone(), from);
-            at.anchor = self
-                .anchors
-                .get(split)
-                .copied()
-                .filter(|anchor| anchor.position < *position);
-            reading.insert(partition, at);
-        }
-        // The brokers must have been asked before partitions are assigned, or the first record takes half a second.
-        if self.known.is_empty() && !reading.is_empty() {
-            self.refresh()?;
-        }
-        if self.settings.is_bounded {
-            for (partition, reading) in &mut reading {
-                reading.limit = self.known.get(partition).map_or(reading.from, |known| known.end);
-            }
-        }
-        self.drain
-            .assign(
-                &self.settings.topic,
-                reading
-                    .iter()
-                    .map(|(partition, reading)| (*partition, reading.from.cast_signed())),
-            )
-            .map_err(|error| self.drain.connection().explain_call(&self.settings.topic, &error))?;
-        self.reading = reading;
-        self.doubtful.clear();
-        self.unplaced.clear();
-        self.lost.clear();
-        self.failed = None;
-        Ok(())
-    }
-
-    fn lost(&mut self) -> Vec<LostRows> {
-        std::mem::take(&mut self.lost)
-    }
-
-    fn new_splits(&mut self) -> BTreeMap<SplitId, Position> {
-        let is_time = self.next_look.left().is_zero();
-        // A bounded source has its end, and brokers that are lost are asked for by `poll`.
-        if !is_time || self.settings.is_bounded || self.failed.is_some() || self.drain.connection().is_suspect() {
-            return BTreeMap::new();
-        }
-        self.next_look = Deadline::after(self.look_interval);
-        self.look().unwrap_or_else(|failure| {
-            let topic = &self.settings.topic;
-            tracing::debug!(topic, ?failure, "no answer about new partitions");
-            // Leaders of new partitions are being elected, or the broker is busy: it answers soon.
-            self.next_look = Deadline::after(self.look_interval.min(LOOK_AGAIN));
-            BTreeMap::new()
-        })
-    }
-
-    fn poll(&mut self, rows_max: usize, bytes_max: usize, wait: Duration) -> Result<Vec<Chunk>, SourceError> {
+    /// One poll, by whichever client there is.
+    fn take(&mut self, rows_max: usize, bytes_max: usize, wait: Duration) -> Result<Vec<Chunk>, SourceError> {
         self.drain.serve();
         if let Some(failed) = &self.failed {
             return Err(failed.clone());
@@ -475,14 +411,6 @@ impl Source for KafkaSource {
                         "rows of partition {partition} of topic `{topic}` from {position} on came damaged from {brokers}, and are read again: {detail}"
                     )))
                 }
-                // We join no group, so it does not matter who may.
-                RDKafkaErrorCode::GroupAuthorizationFailed => None,
-                // We were let in before: somebody sets the password right, here or there.
-                RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => {
-                    let failure = self.drain.connection().explain(&self.settings.topic, error, &detail);
-                    self.drain.connection().suspect();
-                    Some(SourceError::Unreachable(failure.sentence().to_owned()))
-                }
                 _ => {
                     let failure = self.drain.connection().explain(&self.settings.topic, error, &detail);
                     if !matches!(failure, Failure::Failed(_)) {
@@ -510,6 +438,104 @@ impl Source for KafkaSource {
             _ if chunks.is_empty() => self.trouble().map_or(Ok(chunks), Err),
             _ => Ok(chunks),
         }
+    }
+}
+
+impl Source for KafkaSource {
+    fn discover(&mut self) -> Result<Vec<SplitBounds>, SourceError> {
+        self.drain.serve();
+        let found = self.refresh().and_then(|()| Ok(self.witness.identify()?));
+        self.watch(found)?;
+        Ok(self
+            .known
+            .iter()
+            .map(|(partition, known)| SplitBounds {
+                split: SplitId::from(*partition),
+                first: Position(known.low.min(known.start).min(known.end)),
+                start: Position(known.start.min(known.end)),
+                end: Position(known.end),
+            })
+            .collect())
+    }
+
+    fn recognise(&mut self, read: &Anchors) -> Result<Option<String>, SourceError> {
+        self.witness.recognise(read)?;
+        self.anchors.clone_from(&read.records);
+        Ok(self.witness.identity().map(str::to_owned))
+    }
+
+    fn seek(&mut self, positions: &BTreeMap<SplitId, Position>) -> Result<(), SourceError> {
+        let topic = &self.settings.topic;
+        let mut reading = BTreeMap::new();
+        for (split, position) in positions {
+            let partition: i32 = split
+                .as_str()
+                .parse()
+                .map_err(|_| SourceError::Failed(format!("`{split}` is no partition of topic `{topic}`")))?;
+            let from = position.0;
+            if i64::try_from(from).is_err() {
+                return Err(SourceError::Failed(format!(
+                    "{from} is no position in partition {partition} of topic `{topic}`"
+                )));
+            }
+            let mut at = Reading::at(split.clone(), from);
+            at.anchor = self
+                .anchors
+                .get(split)
+                .copied()
+                .filter(|anchor| anchor.position < *position);
+            reading.insert(partition, at);
+        }
+        // The brokers must have been asked before partitions are assigned, or the first record takes half a second.
+        if self.known.is_empty() && !reading.is_empty() {
+            self.refresh()?;
+        }
+        if self.settings.is_bounded {
+            for (partition, reading) in &mut reading {
+                reading.limit = self.known.get(partition).map_or(reading.from, |known| known.end);
+            }
+        }
+        self.drain
+            .assign(
+                &self.settings.topic,
+                reading
+                    .iter()
+                    .map(|(partition, reading)| (*partition, reading.from.cast_signed())),
+            )
+            .map_err(|error| self.drain.connection().explain_call(&self.settings.topic, &error))?;
+        self.drain.connection().let_in();
+        self.witness.let_in();
+        self.reading = reading;
+        self.doubtful.clear();
+        self.unplaced.clear();
+        self.lost.clear();
+        self.failed = None;
+        Ok(())
+    }
+
+    fn lost(&mut self) -> Vec<LostRows> {
+        std::mem::take(&mut self.lost)
+    }
+
+    fn new_splits(&mut self) -> BTreeMap<SplitId, Position> {
+        let is_time = self.next_look.left().is_zero();
+        // A bounded source has its end, and brokers that are lost are asked for by `poll`.
+        if !is_time || self.settings.is_bounded || self.failed.is_some() || self.drain.connection().is_suspect() {
+            return BTreeMap::new();
+        }
+        self.next_look = Deadline::after(self.look_interval);
+        self.look().unwrap_or_else(|failure| {
+            let topic = &self.settings.topic;
+            tracing::debug!(topic, ?failure, "no answer about new partitions");
+            // Leaders of new partitions are being elected, or the broker is busy: it answers soon.
+            self.next_look = Deadline::after(self.look_interval.min(LOOK_AGAIN));
+            BTreeMap::new()
+        })
+    }
+
+    fn poll(&mut self, rows_max: usize, bytes_max: usize, wait: Duration) -> Result<Vec<Chunk>, SourceError> {
+        let polled = self.take(rows_max, bytes_max, wait);
+        self.watch(polled)
     }
 
     fn ends(&self) -> BTreeMap<SplitId, Position> {

@@ -32,6 +32,8 @@ pub(super) struct Witness {
     identity: Option<String>,
     /// Answers about topics that the reading client had when the id was last compared.
     vouched_at: u64,
+    /// See [`Connection::let_in`].
+    was_let_in: bool,
 }
 
 impl Witness {
@@ -49,6 +51,7 @@ impl Witness {
             drain: None,
             identity: None,
             vouched_at: 0,
+            was_let_in: false,
         }
     }
 
@@ -59,10 +62,25 @@ impl Witness {
     /// The partitions of the topic.
     pub fn partitions(&mut self, deadline: Deadline) -> Result<Vec<i32>, Failure> {
         partitions_of(
-            connected(&mut self.drain, &self.client, &self.brokers)?,
+            connected(&mut self.drain, &self.client, &self.brokers, self.was_let_in)?,
             &self.topic,
             deadline,
         )
+    }
+
+    /// See [`Connection::let_in`].
+    pub fn let_in(&mut self) {
+        self.was_let_in = true;
+        if let Some(drain) = &self.drain {
+            drain.connection().let_in();
+        }
+    }
+
+    /// Goes on with another client, beside another one that reads.
+    pub fn renew(&mut self) {
+        self.drain = None;
+        // That one has had no answer yet, or the next that it has is to be looked at.
+        self.vouched_at = u64::MAX;
     }
 
     /// Asks for the id of the topic that is read from now on, once.
@@ -107,7 +125,7 @@ impl Witness {
     }
 
     fn topic_id(&mut self) -> Result<Option<String>, Failure> {
-        let drain = connected(&mut self.drain, &self.client, &self.brokers)?;
+        let drain = connected(&mut self.drain, &self.client, &self.brokers, self.was_let_in)?;
         Ok(drain.describe(&self.topic, CALL_TIMEOUT)?.id)
     }
 
@@ -129,7 +147,7 @@ impl Witness {
             return Ok(());
         }
         let partitions: Vec<i32> = expected.keys().copied().collect();
-        let drain = connected(&mut self.drain, &self.client, &self.brokers)?;
+        let drain = connected(&mut self.drain, &self.client, &self.brokers, self.was_let_in)?;
         let topic = &self.topic;
         // A partition that is gone is told apart from a broker that does not answer.
         let there = partitions_of(drain, topic, Deadline::after(CALL_TIMEOUT))?;
@@ -190,7 +208,7 @@ impl Witness {
         if anchors.is_empty() {
             return Ok(found);
         }
-        let drain = connected(&mut self.drain, &self.client, &self.brokers)?;
+        let drain = connected(&mut self.drain, &self.client, &self.brokers, self.was_let_in)?;
         let topic = self.topic.as_str();
         let assign = |drain: &Drain, positions: Vec<(i32, i64)>| {
             let assigned = drain.assign(topic, positions);
@@ -261,12 +279,21 @@ pub(super) fn gone_rows(topic: &str, partition: i32, from: Position, to: Positio
     )
 }
 
-fn connected<'a>(drain: &'a mut Option<Drain>, client: &ClientConfig, brokers: &str) -> Result<&'a mut Drain, Failure> {
+fn connected<'a>(
+    drain: &'a mut Option<Drain>,
+    client: &ClientConfig,
+    brokers: &str,
+    was_let_in: bool,
+) -> Result<&'a mut Drain, Failure> {
     match drain {
         Some(drain) => Ok(drain),
         None => {
-            let connected = Drain::connect(client, Connection::new(brokers))
-                .map_err(|error| Failure::Failed(config::sentence(&error)))?;
+            let connection = Connection::new(brokers);
+            if was_let_in {
+                connection.let_in();
+            }
+            let connected =
+                Drain::connect(client, connection).map_err(|error| Failure::Failed(config::sentence(&error)))?;
             Ok(drain.insert(connected))
         }
     }

@@ -73,7 +73,8 @@ fn number_of(name: &str, default: u64) -> u64 {
 }
 
 /// What a network does to both ways of every connection.
-fn bad_networks() -> [(&'static str, Rules); 4] {
+/// Where connections are cut, `rate` bytes per second fit through them: what has to go in one piece must fit into their lives.
+fn bad_networks(rate: u64) -> [(&'static str, Rules); 4] {
     let fine = Rules::default();
     [
         (
@@ -94,14 +95,14 @@ fn bad_networks() -> [(&'static str, Rules); 4] {
             "cut every 2 s",
             Rules {
                 cut_after: Some(Duration::from_secs(2)),
-                rate: Some(100_000),
+                rate: Some(rate),
                 ..fine
             },
         ),
         (
             "reset in the middle of messages",
             Rules {
-                reset_after_bytes: Some(60_000),
+                reset_after_bytes: Some(150_000),
                 ..fine
             },
         ),
@@ -118,10 +119,10 @@ fn every_row_is_read_once_and_in_order_over_a_bad_network() {
         send(kafka, "bad-network", batch * 1_000..(batch + 1) * 1_000);
     }
     let options = [
-        ("properties.fetch.message.max.bytes", "8192"),
+        ("properties.fetch.message.max.bytes", "32768"),
         ("properties.socket.timeout.ms", "2000"),
     ];
-    for (network, rules) in bad_networks() {
+    for (network, rules) in bad_networks(100_000) {
         proxy.set(rules);
         let before = proxy.done();
         let mut source = source(&proxy.address(), "bad-network", &options);
@@ -200,7 +201,7 @@ fn a_network_that_swallows_answers_shows_as_unreachable_and_loses_nothing() {
 fn bytes_that_came_damaged_are_no_rows_and_are_read_again() {
     let Lanes { kafka, proxies } = lanes();
     let proxy = &proxies[OF_FLIPS];
-    let flips = number_of("ZETA_WIRE_FLIPS", 30);
+    let flips = number_of("ZETA_WIRE_FLIPS", 12);
     create(kafka, "damaged", 1, &[]);
     // One batch: between batches stand numbers that no checksum of Kafka guards.
     let producer: BaseProducer = ClientConfig::new()
@@ -276,7 +277,7 @@ fn sinks_publish_each_row_once_over_a_bad_network() {
         );
         sent
     };
-    for (network, rules) in bad_networks() {
+    for (network, rules) in bad_networks(400_000) {
         proxy.set(rules);
         let before = proxy.done();
         for _ in 0..2 {
