@@ -1,7 +1,7 @@
 //! The suite that every source passes: what [`Source`] promises, asked of a real one.
 //!
 //! ```text
-//! discover twice ▸ read all ▸ read again ▸ from the middle ▸ in small polls ▸ some splits ▸ none ▸ from the end
+//! discover twice ▸ recognise ▸ read all ▸ read again ▸ from the middle ▸ in small polls ▸ some splits ▸ none ▸ from the end
 //! ```
 //! It runs over a topic, table or folder that does not change meanwhile.
 
@@ -9,8 +9,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
-use super::{Source, SplitBounds};
-use crate::types::{Chunk, Payload, Position, SplitId};
+use super::{Source, SourceError, SplitBounds};
+use crate::types::{Anchor, Anchors, Chunk, Payload, Position, SplitId};
 
 /// How long one poll waits.
 const WAIT: Duration = Duration::from_millis(200);
@@ -35,6 +35,7 @@ pub fn check(make: &mut dyn FnMut() -> Box<dyn Source>, expected: &BTreeMap<Spli
     let ends: BTreeMap<SplitId, Position> = bounds.iter().map(|bounds| (bounds.split.clone(), bounds.end)).collect();
 
     let all = everything_is_read_in_order(make, expected, &starts, &ends);
+    what_was_read_is_recognised_and_nothing_else(make, &starts, &ends);
     seeking_back_gives_the_same_bytes(make, &all, &starts, &ends);
     seeking_between_polls_forgets_what_was_ahead(make, &all, &starts, &ends);
     small_polls_give_the_same_rows(make, &all, &starts, &ends);
@@ -120,6 +121,71 @@ fn everything_is_read_in_order(
         );
     }
     all
+}
+
+fn what_was_read_is_recognised_and_nothing_else(
+    make: &mut dyn FnMut() -> Box<dyn Source>,
+    starts: &BTreeMap<SplitId, Position>,
+    ends: &BTreeMap<SplitId, Position>,
+) {
+    let mut source = make();
+    source.discover().expect("discover");
+    let identity = source.recognise(&Anchors::default()).expect("nothing was read before");
+    source.seek(starts).expect("seek");
+    let (mut positions, mut read) = (starts.clone(), Anchors::default());
+    while positions != *ends {
+        for chunk in source.poll(100, usize::MAX, WAIT).expect("poll") {
+            positions.insert(chunk.split.clone(), chunk.to);
+            if let Payload::Records(records) = &chunk.payload {
+                let last = Anchor::of_last(records).map(|anchor| (chunk.split, anchor));
+                read.records.extend(last);
+            }
+        }
+    }
+    assert_eq!(source.lost(), [], "nothing is gone");
+    let mut recognised = |read: &Anchors| {
+        let mut source = make();
+        source.discover().expect("discover");
+        source.recognise(read)
+    };
+    read.identity.clone_from(&identity);
+    assert_eq!(recognised(&read), Ok(identity.clone()), "it is the one that was read");
+    let another = Anchors {
+        identity: Some("another".into()),
+        ..Anchors::default()
+    };
+    if identity.is_none() {
+        assert_eq!(recognised(&another), Ok(None), "who knows no identity compares none");
+        return;
+    }
+    assert!(
+        matches!(recognised(&another), Err(SourceError::Failed(_))),
+        "another of its name is refused"
+    );
+    let Some((split, anchor)) = read.records.first_key_value() else {
+        return;
+    };
+    let with = |anchor: Anchor| Anchors {
+        identity: None,
+        records: BTreeMap::from([(split.clone(), anchor)]),
+    };
+    let other_row = with(Anchor {
+        crc32c: !anchor.crc32c,
+        ..*anchor
+    });
+    let behind_the_end = with(Anchor {
+        position: ends[split],
+        ..*anchor
+    });
+    for (read, why) in [
+        (other_row, "another row in the place of the last one"),
+        (behind_the_end, "an end before what was read"),
+    ] {
+        assert!(
+            matches!(recognised(&read), Err(SourceError::Failed(_))),
+            "{why} is refused"
+        );
+    }
 }
 
 fn seeking_back_gives_the_same_bytes(

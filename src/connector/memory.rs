@@ -14,7 +14,7 @@ use std::{
 use arrow::array::RecordBatch;
 
 use super::{Source, SourceError, SplitBounds};
-use crate::types::{Chunk, Payload, Position, Records, RecordsBuilder, SplitId};
+use crate::types::{Anchors, Chunk, Payload, Position, Records, RecordsBuilder, SplitId};
 
 /// A handle on a topic; clones share it.
 #[derive(Clone, Debug, Default)]
@@ -219,6 +219,11 @@ impl Source for MemorySource {
                 end: Position(content.end),
             })
             .collect())
+    }
+
+    /// A topic in memory has no other name, and `seek` refuses positions that it never had.
+    fn recognise(&mut self, _: &Anchors) -> Result<Option<String>, SourceError> {
+        Ok(None)
     }
 
     fn seek(&mut self, positions: &BTreeMap<SplitId, Position>) -> Result<(), SourceError> {

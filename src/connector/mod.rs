@@ -1,7 +1,7 @@
 //! Where bytes come from, sources that seek and poll, and where rows go, sinks that publish. No decoding and no SQL in here.
 //!
 //! ```text
-//! discover ──▶ seek(positions) ──▶ poll ──▶ poll ──▶ …      chunks of consecutive positions, per split
+//! discover ──▶ recognise ──▶ seek(positions) ──▶ poll ──▶ poll ──▶ …      chunks of consecutive positions, per split
 //! ```
 
 pub mod conformance;
@@ -16,5 +16,5 @@ mod table_log;
 
 pub use crate::types::{OptionKind, OptionSpec, Options};
 pub use sink::{Marker, Publisher, Sink, SinkEpoch, SinkError, ToRecords};
-pub use source::{Source, SourceError, SplitBounds};
+pub use source::{LostRows, Source, SourceError, SplitBounds};
 pub use table_log::TableLog;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::types::{Chunk, Position, SplitId};
+use crate::types::{Anchors, Chunk, Position, SplitId};
 
 /// What is known of a split: reading from nothing starts at `start`, `first` holds the oldest record that is still there, and `end`
 /// is the first position that holds no record yet.
@@ -14,6 +14,14 @@ pub struct SplitBounds {
     pub end: Position,
 }
 
+/// Rows of a split that were not read because they are gone: positions in `[from, to)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostRows {
+    pub split: SplitId,
+    pub from: Position,
+    pub to: Position,
+}
+
 /// Splits of records with positions, read by one thread.
 ///
 /// Every call may block, but none for longer than a few seconds: a world that does not answer is [`SourceError::Unreachable`].
@@ -21,6 +29,15 @@ pub struct SplitBounds {
 pub trait Source: Send {
     /// All splits that exist now, with where each would start (an option of the source decides) and where it ends.
     fn discover(&mut self) -> Result<Vec<SplitBounds>, SourceError>;
+
+    /// Compares what was read before with what is there, and answers what this source is told from another of its name by, e.g. the id
+    /// of a topic. `None` where the connector knows no such thing: then it may have compared nothing.
+    ///
+    /// Asked after a discovery, before the seek. From then on the source sees to it by itself that it is not changed for another.
+    ///
+    /// # Errors
+    /// [`SourceError::Failed`] where what is there now is not what was read: the world was made anew, or has lost rows that it gave.
+    fn recognise(&mut self, read: &Anchors) -> Result<Option<String>, SourceError>;
 
     /// From now on [`poll`](Self::poll) gives each of these splits from its position on, and no other split.
     /// What was polled ahead before is forgotten.
@@ -32,6 +49,12 @@ pub trait Source: Send {
     /// Asked between polls: a source looks at the world only now and then, not for long, and again later where it does not answer.
     fn new_splits(&mut self) -> BTreeMap<SplitId, Position> {
         BTreeMap::new()
+    }
+
+    /// Rows that are gone and that [`poll`](Self::poll) passed over since this was last asked. Only where an option said so: else they are
+    /// an error of the poll. The chunk behind them covers their positions.
+    fn lost(&mut self) -> Vec<LostRows> {
+        Vec::new()
     }
 
     /// At most about `rows_max` rows and `bytes_max` bytes, waiting up to `wait` for the first.

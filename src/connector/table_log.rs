@@ -17,7 +17,8 @@ use std::{
 
 use super::{Source, SourceError, SplitBounds};
 use crate::types::{
-    Chunk, Error, FRAME_BYTES, Framed, Payload, Position, RecordsBuilder, Result, SplitId, read_frame, write_frame,
+    Anchors, Chunk, Error, FRAME_BYTES, Framed, Payload, Position, RecordsBuilder, Result, SplitId, read_frame,
+    write_frame,
 };
 
 const FILE: &str = "table.log";
@@ -223,6 +224,11 @@ impl Source for TableSource {
             start: Position(0),
             end: self.log.end(),
         }])
+    }
+
+    /// A log is a part of the state itself, with checksums of its own.
+    fn recognise(&mut self, _: &Anchors) -> Result<Option<String>, SourceError> {
+        Ok(None)
     }
 
     fn seek(&mut self, positions: &BTreeMap<SplitId, Position>) -> Result<(), SourceError> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::types::{PlannedRange, SplitId};
+use crate::types::{Anchors, PlannedRange, SplitId};
 
 use super::{Bounds, intake::SplitRows};
 
@@ -67,6 +67,15 @@ pub fn ranges(input: &[SplitRows]) -> BTreeMap<SplitId, PlannedRange> {
     ranges
 }
 
+/// What a plan remembers of its rows.
+pub fn anchors(input: &[SplitRows]) -> Anchors {
+    let last = |part: &SplitRows| Some((part.split.clone(), part.anchor?));
+    Anchors {
+        identity: None,
+        records: input.iter().filter_map(last).collect(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -86,6 +95,7 @@ mod tests {
             rows: RecordBatch::try_from_iter([("text", text)]).unwrap(),
             positions: vec![position],
             bad: Vec::new(),
+            anchor: None,
         }
     }
 

@@ -20,7 +20,7 @@ use arrow::{
 use crate::{
     format::{Decoded, Decoder, changes::ChangesDecoder},
     plan::{Registry, SourceDefinition},
-    types::{BadRecord, Chunk, Error, Payload, Position, Records, Result, SplitId, limits},
+    types::{Anchor, BadRecord, Chunk, Error, Payload, Position, Records, Result, SplitId, limits},
 };
 
 /// Decoded rows of consecutive positions of one split.
@@ -33,6 +33,8 @@ pub struct SplitRows {
     /// The position of each row.
     pub positions: Vec<u64>,
     pub bad: Vec<BadRecord>,
+    /// Of the last record; `None` where the source gives none, or there was none at these positions.
+    pub anchor: Option<Anchor>,
 }
 
 pub struct Intake {
@@ -105,6 +107,7 @@ impl Intake {
                 let mut taken = SplitRows {
                     from,
                     to,
+                    anchor: Anchor::of_last(&records),
                     positions: (0..rows.num_rows())
                         .map(|row| records.positions()[record_of(row)])
                         .collect(),
@@ -127,6 +130,7 @@ impl Intake {
                     rows: self.adopt(&rows, &split, from)?,
                     split,
                     bad: Vec::new(),
+                    anchor: None,
                 };
                 taken.refuse_nulls(&self.schema, values)?;
                 Ok(taken)
@@ -234,6 +238,7 @@ impl SplitRows {
             split: parts[0].split.clone(),
             from: parts[0].from,
             to: parts[parts.len() - 1].to,
+            anchor: parts.iter().rev().find_map(|part| part.anchor),
             rows: concat_batches(&schema, parts.iter().map(|part| &part.rows))
                 .map_err(|e| Error::bug(e.to_string()))?,
             positions: parts.iter().flat_map(|part| part.positions.iter().copied()).collect(),

@@ -221,6 +221,7 @@ impl Engine {
             complete_below: end.complete_below.max(closes_below),
             is_last: end.is_last,
             checkpoint: end.checkpoint,
+            anchors: timeline.anchors_of(&rows),
         };
         manual.run(&plan, rows)
     }

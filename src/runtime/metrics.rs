@@ -8,6 +8,7 @@ use prometheus::{
 pub struct Metrics {
     registry: Registry,
     pub source_rows_total: IntCounterVec,
+    pub source_rows_lost_total: IntCounterVec,
     pub bad_records_total: IntCounterVec,
     pub rows_late_total: IntCounterVec,
     pub rows_failed_total: IntCounterVec,
@@ -63,6 +64,11 @@ impl Default for Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Self {
             source_rows_total: counter("zeta_source_rows_total", "Rows decoded", &["source", "split"]),
+            source_rows_lost_total: counter(
+                "zeta_source_rows_lost_total",
+                "Rows that were gone before they were read, and left out because an option says so",
+                &["source", "split"],
+            ),
             bad_records_total: counter(
                 "zeta_bad_records_total",
                 "Records that could not become a row",

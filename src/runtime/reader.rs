@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    connector::{Source, SourceError},
+    connector::{LostRows, Source, SourceError},
     types::{Error, Position, SplitId, limits},
 };
 
@@ -32,6 +32,9 @@ pub enum Event {
     Rows(SplitRows, Duration),
     /// Rows of these splits may follow, each from its position on.
     NewSplits(BTreeMap<SplitId, Position>),
+    /// An option lets these be left out; the rows behind them follow.
+    Lost(LostRows),
+    /// Comes again where the reason changes.
     Unreachable(String),
     Reachable,
     Failed(Error),
@@ -50,7 +53,7 @@ pub struct Reader {
 
 impl Reader {
     pub fn run(mut self) {
-        let mut is_unreachable = false;
+        let mut unreachable: Option<String> = None;
         while !self.stop.load(Ordering::Relaxed) {
             let new_splits = self.source.new_splits();
             if !new_splits.is_empty() && self.ahead.send(Event::NewSplits(new_splits), 0).is_err() {
@@ -58,10 +61,15 @@ impl Reader {
             }
             let polled = self.source.poll(limits::CHUNK_ROWS, POLL_BYTES, TICK);
             *self.shared.ends.lock().expect("nobody panics while holding it") = self.source.ends();
+            for lost in self.source.lost() {
+                if self.ahead.send(Event::Lost(lost), 0).is_err() {
+                    return;
+                }
+            }
             let events = match polled {
                 Ok(chunks) => {
                     let mut events: Vec<Event> = Vec::new();
-                    if std::mem::take(&mut is_unreachable) {
+                    if unreachable.take().is_some() {
                         events.push(Event::Reachable);
                     }
                     for chunk in chunks {
@@ -76,9 +84,9 @@ impl Reader {
                     }
                     events
                 }
-                Err(SourceError::Unreachable(reason)) => match std::mem::replace(&mut is_unreachable, true) {
-                    true => Vec::new(),
-                    false => vec![Event::Unreachable(reason)],
+                Err(SourceError::Unreachable(reason)) => match unreachable.replace(reason.clone()) {
+                    Some(before) if before == reason => Vec::new(),
+                    _ => vec![Event::Unreachable(reason)],
                 },
                 Err(SourceError::Failed(reason)) => vec![Event::Failed(Error::user(reason))],
             };

@@ -25,7 +25,7 @@ use crate::{
     },
     state::{Checkpoint, CheckpointWriter, Part, Place, Recovered, Store},
     types::{
-        Epoch, EpochPlan, Error, EventTime, Position, Result, SplitId, Watermark, limits,
+        Anchors, Epoch, EpochPlan, Error, EventTime, Position, Result, SplitId, Watermark, limits,
         planted::{Bug, has},
     },
     view::{Change, ChangeLog},
@@ -36,6 +36,7 @@ use super::{
     clock::Stopwatch,
     definition::{Rebuild, changes},
     face::SplitStatus,
+    gathered::anchors,
     intake::SplitRows,
     maintained::{MaintainedView, Slice},
     outlets::{SinkProgress, SinkProgresses, definition_of, is_enough},
@@ -63,6 +64,10 @@ pub struct Timeline {
     pub(super) positions: BTreeMap<SplitId, Position>,
     /// The first row that was read of each split.
     pub(super) starts: BTreeMap<SplitId, Position>,
+    /// What was read last, and of what.
+    pub(super) anchors: Anchors,
+    /// What the source answered, until a plan says it.
+    pub(super) new_identity: Option<String>,
     pub(super) epoch: Epoch,
     pub(super) epoch_time: EventTime,
     rows: u64,
@@ -102,6 +107,8 @@ struct Header {
     failed_totals: BTreeMap<String, u64>,
     #[serde(default)]
     sinks: SinkProgresses,
+    #[serde(default, skip_serializing_if = "Anchors::is_empty")]
+    anchors: Anchors,
 }
 
 impl Timeline {
@@ -148,6 +155,8 @@ impl Timeline {
             views,
             watermarks: SplitWatermarks::default(),
             positions: BTreeMap::new(),
+            anchors: Anchors::default(),
+            new_identity: None,
             epoch: Epoch(0),
             epoch_time: EventTime(i64::MIN),
             rows: 0,
@@ -278,6 +287,7 @@ impl Timeline {
         self.shown = self.shared.snapshot().epoch;
         self.watermarks = SplitWatermarks::default();
         self.positions.clear();
+        self.anchors = Anchors::default();
         (self.epoch, self.epoch_time, self.rows) = (Epoch(0), EventTime(i64::MIN), 0);
         self.bad = SideOutput::new(format!("{}$bad", self.source.name), bad_schema());
         self.sinks.clear();
@@ -396,6 +406,37 @@ impl Timeline {
         positions
     }
 
+    /// First unread row of each split once all committed plans ran again.
+    pub fn committed_positions(&self) -> BTreeMap<SplitId, Position> {
+        let mut positions = self.replay_positions();
+        for plan in self.plans_to_replay.as_slice() {
+            positions.extend(plan.ranges.iter().map(|(split, range)| (split.clone(), range.to)));
+        }
+        positions
+    }
+
+    /// What was read last, also by committed plans that have to run again.
+    pub fn committed_anchors(&self) -> Anchors {
+        let mut anchors = self.anchors.clone();
+        for plan in self.plans_to_replay.as_slice() {
+            anchors.add(&plan.anchors);
+        }
+        anchors
+    }
+
+    /// The source is the one that was read before, or is read for the first time: the next plan says what it is told from others by.
+    pub fn recognised(&mut self, identity: Option<String>) {
+        self.new_identity = identity.filter(|_| self.committed_anchors().identity.is_none());
+    }
+
+    /// What a plan over these rows remembers of its source.
+    pub fn anchors_of(&self, input: &[SplitRows]) -> Anchors {
+        Anchors {
+            identity: self.new_identity.clone(),
+            ..anchors(input)
+        }
+    }
+
     /// The next committed plan that has to run again before anything new.
     pub fn next_replay(&mut self) -> Option<EpochPlan> {
         self.plans_to_replay.next()
@@ -487,6 +528,7 @@ impl Timeline {
             complete_below: None,
             is_last: false,
             checkpoint: self.is_durable(),
+            anchors: self.anchors_of(&[]),
         }
     }
 
@@ -507,6 +549,10 @@ impl Timeline {
             self.heard_at.insert(split.clone(), plan.epoch_time);
         }
         let (slices, new_bad) = self.prepare(plan, input)?;
+        self.anchors.add(&plan.anchors);
+        if plan.anchors.identity.is_some() {
+            self.new_identity = None;
+        }
         if let Some(time) = plan.complete_below {
             self.watermarks.raise(Watermark(time.0));
         }
@@ -686,6 +732,7 @@ impl Timeline {
                 .collect(),
             failed_totals,
             sinks: self.sinks.clone(),
+            anchors: self.anchors.clone(),
         };
         let header = serde_json::to_value(header)
             .map_err(|e| Error::bug(format!("a checkpoint's header cannot be written: {e}")))?;
@@ -719,6 +766,7 @@ impl Timeline {
         self.epoch = checkpoint.epoch;
         self.epoch_time = header.epoch_time;
         self.positions = header.positions;
+        self.anchors = header.anchors;
         self.watermarks = header.watermarks;
         self.rows = header.rows;
         self.starts = header.starts;
@@ -815,6 +863,15 @@ impl Timeline {
             );
             let position = self.positions.get(&split).copied();
             assert_eq!(position, Some(range.from), "no row is read twice, and none is left out");
+            if let Some(read) = plan.anchors.records.get(&split)
+                && rows.anchor != Some(*read)
+            {
+                return Err(Error::user(format!(
+                    "row {} of split {split} of source `{}` is not the one that was read there before: what is read was made anew, or has lost rows; \
+                     start over with --reset",
+                    read.position, self.source.name
+                )));
+            }
             self.positions.insert(split.clone(), range.to);
             let watermarks = self.observe(plan, &split, &mut rows)?;
             if !rows.bad.is_empty() {

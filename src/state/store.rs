@@ -224,6 +224,7 @@ mod tests {
             complete_below: None,
             is_last: false,
             checkpoint: false,
+            anchors: Default::default(),
         }
     }
 

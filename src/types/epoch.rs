@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{EventTime, Position, SplitId};
+use super::{Anchors, EventTime, Position, SplitId};
 
 /// The number of a micro-batch: the first is 1, and 0 stands for "nothing ran yet".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -47,4 +47,7 @@ pub struct EpochPlan {
     pub is_last: bool,
     /// A checkpoint follows this epoch: replay repeats what taking it does to the state.
     pub checkpoint: bool,
+    /// The last record of each range, and what the source is told from another by, where that was learned since the plan before.
+    #[serde(default, skip_serializing_if = "Anchors::is_empty")]
+    pub anchors: Anchors,
 }

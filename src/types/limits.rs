@@ -25,7 +25,9 @@ pub const TIMER_INTERVAL: Duration = Duration::from_millis(100);
 /// A split that is caught up and silent for this long does not hold the watermark back, unless the source says otherwise.
 pub const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// How often a source looks for splits that were added.
-pub const NEW_SPLITS_INTERVAL: Duration = Duration::from_secs(30);
+pub const NEW_SPLITS_INTERVAL: Duration = Duration::from_secs(8);
+/// How long brokers that were asked for rows may be silent before their source is shown as unreachable.
+pub const BROKER_SILENCE_MAX: Duration = Duration::from_secs(10);
 /// A live row whose event time is further ahead of the epoch's time is a bad record.
 pub const FUTURE_EVENT_TIME_MAX: Duration = Duration::from_secs(3600);
 

@@ -1,5 +1,6 @@
 //! The vocabulary that all rooms share: times, epochs, positions, deltas, records, names of types, limits, errors.
 
+mod anchor;
 mod calendar;
 mod delta;
 mod epoch;
@@ -16,6 +17,7 @@ mod sql_type;
 mod time;
 mod window;
 
+pub use anchor::{Anchor, Anchors};
 pub use calendar::{Calendar, CalendarUnit};
 pub use delta::Delta;
 pub use epoch::{Epoch, EpochPlan, PlannedRange};

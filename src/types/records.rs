@@ -173,6 +173,11 @@ impl RecordsBuilder {
         self.0.bytes()
     }
 
+    /// What was filled in by now.
+    pub fn records(&self) -> &Records {
+        &self.0
+    }
+
     pub fn finish(self) -> Records {
         self.0
     }

@@ -31,8 +31,8 @@ const WORDS: &[(&str, &[(&str, &str)])] = &[
     (
         "unsafe",
         &[(
-            "src/connector/kafka/drain.rs",
-            "librdkafka's queue is drained in bulk through its C interface",
+            "src/connector/kafka/drain/",
+            "librdkafka's queue is drained in bulk, its answers are heard and topics have ids only through its C interface",
         )],
     ),
     ("SystemTime::now", CLOCK),

@@ -30,7 +30,7 @@ use zeta::{
         query_environment,
     },
     sql::{self, SourceText},
-    types::{Chunk, EventTime, Position, SplitId, limits},
+    types::{Anchors, Chunk, EventTime, Position, SplitId, limits},
 };
 
 use super::engine::{block_on, sql};
@@ -204,6 +204,10 @@ impl Source for Fragile {
     fn discover(&mut self) -> Result<Vec<SplitBounds>, SourceError> {
         assert!(self.life != 1, "the thread of the epochs dies");
         self.source.discover()
+    }
+
+    fn recognise(&mut self, read: &Anchors) -> Result<Option<String>, SourceError> {
+        self.source.recognise(read)
     }
 
     fn seek(&mut self, positions: &BTreeMap<SplitId, Position>) -> Result<(), SourceError> {

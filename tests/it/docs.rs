@@ -581,6 +581,7 @@ fn the_manual_of_operations_has_every_metric() {
     // A metric with labels shows only once it was touched.
     let touched = [
         metrics.source_rows_total.with_label_values(&["s", "0"]).get(),
+        metrics.source_rows_lost_total.with_label_values(&["s", "0"]).get(),
         metrics.bad_records_total.with_label_values(&["s"]).get(),
         metrics.rows_late_total.with_label_values(&["v"]).get(),
         metrics.rows_failed_total.with_label_values(&["v"]).get(),

@@ -17,12 +17,14 @@ mod temporal;
 mod watermark;
 
 mod oracle;
+mod proxy;
 mod services;
 mod zeta;
 
 mod browser;
 mod cli;
 mod e2e;
+mod fault;
 mod hdfs;
 mod http;
 mod kafka;

@@ -10,7 +10,10 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU16, Ordering},
+    },
 };
 
 /// One instance of a service, in a folder of its own.
@@ -102,12 +105,17 @@ pub struct Kafka {
 impl Kafka {
     /// A broker of the test's own, to be killed and started again at will.
     pub fn start() -> Self {
-        Self::started("kafka.sh")
+        Self::started("kafka.sh", vec![])
     }
 
     /// Kafka 3.9 with ZooKeeper 3.8.
     pub fn start_with_zookeeper() -> Self {
-        Self::started("kafka-zookeeper.sh")
+        Self::started("kafka-zookeeper.sh", vec![])
+    }
+
+    /// A broker of the test's own, with what the script takes from the environment.
+    pub fn start_with(settings: Vec<(&'static str, String)>) -> Self {
+        Self::started("kafka.sh", settings)
     }
 
     /// A broker that has an address and does not run yet.
@@ -126,8 +134,8 @@ impl Kafka {
         SHARED.get_or_init(Self::start)
     }
 
-    fn started(script: &'static str) -> Self {
-        let service = Service::new(script, vec![]);
+    fn started(script: &'static str, settings: Vec<(&'static str, String)>) -> Self {
+        let service = Service::new(script, settings);
         service.run(&["up"]);
         let brokers = service.env("KAFKA_BROKERS");
         Self { service, brokers }
@@ -145,6 +153,30 @@ impl Kafka {
     /// kill -9.
     pub fn kill(&mut self) {
         self.service.run(&["kill"]);
+    }
+
+    /// Freezes it: its connections stand, and nobody answers on them.
+    pub fn pause(&mut self) {
+        self.service.run(&["pause"]);
+    }
+
+    pub fn resume(&mut self) {
+        self.service.run(&["resume"]);
+    }
+
+    /// kill -9 of the ZooKeeper that it began with; `up` starts that again.
+    pub fn kill_zookeeper(&mut self) {
+        self.service.run(&["kill-zookeeper"]);
+    }
+
+    /// Runs one of Kafka's own tools on it.
+    pub fn tool(&self, arguments: &[&str]) {
+        self.service.run(arguments);
+    }
+
+    /// Where its partitions lie.
+    pub fn log_folder(&self) -> PathBuf {
+        self.service.folder.join("log")
     }
 }
 
@@ -235,11 +267,13 @@ impl Nginx {
     }
 }
 
-/// A port that nobody listens on, outside of the range from which outgoing connections get theirs.
+/// A port that nobody listens on, outside of the range from which outgoing connections get theirs; each call gives another one.
 pub fn free_port() -> u16 {
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
     // Different processes begin at different places.
     let first = 10_000 + u16::try_from(std::process::id() % 8_000).expect("below 8,000");
-    (first..20_000)
+    (0..2_000)
+        .map(|_| first + GIVEN.fetch_add(1, Ordering::Relaxed) % 2_000)
         .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
         .expect("one of thousands of ports is free")
 }

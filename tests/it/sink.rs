@@ -37,7 +37,7 @@ const PARTITIONS: i32 = 3;
 const KEYS: u64 = 17;
 const FLUSH: Duration = Duration::from_secs(60);
 
-fn create(kafka: &Kafka, topic: &str) {
+pub fn create(kafka: &Kafka, topic: &str) {
     let plan = TopicPlan {
         name: topic,
         partitions: PARTITIONS,
@@ -68,7 +68,7 @@ fn record(id: u64) -> String {
     format!(r#"{{"id":{id},"k":"{}","v":{},"at":"{time}"}}"#, key(id), value(id))
 }
 
-fn send(brokers: &str, topic: &str, ids: std::ops::Range<u64>) {
+pub fn send(brokers: &str, topic: &str, ids: std::ops::Range<u64>) {
     let mut producer = KafkaProducer::connect(brokers, topic, &[]).expect("the topic is there");
     for id in ids {
         producer
@@ -79,7 +79,7 @@ fn send(brokers: &str, topic: &str, ids: std::ops::Range<u64>) {
 }
 
 /// All rows as they are, and totals per key; `more` are options of both sinks.
-fn pipeline(input: &str, output: &str, name: &str, more: &str) -> String {
+pub fn pipeline(input: &str, output: &str, name: &str, more: &str) -> String {
     let source = format!(
         "CREATE SOURCE {name} (id BIGINT, k VARCHAR, v BIGINT, at TIMESTAMP, WATERMARK FOR at AS at - INTERVAL '5 seconds')
          WITH (connector = 'kafka', topic = '{name}', 'bootstrap.servers' = '{input}', trigger = '20 ms', idle_timeout = '1 hour');
@@ -97,12 +97,12 @@ fn pipeline(input: &str, output: &str, name: &str, more: &str) -> String {
 }
 
 /// Committed records of a topic, per partition in their order, and how many there are with those of aborted transactions.
-struct Published {
-    records: Vec<(Option<String>, Option<Value>)>,
-    with_aborted: usize,
+pub struct Published {
+    pub records: Vec<(Option<String>, Option<Value>)>,
+    pub with_aborted: usize,
 }
 
-fn published(brokers: &str, topic: &str) -> Published {
+pub fn published(brokers: &str, topic: &str) -> Published {
     let records = read(brokers, topic, "read_committed");
     Published {
         with_aborted: read(brokers, topic, "read_uncommitted").len(),
@@ -208,7 +208,7 @@ fn verdict_of_totals(published: &Published, count: u64) -> Verdict {
 }
 
 #[track_caller]
-fn assert_right(brokers: &str, name: &str, count: u64) -> [Published; 2] {
+pub fn assert_right(brokers: &str, name: &str, count: u64) -> [Published; 2] {
     let every = published(brokers, &format!("{name}-every"));
     let totals = published(brokers, &format!("{name}-totals"));
     assert_eq!(verdict_of_every(&every, count), Verdict::default(), "rows as they are");
@@ -217,7 +217,7 @@ fn assert_right(brokers: &str, name: &str, count: u64) -> [Published; 2] {
 }
 
 #[track_caller]
-fn until_published(zeta: &Zeta) {
+pub fn until_published(zeta: &Zeta) {
     let source_epoch = || {
         let sinks = zeta.rows("SHOW SINKS");
         let sources = zeta.get("/metrics").expect(200);
@@ -239,17 +239,17 @@ fn until_published(zeta: &Zeta) {
     });
 }
 
-fn outputs(kafka: &Kafka, name: &str) {
+pub fn outputs(kafka: &Kafka, name: &str) {
     create(kafka, &format!("{name}-every"));
     create(kafka, &format!("{name}-totals"));
 }
 
-fn start(file: &Path, state: &Path) -> Zeta {
+pub fn start(file: &Path, state: &Path) -> Zeta {
     Zeta::run(file).state(state).start()
 }
 
 #[track_caller]
-fn until_read(zeta: &Zeta, name: &str, count: u64) {
+pub fn until_read(zeta: &Zeta, name: &str, count: u64) {
     zeta.until_source(name, "all rows", |source| count <= source.rows());
     until_published(zeta);
 }

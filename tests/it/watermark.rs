@@ -18,7 +18,7 @@ use zeta::{
     cli::{MemoryTopics, registry},
     connector::{Source, SourceError, SplitBounds},
     runtime::{Engine, EngineOptions, Mode, SourceState, SourceStatus, clock::ManualClock, query_environment},
-    types::{Chunk, EventTime, Position, SplitId, Watermark},
+    types::{Anchors, Chunk, EventTime, Position, SplitId, Watermark},
 };
 
 use super::engine::{block_on, sql};
@@ -41,6 +41,10 @@ struct Lagging {
 impl Source for Lagging {
     fn discover(&mut self) -> Result<Vec<SplitBounds>, SourceError> {
         self.inner.discover()
+    }
+
+    fn recognise(&mut self, read: &Anchors) -> Result<Option<String>, SourceError> {
+        self.inner.recognise(read)
     }
 
     fn seek(&mut self, positions: &BTreeMap<SplitId, Position>) -> Result<(), SourceError> {

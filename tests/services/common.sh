@@ -165,6 +165,8 @@ end() {
     local name=$1 signal=${2:-TERM} pid limit=$((SECONDS + STOP_SECONDS_MAX))
     if pid=$(pid_of "$name"); then
         if [[ $signal == KILL ]]; then kill -KILL -- "-$pid"; else kill -s "$signal" "$pid"; fi
+        # One that was paused hears it, too.
+        kill -s CONT "$pid" 2>/dev/null || true
         while is_running "$name"; do
             if ((SECONDS > limit)); then
                 say "$name did not end within $STOP_SECONDS_MAX s; killing it"
@@ -176,6 +178,13 @@ end() {
         say "$name ended (pid $pid, $signal)"
     fi
     rm -f "$DIR/$name.pid"
+}
+
+# send_signal NAME SIGNAL: STOP freezes a process with all its connections open, CONT lets it go on.
+send_signal() {
+    local pid
+    pid=$(pid_of "$1") || fail "$1 does not run"
+    kill -s "$2" "$pid"
 }
 
 # report NAME...: a line for each process; fails when one of them is down.

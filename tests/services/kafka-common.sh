@@ -43,6 +43,8 @@ kafka_tool() {
         topics) class=org.apache.kafka.tools.TopicCommand ;;
         produce) class=$CONSOLE_PRODUCER ;;
         consume) class=org.apache.kafka.tools.consumer.ConsoleConsumer ;;
+        configs) class=kafka.admin.ConfigCommand ;;
+        acls) class=org.apache.kafka.tools.AclCommand ;;
     esac
     find_jars
     java_tool "$class" --bootstrap-server "$(get_env KAFKA_BROKERS)" "$@"

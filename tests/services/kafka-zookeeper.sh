@@ -5,6 +5,7 @@
 #   kafka-zookeeper.sh up                            start both and wait until the broker answers; writes $ZETA_SERVICE_DIR/env
 #   kafka-zookeeper.sh down                          end both cleanly; the data stays, `up` takes the same ports again
 #   kafka-zookeeper.sh kill                          end the broker with kill -9
+#   kafka-zookeeper.sh kill-zookeeper                end ZooKeeper with kill -9; `up` starts it again
 #   kafka-zookeeper.sh status                        a line per process; exit code 1 when one is down
 #   kafka-zookeeper.sh wipe                          end both and remove $ZETA_SERVICE_DIR
 #   kafka-zookeeper.sh topics|produce|consume ARG... Kafka's own tools on this broker
@@ -83,6 +84,7 @@ case ${1:-} in
     up) up ;;
     down) with_instance end_all kafka zookeeper ;;
     kill) with_instance end kafka KILL ;;
+    kill-zookeeper) with_instance end zookeeper KILL ;;
     status) report zookeeper kafka ;;
     wipe) with_instance remove_all kafka zookeeper ;;
     topics | produce | consume) kafka_tool "$@" ;;

@@ -4,12 +4,14 @@
 #   kafka.sh setup                         download jars, make class archives (once per machine)
 #   kafka.sh up                            start it and wait until it answers; writes $ZETA_SERVICE_DIR/env
 #   kafka.sh down | kill                   end it cleanly | with kill -9; the data stays, `up` takes the same port again
+#   kafka.sh pause | resume                freeze it | let it go on (SIGSTOP, SIGCONT)
 #   kafka.sh status                        a line per process; exit code 1 when one is down
 #   kafka.sh wipe                          end it and remove $ZETA_SERVICE_DIR
-#   kafka.sh topics|produce|consume ARG... Kafka's own tools on this broker
+#   kafka.sh topics|produce|consume|configs|acls ARG... Kafka's own tools on this broker
 #
 # env:   KAFKA_BROKERS, KAFKA_PORT, KAFKA_CONTROLLER_PORT
-# takes: KAFKA_PORT, KAFKA_CONTROLLER_PORT (default: free ones), KAFKA_HEAP (512m), KAFKA_SETTINGS (more lines for
+# takes: KAFKA_LISTENERS, more places to listen at, as NAME=PROTOCOL:PORT:ADVERTISED_PORT and blanks between them (a client that
+#        comes to one of them is told the advertised port, e.g. that of a proxy); KAFKA_PORT, KAFKA_CONTROLLER_PORT (default: free ones), KAFKA_HEAP (512m), KAFKA_SETTINGS (more lines for
 #        server.properties, the last of a key counts); and what common.sh names
 
 # shellcheck source-path=SCRIPTDIR
@@ -20,12 +22,21 @@ source "$HERE/kafka-common.sh"
 CONSOLE_PRODUCER=org.apache.kafka.tools.ConsoleProducer
 
 write_settings() {
+    local name rest protocol port advertised
+    local listeners="CLIENTS://127.0.0.1:$KAFKA_PORT" told="CLIENTS://127.0.0.1:$KAFKA_PORT" protocols="CLIENTS:PLAINTEXT"
+    for rest in ${KAFKA_LISTENERS:-}; do
+        name=${rest%%=*}
+        IFS=: read -r protocol port advertised <<<"${rest#*=}"
+        listeners+=",$name://127.0.0.1:$port"
+        told+=",$name://127.0.0.1:$advertised"
+        protocols+=",$name:$protocol"
+    done
     cat >"$DIR/server.properties" <<SETTINGS
 process.roles=broker,controller
 node.id=1
-listeners=CLIENTS://127.0.0.1:$KAFKA_PORT,CONTROLLER://127.0.0.1:$KAFKA_CONTROLLER_PORT
-advertised.listeners=CLIENTS://127.0.0.1:$KAFKA_PORT
-listener.security.protocol.map=CLIENTS:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=$listeners,CONTROLLER://127.0.0.1:$KAFKA_CONTROLLER_PORT
+advertised.listeners=$told
+listener.security.protocol.map=$protocols,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=CLIENTS
 controller.listener.names=CONTROLLER
 controller.quorum.voters=1@127.0.0.1:$KAFKA_CONTROLLER_PORT
@@ -81,8 +92,10 @@ case ${1:-} in
     up) up ;;
     down) with_instance end kafka ;;
     kill) with_instance end kafka KILL ;;
+    pause) with_instance send_signal kafka STOP ;;
+    resume) with_instance send_signal kafka CONT ;;
     status) report kafka ;;
     wipe) with_instance remove_all kafka ;;
-    topics | produce | consume) kafka_tool "$@" ;;
+    topics | produce | consume | configs | acls) kafka_tool "$@" ;;
     *) usage ;;
 esac

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What the machine must have: the one list of system packages.
 #
-#   packages.sh demo   to build and run Zeta: a C and C++ compiler, cmake, Node.js with npm, Rust
+#   packages.sh demo   to build and run Zeta: a C and C++ compiler, cmake, OpenSSL with pkg-config, Node.js with npm, Rust
 #   packages.sh test   to test it too: a JDK, Maven, nginx, Chromium; and mold, which only makes linking quicker
 #
 # Missing packages are installed by root on Debian and Ubuntu; for anyone else it prints the line to run, and exits with 1.
@@ -31,6 +31,9 @@ find_missing() { # demo|test
     need cmake cmake
     # librdkafka includes its header even where it is built without it.
     header curl/curl.h libcurl4-openssl-dev
+    # librdkafka's TLS is that of the system.
+    header openssl/ssl.h libssl-dev
+    need pkg-config pkg-config
     need node nodejs
     need npm npm
     [[ $1 == test ]] || return 0
@@ -41,6 +44,8 @@ find_missing() { # demo|test
     # Ubuntu has it under another name.
     command -v chromium-browser >/dev/null || need chromium chromium
     need flock util-linux
+    # Makes the certificates of tests.
+    need openssl openssl
     # Only quicker, so nobody is asked to install it by hand.
     [[ $(id -u) != 0 ]] || need mold mold
 }

@@ -172,6 +172,25 @@ pub(super) fn topics_among(brokers: &str, client: &ClientConfig, names: &[&str])
     Ok(found)
 }
 
+/// Whether `client` may write to all of these topics, which are there.
+///
+/// # Errors
+/// With the first to which it may not.
+pub(super) fn may_write(brokers: &str, client: &ClientConfig, names: &[&str]) -> Result<(), Failure> {
+    let mut config = config::consumer(brokers);
+    config::copy_security(client, &mut config);
+    let drain =
+        Drain::connect(&config, Connection::new(brokers)).map_err(|error| Failure::Failed(config::sentence(&error)))?;
+    for name in names {
+        if !drain.describe(name, CALL_TIMEOUT)?.is_writable {
+            return Err(Failure::Failed(format!(
+                "Kafka at {brokers} does not let us write to topic `{name}`: who logs in needs the operation Write on it"
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Makes the topic of a sink's markers, of one partition that keeps the newest of each.
 pub(super) fn create_marker_topic(brokers: &str, client: &ClientConfig, name: &str) -> Result<(), Failure> {
     let mut config = config::client(brokers);

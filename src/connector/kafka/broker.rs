@@ -21,7 +21,7 @@ use super::{
 };
 use crate::connector::SinkError;
 
-/// How long brokers may take to fence, to take a transaction's records, and to commit it.
+/// See [`Cluster::timeout`].
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a full queue is served before it is tried again.
 const BACKPRESSURE_WAIT: Duration = Duration::from_millis(20);
@@ -33,6 +33,8 @@ const MARKERS_READ_FIRST: i64 = 200;
 /// A cluster of brokers, as one sink talks to it.
 pub struct Cluster {
     shared: Arc<Shared>,
+    /// How long brokers may take to fence, to take a transaction's records, and to commit it.
+    pub timeout: Duration,
 }
 
 /// Who writes where.
@@ -50,6 +52,7 @@ impl Cluster {
     pub fn new(shared: Shared) -> Self {
         Self {
             shared: Arc::new(shared),
+            timeout: TRANSACTION_TIMEOUT,
         }
     }
 
@@ -108,6 +111,8 @@ impl Broker for Cluster {
         if !there.contains(marker_topic) {
             admin::create_marker_topic(brokers, client, marker_topic)?;
         }
+        // Now, and not when there are rows.
+        admin::may_write(brokers, client, &[topic, marker_topic])?;
         Ok(())
     }
 
@@ -121,12 +126,13 @@ impl Broker for Cluster {
             .map_err(|error: KafkaError| SinkError::Failed(config::sentence(&error)))?;
         let producer = TopicProducer {
             shared: Arc::clone(&self.shared),
+            timeout: self.timeout,
             producer,
             unpolled: 0,
         };
         if self.shared.is_transactional {
             (producer.producer)
-                .init_transactions(TRANSACTION_TIMEOUT)
+                .init_transactions(self.timeout)
                 .map_err(|error| producer.explain(&error))?;
         }
         producer.serve();
@@ -173,6 +179,7 @@ impl Broker for Cluster {
 /// Writes rows and markers.
 pub struct TopicProducer {
     shared: Arc<Shared>,
+    timeout: Duration,
     producer: BaseProducer<Deliveries>,
     unpolled: u32,
 }
@@ -223,7 +230,7 @@ impl Producing for TopicProducer {
     fn flush(&mut self) -> Result<(), SinkError> {
         loop {
             let before = self.producer.in_flight_count();
-            let flushed = self.producer.flush(TRANSACTION_TIMEOUT);
+            let flushed = self.producer.flush(self.timeout);
             self.check()?;
             match flushed {
                 Ok(()) => return Ok(()),
@@ -237,7 +244,7 @@ impl Producing for TopicProducer {
     fn commit(&mut self) -> Result<(), SinkError> {
         match self.shared.is_transactional {
             true => (self.producer)
-                .commit_transaction(TRANSACTION_TIMEOUT)
+                .commit_transaction(self.timeout)
                 .map_err(|error| self.explain(&error)),
             false => Ok(()),
         }

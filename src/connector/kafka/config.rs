@@ -1,5 +1,7 @@
 //! What a person may set, and what reading by position needs of librdkafka.
 
+use std::time::Duration;
+
 use rdkafka::{
     config::{ClientConfig, RDKafkaLogLevel},
     error::KafkaError,
@@ -7,7 +9,7 @@ use rdkafka::{
 };
 
 use super::PROPERTY_PREFIXES;
-use crate::connector::Options;
+use crate::{connector::Options, types::limits};
 
 /// Properties that would break what the source promises, and what to do instead.
 const OURS: &[(&str, &str)] = &[
@@ -82,6 +84,8 @@ pub(super) struct Settings {
     pub brokers: String,
     pub start: Start,
     pub is_bounded: bool,
+    /// Rows that are gone before they were read are passed over.
+    pub skips_lost: bool,
     pub client: ClientConfig,
 }
 
@@ -101,8 +105,17 @@ impl Settings {
                 Start::Earliest
             },
             is_bounded: options.boolean("bounded").unwrap_or(false),
+            skips_lost: options.text("on_lost_offsets") == "skip",
             client,
         })
+    }
+}
+
+impl Settings {
+    /// How long brokers that were asked for records may be silent: they may be told to wait for rows for a while.
+    pub fn silence_max(&self) -> Duration {
+        let wait_ms = self.client.get("fetch.wait.max.ms").and_then(|wait| wait.parse().ok());
+        limits::BROKER_SILENCE_MAX + Duration::from_millis(wait_ms.unwrap_or_default())
     }
 }
 
@@ -143,8 +156,9 @@ fn is_security(property: &str) -> bool {
 
 /// A client that talks to the brokers of another as that one does.
 pub(super) fn copy_security(from: &ClientConfig, to: &mut ClientConfig) {
-    for (property, value) in from.config_map() {
-        if is_security(property) {
+    // The map itself tells no secrets.
+    for property in from.config_map().into_keys().filter(|property| is_security(property)) {
+        if let Some(value) = from.get(property) {
             to.set(property, value);
         }
     }
@@ -177,6 +191,9 @@ pub(super) fn client(brokers: &str) -> ClientConfig {
         .set("socket.connection.setup.timeout.ms", "5000")
         // A broker that comes back is found within a second, not within ten.
         .set("reconnect.backoff.max.ms", "1000")
+        // A cluster whose only broker was frozen tells of no broker for a moment. Then the client knows none and connects to nobody, until
+        // it begins with the given ones again: by default after five minutes.
+        .set("metadata.recovery.rebootstrap.trigger.ms", "5000")
         .set_log_level(RDKafkaLogLevel::Info);
     config
 }
@@ -247,6 +264,26 @@ mod tests {
             "other rooms' options stay away from the client"
         );
         assert!(!settings.is_bounded);
+    }
+
+    #[test]
+    fn a_client_beside_another_logs_in_as_that_one_does() {
+        let login = [
+            ("security.protocol", "sasl_plaintext"),
+            ("sasl.mechanism", "PLAIN"),
+            ("sasl.username", "u"),
+            ("sasl.password", "hunter2"),
+            ("properties.fetch.max.bytes", "1000000"),
+        ];
+        let mut beside = client("localhost:9092");
+        copy_security(&settings(&login).unwrap().client, &mut beside);
+        assert_eq!(
+            beside.get("sasl.password"),
+            Some("hunter2"),
+            "as it is, not as it is shown"
+        );
+        assert_eq!(beside.get("security.protocol"), Some("sasl_plaintext"));
+        assert_eq!(beside.get("fetch.max.bytes"), None);
     }
 
     #[test]

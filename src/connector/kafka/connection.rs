@@ -8,6 +8,7 @@
 use std::{
     collections::BTreeSet,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use rdkafka::{
@@ -16,12 +17,14 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
+use super::pulse::Pulse;
 use crate::{connector::SourceError, types::Error};
 
 /// The context of one client. Its callbacks come from whoever serves the client's queues.
 #[derive(Debug)]
 pub(super) struct Connection {
     brokers: String,
+    pulse: Pulse,
     state: Mutex<State>,
 }
 
@@ -36,6 +39,8 @@ struct State {
     reason: Option<String>,
     /// The brokers answer, and do not let us in.
     refusal: Option<String>,
+    /// They did before: a refusal passes once somebody sets a password right, here or there.
+    was_let_in: bool,
     /// Kinds of log lines that were shown since the brokers last answered.
     shown: BTreeSet<String>,
 }
@@ -55,8 +60,21 @@ impl Connection {
     pub fn new(brokers: &str) -> Self {
         Self {
             brokers: brokers.to_owned(),
+            pulse: Pulse::default(),
             state: Mutex::default(),
         }
+    }
+
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
+    /// No broker that was asked has answered for so long, or longer.
+    pub fn silent(&self, silence_max: Duration) -> Failure {
+        let (brokers, seconds) = (&self.brokers, silence_max.as_secs());
+        Failure::Unreachable(format!(
+            "Kafka at {brokers} has not answered for {seconds} s, though connections to it stand"
+        ))
     }
 
     /// A broker has answered a question that was asked just now.
@@ -70,8 +88,22 @@ impl Connection {
         };
         *state = State {
             shown,
+            was_let_in: state.was_let_in,
             ..State::default()
         };
+    }
+
+    /// From now on it passes that brokers do not let us in.
+    pub fn let_in(&self) {
+        self.state().was_let_in = true;
+    }
+
+    fn refused(&self, refusal: &str, was_let_in: bool) -> Failure {
+        let sentence = format!("Kafka at {} does not let us in: {refusal}", self.brokers);
+        match was_let_in {
+            true => Failure::Unreachable(sentence),
+            false => Failure::Failed(sentence),
+        }
     }
 
     /// Whether to ask if the brokers are still there.
@@ -93,7 +125,7 @@ impl Connection {
         let state = self.state();
         let brokers = &self.brokers;
         match (&state.refusal, &state.reason) {
-            (Some(refusal), _) => Failure::Failed(format!("Kafka at {brokers} does not let us in: {refusal}")),
+            (Some(refusal), _) => self.refused(refusal, state.was_let_in),
             (None, Some(reason)) => Failure::Unreachable(format!("Kafka at {brokers} does not answer: {reason}")),
             (None, None) => Failure::Unreachable(format!("Kafka at {brokers} does not answer")),
         }
@@ -126,9 +158,7 @@ impl Connection {
             BrokerTransportFailure | AllBrokersDown | Resolve | OperationTimedOut | RequestTimedOut | TimedOutQueue => {
                 self.failure()
             }
-            Authentication | SaslAuthenticationFailed => {
-                Failure::Failed(format!("Kafka at {brokers} does not let us in: {detail}"))
-            }
+            Authentication | SaslAuthenticationFailed => self.refused(&detail, self.state().was_let_in),
             TopicAuthorizationFailed => {
                 Failure::Failed(format!("Kafka at {brokers} does not let us read topic `{topic}`"))
             }
@@ -299,6 +329,20 @@ mod tests {
         assert_eq!(
             connection.failure(),
             Failure::Failed("Kafka at k:9092 does not let us in: invalid username or password".into())
+        );
+        connection.answered();
+        connection.let_in();
+        connection.answered();
+        connection.note_error(RDKafkaErrorCode::Authentication, "Invalid username or password");
+        let changed = Failure::Unreachable("Kafka at k:9092 does not let us in: invalid username or password".into());
+        assert_eq!(
+            connection.failure(),
+            changed,
+            "a password that was right before is set right again"
+        );
+        assert_eq!(
+            connection.explain("t", RDKafkaErrorCode::Authentication, "Invalid username or password"),
+            changed
         );
     }
 

@@ -8,6 +8,7 @@
 //! where reading stands is kept with the state that was made of it.
 
 mod source;
+mod witness;
 
 mod broker;
 mod producer;
@@ -18,6 +19,7 @@ pub mod admin;
 mod config;
 mod connection;
 mod drain;
+mod pulse;
 
 pub use config::check_property;
 pub use drain::{DrainReport, bare_drain};
@@ -92,6 +94,12 @@ pub const OPTIONS: &[OptionSpec] = &[
         "latest-offset",
     ]))
     .default("earliest"),
+    OptionSpec::text(
+        "on_lost_offsets",
+        "where rows are gone before they were read: 'stop' says which, 'skip' goes on behind them and counts them",
+    )
+    .kind(OptionKind::Choice(&["stop", "skip"]))
+    .default("stop"),
     OptionSpec::text("bounded", "end where the topic ends now, instead of waiting for more")
         .kind(OptionKind::Boolean)
         .default("false"),

@@ -11,7 +11,7 @@
 //! A *claim* is a marker that says again what the newest one said, with the number of the writer that starts. Who is fenced looks at the
 //! newest marker: where it is its own, only its transaction had taken too long; where it is another's, that one came later, and it is over.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     PROPERTY_PREFIXES,
@@ -161,6 +161,12 @@ impl KafkaSink {
             client,
         });
         Ok(Self::over(cluster, is_transactional, publisher, encoder))
+    }
+
+    /// Gives brokers less time to fence, to take a transaction's records, and to commit it, or more.
+    pub fn waiting(mut self, timeout: Duration) -> Self {
+        self.broker.timeout = timeout;
+        self
     }
 }
 

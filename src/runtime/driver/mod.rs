@@ -24,10 +24,10 @@ use std::{
 use tokio::sync::oneshot;
 
 use crate::{
-    connector::SourceError,
+    connector::{LostRows, SourceError},
     plan::{MakeSource, Registry, SinkDefinition, Trigger},
     types::{
-        Epoch, EpochPlan, Error, Position, Result, SplitId, limits,
+        Epoch, EpochPlan, Error, EventTime, Position, Result, SplitId, limits,
         planted::{Bug, has},
     },
 };
@@ -78,7 +78,7 @@ impl Driver {
             registry,
             silence: Silence::new(host.elapsed()),
             host: Arc::clone(&host),
-            is_unreachable: false,
+            unreachable_since: None,
             stop: stopping,
             commands: waiting,
             waiting: VecDeque::new(),
@@ -128,7 +128,7 @@ struct Run {
     host: Arc<dyn Host>,
     silence: Silence,
     /// The source does not answer, so that it is silent says nothing.
-    is_unreachable: bool,
+    unreachable_since: Option<EventTime>,
     stop: Arc<AtomicBool>,
     commands: mpsc::Receiver<Command>,
     /// Views to come, while the source does not answer yet.
@@ -194,6 +194,11 @@ impl Run {
         if !self.stand_where_sinks_do()? {
             return Ok(());
         }
+        let read = self.timeline.committed_anchors();
+        let Some(identity) = self.patiently(|| source.recognise(&read))? else {
+            return Ok(());
+        };
+        self.timeline.recognised(identity);
         let new_splits = self.new_splits(&bounds)?;
         self.replay(&mut *source, &mut intake)?;
         if self.stop.load(Ordering::Relaxed) {
@@ -276,7 +281,7 @@ impl Run {
         self.sleep(BACKOFF_FIRST * 4u32.pow(failures - 1));
         self.outlets.all.clear();
         self.wait_for_checkpoint();
-        self.is_unreachable = false;
+        self.unreachable_since = None;
         self.timeline.begin_again()?;
         Ok(true)
     }
@@ -411,6 +416,7 @@ impl Run {
             let plan = EpochPlan {
                 number: self.timeline.epoch().next(),
                 ranges: ranges(&input),
+                anchors: self.timeline.anchors_of(&input),
                 epoch_time: now,
                 idle_splits: idle,
                 new_splits: std::mem::take(&mut new_splits),
@@ -500,18 +506,37 @@ impl Run {
                 gathered.push(rows);
             }
             Event::NewSplits(splits) => new_splits.extend(splits),
+            Event::Lost(LostRows { split, from, to }) => {
+                let source = &self.timeline.source().name;
+                tracing::warn!(
+                    source,
+                    split = split.as_str(),
+                    from = from.0,
+                    to = to.0,
+                    "rows were gone, and are left out"
+                );
+                let metrics = self.timeline.metrics();
+                let lost = metrics
+                    .source_rows_lost_total
+                    .with_label_values(&[source, split.as_str()]);
+                lost.inc_by(to.0 - from.0);
+            }
             Event::Finished => *is_finished = true,
             Event::Failed(error) => return Err(error),
             Event::Reachable => {
                 tracing::info!(source = self.timeline.source().name, "source reachable again");
                 self.timeline.shared().set_state(SourceState::Running, None);
-                self.is_unreachable = false;
+                self.unreachable_since = None;
                 self.silence_begins();
             }
             Event::Unreachable(reason) => {
-                self.is_unreachable = true;
-                tracing::warn!(source = self.timeline.source().name, reason, "source unreachable");
-                let reason = format!("unreachable since {}: {reason}; trying again", self.host.now());
+                let source = &self.timeline.source().name;
+                match self.unreachable_since {
+                    None => tracing::warn!(source, reason, "source unreachable"),
+                    Some(_) => tracing::debug!(source, reason, "source unreachable"),
+                }
+                let since = *self.unreachable_since.get_or_insert_with(|| self.host.now());
+                let reason = format!("unreachable since {since}: {reason}; trying again");
                 self.timeline.shared().set_state(SourceState::Unreachable, Some(reason));
             }
         }

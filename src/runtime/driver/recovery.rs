@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    connector::{Source, SplitBounds},
+    connector::{LostRows, Source, SplitBounds},
     runtime::{
         intake::Intake,
         reader::{POLL_BYTES, TICK},
@@ -71,6 +71,7 @@ impl Run {
         if self.patiently(|| source.seek(&positions))?.is_none() {
             return Ok(());
         }
+        let committed = self.timeline.committed_positions();
         let mut epochs = 0u64;
         let mut held: BTreeMap<SplitId, VecDeque<Chunk>> = BTreeMap::new();
         loop {
@@ -82,6 +83,15 @@ impl Run {
                 for chunk in chunks {
                     rows.push(intake.take(chunk)?);
                 }
+            }
+            let is_needed = |lost: &LostRows| committed.get(&lost.split).is_some_and(|to| lost.from < *to);
+            if let Some(LostRows { split, from, to }) = source.lost().into_iter().find(is_needed) {
+                return Err(Error::user(format!(
+                    "rows {from} to {} of split {split} of source `{}` are gone, and some of them were read since the last checkpoint and \
+                     would have to be read again; start over with --reset",
+                    to.0 - 1,
+                    self.timeline.source().name
+                )));
             }
             let ran = self.timeline.run(&plan, rows)?;
             let is_checkpoint = plan.checkpoint;

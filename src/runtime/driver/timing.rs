@@ -48,7 +48,7 @@ impl Run {
             self.silence.heard(&part.split, now);
         }
         let has_rows = |split: &SplitId| gathered.parts().iter().any(|part| part.split == *split);
-        if self.is_unreachable {
+        if self.unreachable_since.is_some() {
             let idle = self.timeline.idle_splits_now();
             return idle.into_iter().filter(|split| !has_rows(split)).collect();
         }
@@ -71,7 +71,7 @@ impl Run {
     /// What closes all windows, once no split has brought a row for `close_after` and there is none to read.
     pub(super) fn closes_below(&self, now: Duration) -> Option<EventTime> {
         let close_after = self.timeline.source().close_after?;
-        if self.is_unreachable || self.silence.of_all(now) < close_after {
+        if self.unreachable_since.is_some() || self.silence.of_all(now) < close_after {
             return None;
         }
         let shared = self.timeline.shared();

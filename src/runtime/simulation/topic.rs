@@ -9,7 +9,7 @@ use std::{
 use super::scheduler::Scheduler;
 use crate::{
     connector::{Source, SourceError, SplitBounds},
-    types::{Chunk, Payload, Position, RecordsBuilder, SplitId},
+    types::{Anchor, Anchors, Chunk, Payload, Position, RecordsBuilder, SplitId},
 };
 
 #[derive(Default)]
@@ -112,6 +112,23 @@ impl Source for SimulatedSource {
             }
         });
         Ok(bounds.collect())
+    }
+
+    fn recognise(&mut self, read: &Anchors) -> Result<Option<String>, SourceError> {
+        self.topic.call("is recognised")?;
+        let contents = self.topic.lock();
+        let is_there = |(split_read, anchor): (&SplitId, &Anchor)| {
+            let place = anchor.position.0 as usize;
+            let mut partitions = contents.partitions.iter().enumerate();
+            let records = partitions.find(|(partition, _)| split(*partition) == *split_read);
+            records
+                .and_then(|(_, records)| records.get(place))
+                .is_some_and(|record| Anchor::of(anchor.position.0, None, Some(record.as_bytes())) == *anchor)
+        };
+        match read.records.iter().all(is_there) {
+            true => Ok(Some("simulated".into())),
+            false => Err(SourceError::Failed("what was read is not what is there".into())),
+        }
     }
 
     fn seek(&mut self, positions: &BTreeMap<SplitId, Position>) -> Result<(), SourceError> {

@@ -1,4 +1,4 @@
-//! librdkafka's consumer queue, emptied in bulk: the only file that calls the C library by itself.
+//! librdkafka's consumer queue, emptied in bulk: the only folder that calls the C library by itself.
 //!
 //! ```text
 //! brokers ─▶ librdkafka's threads ─▶ consumer queue ─ rd_kafka_consume_batch_queue ─▶ Event: record, end, trouble
@@ -6,6 +6,12 @@
 //! ```
 //! A batch call gives two to three times the records per second of processor time that one call per record gives.
 //! Records are lent to the caller and never copied here.
+
+mod bare;
+mod callbacks;
+mod description;
+
+pub use bare::{DrainReport, bare_drain};
 
 use std::{
     collections::BTreeMap,
@@ -19,17 +25,12 @@ use std::{
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     client::Client,
-    config::RDKafkaLogLevel,
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     types::{RDKafkaRespErr, RDKafkaType},
 };
 use rdkafka_sys as sys;
 
-use super::{
-    config,
-    connection::{Connection, Failure},
-};
-use crate::types::{Error, Result};
+use super::connection::{Connection, Failure};
 
 /// Records taken by one call at most.
 pub(super) const BATCH_MAX: usize = 8192;
@@ -56,6 +57,8 @@ pub(super) enum Event<'a> {
 pub(super) struct Record<'a> {
     pub partition: i32,
     pub offset: i64,
+    /// Goes up when another broker leads the partition: `None` where the record does not say.
+    pub leader_epoch: Option<i32>,
     pub timestamp_ms: Option<i64>,
     pub key: Option<&'a [u8]>,
     pub value: Option<&'a [u8]>,
@@ -85,12 +88,9 @@ impl Drain {
     /// Makes a client; brokers are asked later.
     pub fn connect(config: &ClientConfig, connection: Connection) -> KafkaResult<Self> {
         let native = config.create_native_config()?;
-        // SAFETY: `native` owns a live configuration. Both callbacks read the opaque pointer as a `Connection`: `Client::new`
+        // SAFETY: `native` owns a live configuration. All callbacks read the opaque pointer as a `Connection`: `Client::new`
         // sets it to that of its context, and keeps the context until the client is destroyed.
-        unsafe {
-            sys::rd_kafka_conf_set_error_cb(native.ptr(), Some(on_error));
-            sys::rd_kafka_conf_set_log_cb(native.ptr(), Some(on_log));
-        }
+        unsafe { callbacks::register(native.ptr()) };
         let client = Client::new(config, native, RDKafkaType::RD_KAFKA_CONSUMER, connection)?;
         // SAFETY: the client is alive. The queue is ours to destroy, which `Queue` does before the client goes.
         let queue = unsafe { sys::rd_kafka_queue_get_consumer(client.native_ptr()) };
@@ -210,7 +210,14 @@ impl Drain {
         let taken = usize::try_from(taken).unwrap_or(0);
         let mut batch = Batch(slots[..taken].iter());
         while let Some(message) = batch.next() {
-            each(message.event());
+            match message.event() {
+                // We join no group, so it does not matter who may.
+                Event::Trouble {
+                    error: RDKafkaErrorCode::GroupAuthorizationFailed,
+                    ..
+                } => {}
+                event => each(event),
+            }
         }
         taken
     }
@@ -258,6 +265,8 @@ impl OwnedMessage {
         };
         match code(error) {
             RDKafkaErrorCode::NoError => {
+                // SAFETY: as above.
+                let leader_epoch = unsafe { sys::rd_kafka_message_leader_epoch(message) };
                 let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
                 // SAFETY: as above; `kind` outlives the call.
                 let timestamp_ms = unsafe { sys::rd_kafka_message_timestamp(message, &raw mut kind) };
@@ -271,6 +280,7 @@ impl OwnedMessage {
                 Event::Record(Record {
                     partition,
                     offset,
+                    leader_epoch: (0 <= leader_epoch).then_some(leader_epoch),
                     timestamp_ms: (0 <= timestamp_ms).then_some(timestamp_ms),
                     key,
                     value,
@@ -325,49 +335,11 @@ fn millis(duration: Duration) -> c_int {
     c_int::try_from(duration.as_millis()).unwrap_or(c_int::MAX)
 }
 
-/// Called while [`Drain::serve`] runs.
-unsafe extern "C" fn on_error(_: *mut sys::rd_kafka_t, error: c_int, reason: *const c_char, connection: *mut c_void) {
-    // SAFETY: the opaque pointer is that of the client's context (see `connect`); the reason is a text of librdkafka.
-    let (connection, reason) = unsafe { (&*connection.cast::<Connection>(), text(reason)) };
-    connection.note_error(code(error), &reason);
-}
-
-/// Called while [`Drain::serve`] runs.
-unsafe extern "C" fn on_log(client: *const sys::rd_kafka_t, level: c_int, kind: *const c_char, line: *const c_char) {
-    if client.is_null() {
-        return;
-    }
-    // SAFETY: as in `on_error`; a client's opaque pointer is that of its configuration.
-    let (connection, kind, line) = unsafe {
-        (
-            &*sys::rd_kafka_opaque(client).cast::<Connection>(),
-            text(kind),
-            text(line),
-        )
-    };
-    let level = match level {
-        0..=2 => RDKafkaLogLevel::Critical,
-        3 => RDKafkaLogLevel::Error,
-        4 => RDKafkaLogLevel::Warning,
-        5 => RDKafkaLogLevel::Notice,
-        6 => RDKafkaLogLevel::Info,
-        _ => RDKafkaLogLevel::Debug,
-    };
-    connection.note_log(level, &kind, &line);
-}
-
 /// A topic as its brokers describe it: its partitions, in their order, each with its low and high end.
 pub(super) fn bounds_of(drain: &Drain, topic: &str) -> Result<BTreeMap<i32, (i64, i64)>, Failure> {
     let deadline = Deadline::after(CALL_TIMEOUT);
     let partitions = partitions_of(drain, topic, deadline)?;
-    let ask = |bound| {
-        drain
-            .bounds(topic, &partitions, bound, deadline.left())
-            .map_err(|error| {
-                drain.serve();
-                drain.connection().explain_call(topic, &error)
-            })
-    };
+    let ask = |bound| ends_of(drain, topic, &partitions, bound, deadline);
     // Low first: rows that come or go meanwhile make the range longer, never a lie.
     let low = ask(Bound::Low)?;
     let high = ask(Bound::High)?;
@@ -376,6 +348,31 @@ pub(super) fn bounds_of(drain: &Drain, topic: &str) -> Result<BTreeMap<i32, (i64
         .into_iter()
         .filter_map(|(partition, low)| Some((partition, (low, *high.get(&partition)?))))
         .collect())
+}
+
+/// The low or high ends of some partitions.
+pub(super) fn bounds_among(
+    drain: &Drain,
+    topic: &str,
+    partitions: &[i32],
+    bound: Bound,
+) -> Result<BTreeMap<i32, i64>, Failure> {
+    ends_of(drain, topic, partitions, bound, Deadline::after(CALL_TIMEOUT))
+}
+
+fn ends_of(
+    drain: &Drain,
+    topic: &str,
+    partitions: &[i32],
+    bound: Bound,
+    deadline: Deadline,
+) -> Result<BTreeMap<i32, i64>, Failure> {
+    drain
+        .bounds(topic, partitions, bound, deadline.left())
+        .map_err(|error| {
+            drain.serve();
+            drain.connection().explain_call(topic, &error)
+        })
 }
 
 /// The partitions of a topic, in their order. Asking for them first is what brings the first record in 20 ms instead of 510.
@@ -435,79 +432,6 @@ impl Deadline {
     pub fn left(self) -> Duration {
         self.0.saturating_duration_since(Instant::now())
     }
-}
-
-/// How fast a topic can be read on this machine, when nothing is done with it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct DrainReport {
-    pub rows: u64,
-    /// Of keys and values.
-    pub bytes: u64,
-    /// From the first question to the brokers to the last row.
-    pub seconds: f64,
-    /// Until the first row.
-    pub first_row_seconds: f64,
-}
-
-/// Reads a topic from its start to where it ends now, as fast as librdkafka hands it over: counts and copies nothing.
-///
-/// # Errors
-/// Where the brokers do not answer, there is no such topic, or a partition cannot be read.
-#[allow(clippy::disallowed_methods, reason = "measures the machine")]
-pub fn bare_drain(brokers: &str, topic: &str) -> Result<DrainReport> {
-    let connection = Connection::new(brokers);
-    let mut drain = Drain::connect(&config::consumer(brokers), connection)
-        .map_err(|error| Error::user(config::sentence(&error)))?;
-    let started = Instant::now();
-    let bounds = bounds_of(&drain, topic)?;
-    drain
-        .assign(topic, bounds.iter().map(|(partition, (low, _))| (*partition, *low)))
-        .map_err(|error| drain.connection().explain_call(topic, &error))?;
-
-    let mut open: BTreeMap<i32, i64> = bounds
-        .iter()
-        .filter(|(_, (low, high))| low < high)
-        .map(|(partition, (_, high))| (*partition, *high))
-        .collect();
-    let (mut rows, mut bytes, mut first, mut trouble) = (0, 0, None, None);
-    let mut silence = Deadline::after(CALL_TIMEOUT);
-    // Where a partition ends is looked up only where its record may be the last.
-    while !open.is_empty() && trouble.is_none() {
-        let lowest_high = open.values().copied().min().unwrap_or_default();
-        let taken = drain.take(BATCH_MAX, Duration::from_millis(100), |event| match event {
-            Event::Record(record) => {
-                rows += 1;
-                bytes += (record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)) as u64;
-                if lowest_high <= record.offset + 1
-                    && open
-                        .get(&record.partition)
-                        .is_some_and(|high| *high <= record.offset + 1)
-                {
-                    open.remove(&record.partition);
-                }
-            }
-            Event::End { partition, .. } => {
-                open.remove(&partition);
-            }
-            Event::Trouble { error, detail, .. } => trouble = Some((error, detail)),
-        });
-        drain.serve();
-        if 0 < taken {
-            first.get_or_insert_with(|| started.elapsed());
-            silence = Deadline::after(CALL_TIMEOUT);
-        } else if silence.left().is_zero() {
-            return Err(drain.connection().failure().into());
-        }
-    }
-    if let Some((error, detail)) = trouble {
-        return Err(drain.connection().explain(topic, error, &detail).into());
-    }
-    Ok(DrainReport {
-        rows,
-        bytes,
-        seconds: started.elapsed().as_secs_f64(),
-        first_row_seconds: first.unwrap_or_default().as_secs_f64(),
-    })
 }
 
 /// A topic's name for the C library.
