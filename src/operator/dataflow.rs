@@ -8,7 +8,7 @@
 
 use arrow::array::RecordBatch;
 
-use crate::types::{Error, EventTime, Result, Watermark, limits};
+use crate::types::{Error, EventTime, Result, Saved, Watermark, limits};
 
 use super::{EpochEnd, Flow, OpenWindows, Operator, Output};
 
@@ -177,7 +177,7 @@ impl Dataflow {
     }
 
     /// The state of each operator, in their order.
-    pub fn snapshot(&mut self) -> Result<Vec<Vec<RecordBatch>>> {
+    pub fn snapshot(&mut self) -> Result<Vec<Saved>> {
         self.nodes.iter_mut().map(|node| node.operator.snapshot()).collect()
     }
 
@@ -301,8 +301,8 @@ mod tests {
             Ok(end.watermark)
         }
 
-        fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
-            Ok(Vec::new())
+        fn snapshot(&mut self) -> Result<Saved> {
+            Ok(Saved::now(Vec::new()))
         }
 
         fn restore(&mut self, _state: Vec<RecordBatch>) -> Result<()> {
@@ -331,8 +331,8 @@ mod tests {
             Ok(end.watermark)
         }
 
-        fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
-            Ok(Vec::new())
+        fn snapshot(&mut self) -> Result<Saved> {
+            Ok(Saved::now(Vec::new()))
         }
 
         fn restore(&mut self, _state: Vec<RecordBatch>) -> Result<()> {

@@ -15,7 +15,7 @@ use arrow::{
     row::{RowConverter, SortField},
 };
 
-use crate::types::{Delta, Error, EventTime, Result, Watermark};
+use crate::types::{Delta, Error, EventTime, Result, Saved, Watermark};
 
 use super::{
     EpochEnd, Flow, OpenWindows, Operator, Output,
@@ -73,7 +73,7 @@ impl Operator for EmitEvery {
         self.due
     }
 
-    fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
+    fn snapshot(&mut self) -> Result<Saved> {
         let head = Schema::new(vec![
             Field::new("due", DataType::Int64, true),
             Field::new("watermark", DataType::Int64, false),
@@ -81,9 +81,13 @@ impl Operator for EmitEvery {
         let due = Int64Array::from(vec![self.due.map(|due| due.0)]);
         let watermark = Int64Array::from(vec![self.watermark.0]);
         let head = RecordBatch::try_new(Arc::new(head), vec![Arc::new(due), Arc::new(watermark)]);
-        std::iter::once(head.map_err(Error::of_arrow))
-            .chain(self.pending.settled()?.iter().map(with_weights))
-            .collect()
+        let head = head.map_err(Error::of_arrow)?;
+        let pending = self.pending.settled()?.to_vec();
+        Ok(Saved::later(move || {
+            std::iter::once(Ok(head))
+                .chain(pending.iter().map(with_weights))
+                .collect()
+        }))
     }
 
     fn restore(&mut self, state: Vec<RecordBatch>) -> Result<()> {
@@ -214,15 +218,19 @@ impl Operator for WindowCloseGate {
         })
     }
 
-    fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
+    fn snapshot(&mut self) -> Result<Saved> {
         let watermark = Schema::new(vec![Field::new("watermark", DataType::Int64, false)]);
         let watermark = RecordBatch::try_new(
             Arc::new(watermark),
             vec![Arc::new(Int64Array::from(vec![self.watermark.0]))],
         );
-        std::iter::once(watermark.map_err(Error::of_arrow))
-            .chain(self.held.values().flatten().map(with_weights))
-            .collect()
+        let watermark = watermark.map_err(Error::of_arrow)?;
+        let held: Vec<Delta> = self.held.values().flatten().cloned().collect();
+        Ok(Saved::later(move || {
+            std::iter::once(Ok(watermark))
+                .chain(held.iter().map(with_weights))
+                .collect()
+        }))
     }
 
     fn restore(&mut self, state: Vec<RecordBatch>) -> Result<()> {
@@ -352,7 +360,7 @@ mod tests {
         push(&mut gate, &[(30, 1, 1), (10, 2, 1), (20, 3, 1), (10, 4, 1), (10, 2, 1)]);
         assert_eq!(closed(&mut gate, 9), [], "no window is closed");
         push(&mut gate, &[(10, 2, -1), (10, 5, 1), (30, 1, -1)]);
-        let state = gate.snapshot().unwrap();
+        let state = gate.snapshot().unwrap().rows().unwrap();
         let mut gate = WindowCloseGate::new(schema, 0).unwrap();
         gate.restore(state).unwrap();
         let rows = closed(&mut gate, 20);

@@ -13,7 +13,7 @@ use arrow::{
     datatypes::SchemaRef,
 };
 
-use crate::types::{Delta, Error, Result, Watermark};
+use crate::types::{Delta, Error, Result, Saved, Watermark};
 
 use super::{
     Aggregation, EpochEnd, Flow, Operator, Output,
@@ -75,17 +75,13 @@ impl Operator for GroupAggregate {
         Ok(true)
     }
 
-    fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
-        Ok(vec![self.table.state()?])
+    fn snapshot(&mut self) -> Result<Saved> {
+        let state = self.table.state()?;
+        Ok(Saved::later(move || state.rows()))
     }
 
     fn restore(&mut self, state: Vec<RecordBatch>) -> Result<()> {
-        let [groups] = state.as_slice() else {
-            return Err(Error::state(
-                "the checkpoint of an aggregate has other parts than expected",
-            ));
-        };
-        self.table.restore(groups)
+        state.iter().try_for_each(|groups| self.table.restore(groups))
     }
 
     fn memory_bytes(&self) -> usize {

@@ -7,7 +7,7 @@ use arrow::{
     datatypes::{DataType, Field, Schema},
 };
 
-use crate::types::{Error, Result, Watermark, Windows};
+use crate::types::{Error, Result, Saved, Watermark, Windows};
 
 use super::{EpochEnd, Flow, Operator, Output};
 
@@ -61,13 +61,13 @@ impl Operator for MapWatermark {
         }
     }
 
-    fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
+    fn snapshot(&mut self) -> Result<Saved> {
         let schema = Schema::new(vec![Field::new("has_ended", DataType::Boolean, false)]);
         let state = RecordBatch::try_new(
             Arc::new(schema),
             vec![Arc::new(BooleanArray::from(vec![self.has_ended]))],
         );
-        Ok(vec![state.map_err(|e| Error::bug(e.to_string()))?])
+        Ok(Saved::now(vec![state.map_err(|e| Error::bug(e.to_string()))?]))
     }
 
     fn restore(&mut self, state: Vec<RecordBatch>) -> Result<()> {

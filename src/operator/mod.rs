@@ -29,7 +29,7 @@ mod window_aggregate;
 
 use arrow::array::{Int64Array, RecordBatch};
 
-use crate::types::{Delta, EventTime, Result, Watermark};
+use crate::types::{Delta, EventTime, Result, Saved, Watermark};
 
 pub use aggregation::{Aggregation, FilteredFunction};
 pub use dataflow::{Dataflow, Feed, Figures};
@@ -134,9 +134,9 @@ pub trait Operator: Send {
         Ok(false)
     }
 
-    /// The whole state as rows; batches may differ in schema. Called between epochs only; later results are the same
-    /// whether or not a snapshot was taken, as long as a replay takes it at the same epochs.
-    fn snapshot(&mut self) -> Result<Vec<RecordBatch>>;
+    /// The whole state as it is now. Called between epochs only; later results are the same whether or not a snapshot was taken, as long
+    /// as a replay takes it at the same epochs.
+    fn snapshot(&mut self) -> Result<Saved>;
 
     /// Takes up what `snapshot` gave, into a fresh operator.
     fn restore(&mut self, state: Vec<RecordBatch>) -> Result<()>;

@@ -7,20 +7,22 @@
 //! ```
 //! The two stacks are those of a queue with an aggregate: a pane is merged about three times in its life.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
 
 use arrow::{
     array::{ArrayRef, AsArray, Int64Array, RecordBatch},
-    compute::concat_batches,
     datatypes::{DataType, Field, Int64Type, Schema, SchemaRef},
 };
 
-use crate::types::{Error, PaneRange, Result, Windows};
+use crate::types::{Error, PaneRange, Result, Saved, Windows};
 
 use super::{
     Aggregation,
     aggregation::{Evaluated, GroupState, GroupTable, Results},
-    merging::{merge, seal, table_at},
+    merging::{OpenTable, merge},
     stragglers::Stragglers,
 };
 
@@ -29,7 +31,7 @@ pub struct Panes {
     aggregation: Arc<Aggregation>,
     windows: Windows,
     /// Panes whose first window has not closed.
-    open: BTreeMap<i64, GroupTable>,
+    open: BTreeMap<i64, OpenTable>,
     /// Rows that came when windows over their pane had closed for their split.
     stragglers: Stragglers,
     sealed: Sealed,
@@ -66,7 +68,7 @@ impl Panes {
         let first = self.windows.next_covering(pane, i64::MIN);
         let is_open = first.is_some_and(|first| first.end == first_end);
         match is_open {
-            true => table_at(&mut self.open, pane, &self.aggregation)?.update(rows),
+            true => open_at(&mut self.open, pane, &self.aggregation)?.update(rows),
             false => self.stragglers.update(pane, first_end, rows),
         }
     }
@@ -83,7 +85,8 @@ impl Panes {
             && *entry.key() < range.end
         {
             let (pane, table) = entry.remove_entry();
-            self.sealed.push(pane, table.into_state()?, &self.aggregation)?;
+            self.sealed
+                .push(pane, table.into_state(&self.aggregation)?, &self.aggregation)?;
         }
         self.sealed.drop_before(range.first, &self.aggregation)?;
         let mut merged = GroupTable::new(Arc::clone(&self.aggregation))?;
@@ -97,42 +100,47 @@ impl Panes {
         Ok(Some((range, merged.into_results()?)))
     }
 
-    /// The state as rows: which part of the structure, pane, first end, group columns, state columns.
-    pub fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
+    /// The state as it is now. Its rows: which part of the structure, pane, first end, group columns, state columns; a batch per piece of state.
+    pub fn snapshot(&mut self) -> Result<Saved> {
         let schema = self.snapshot_schema();
         let mut parts = Vec::new();
         for (pane, table) in &mut self.open {
-            parts.push(part(&schema, Kind::Open, *pane, 0, &seal(table, &self.aggregation)?)?);
+            let pieces = table.seal(&self.aggregation)?.iter();
+            parts.extend(pieces.map(|piece| (Kind::Open, *pane, 0, piece.clone())));
         }
         for waiting in self.stragglers.waiting() {
             let (first_end, pane, state) = waiting?;
-            parts.push(part(&schema, Kind::Straggler, pane, first_end, &state)?);
+            parts.push((Kind::Straggler, pane, first_end, state));
         }
-        for (pane, state) in self.stragglers.settled() {
-            parts.push(part(&schema, Kind::SettledStraggler, pane, 0, state)?);
-        }
-        for (pane, state) in &self.sealed.front {
-            parts.push(part(&schema, Kind::Front, *pane, 0, state)?);
-        }
-        for (pane, state) in &self.sealed.back {
-            parts.push(part(&schema, Kind::Back, *pane, 0, state)?);
-        }
-        if let Some(state) = &self.sealed.back_merged {
-            parts.push(part(&schema, Kind::BackMerged, 0, 0, state)?);
-        }
+        let settled = self.stragglers.settled();
+        parts.extend(settled.map(|(pane, state)| (Kind::SettledStraggler, pane, 0, state.clone())));
+        let of = |kind: Kind| move |(pane, state): &(i64, GroupState)| (kind, *pane, 0, state.clone());
+        parts.extend(self.sealed.front.iter().map(of(Kind::Front)));
+        parts.extend(self.sealed.back.iter().map(of(Kind::Back)));
+        let back_merged = self.sealed.back_merged.iter();
+        parts.extend(back_merged.map(|state| (Kind::BackMerged, 0, 0, state.clone())));
         let closed = Schema::new(vec![Field::new("closed", DataType::Int64, false)]);
         let closed = RecordBatch::try_new(Arc::new(closed), vec![Arc::new(Int64Array::from(vec![self.closed]))]);
-        Ok(vec![
-            closed.map_err(Error::of_arrow)?,
-            concat_batches(&schema, &parts).map_err(Error::of_arrow)?,
-        ])
+        let closed = closed.map_err(Error::of_arrow)?;
+        Ok(Saved::later(move || {
+            let part = |(kind, pane, first_end, state): (Kind, i64, i64, GroupState)| {
+                part(&schema, kind, pane, first_end, &state)
+            };
+            std::iter::once(Ok(closed)).chain(parts.into_iter().map(part)).collect()
+        }))
     }
 
     pub fn restore(&mut self, state: &[RecordBatch]) -> Result<()> {
-        let [closed, rows] = state else {
+        let Some((closed, parts)) = state.split_first() else {
             return Err(Error::state("the checkpoint of panes has other parts than expected"));
         };
         self.closed = closed.column(0).as_primitive::<Int64Type>().value(0);
+        parts.iter().try_for_each(|rows| self.restore_part(rows))?;
+        // Older checkpoints know them by the first window that took them, however long ago it closed.
+        self.stragglers.settle(self.closed)
+    }
+
+    fn restore_part(&mut self, rows: &RecordBatch) -> Result<()> {
         let column = |index: usize| rows.column(index).as_primitive::<Int64Type>().values().to_vec();
         let (kinds, panes, ends) = (column(0), column(1), column(2));
         let of = |row: usize| (kinds[row], panes[row], ends[row]);
@@ -148,7 +156,7 @@ impl Panes {
             let state = GroupState::of_rows(&states.slice(from, to - from), &self.aggregation)?;
             from = to;
             match Kind::of(kind)? {
-                Kind::Open => table_at(&mut self.open, pane, &self.aggregation)?.update_states(&state)?,
+                Kind::Open => open_at(&mut self.open, pane, &self.aggregation)?.restore(state),
                 Kind::Straggler => self.stragglers.restore_waiting(first_end, pane, &state)?,
                 Kind::SettledStraggler => self.stragglers.restore_settled(pane, state),
                 Kind::Front => self.sealed.front.push((pane, state)),
@@ -156,8 +164,7 @@ impl Panes {
                 Kind::BackMerged => self.sealed.back_merged = Some(state),
             }
         }
-        // Older checkpoints know them by the first window that took them, however long ago it closed.
-        self.stragglers.settle(self.closed)
+        Ok(())
     }
 
     pub fn memory_bytes(&self) -> usize {
@@ -167,7 +174,7 @@ impl Panes {
             .iter()
             .chain(&self.sealed.back)
             .map(|(_, state)| state);
-        self.open.values().map(GroupTable::memory_bytes).sum::<usize>()
+        self.open.values().map(OpenTable::memory_bytes).sum::<usize>()
             + self.stragglers.memory_bytes()
             + sealed
                 .chain(&self.sealed.back_merged)
@@ -301,6 +308,17 @@ impl Kind {
             ))
         })
     }
+}
+
+fn open_at<'a>(
+    open: &'a mut BTreeMap<i64, OpenTable>,
+    pane: i64,
+    aggregation: &Arc<Aggregation>,
+) -> Result<&'a mut OpenTable> {
+    Ok(match open.entry(pane) {
+        Entry::Occupied(entry) => entry.into_mut(),
+        Entry::Vacant(entry) => entry.insert(OpenTable::new(aggregation)?),
+    })
 }
 
 fn part(schema: &SchemaRef, kind: Kind, pane: i64, first_end: i64, state: &GroupState) -> Result<RecordBatch> {

@@ -20,7 +20,7 @@ use arrow::{
 };
 
 use crate::types::{
-    Delta, Error, Result, Watermark, Windows,
+    Delta, Error, Result, Saved, Watermark, Windows,
     planted::{Bug, has},
 };
 
@@ -354,7 +354,7 @@ impl Operator for RecomputeAggregate {
         })
     }
 
-    fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
+    fn snapshot(&mut self) -> Result<Saved> {
         let head = Arc::new(Schema::new(vec![
             Field::new("closed", DataType::Int64, false),
             Field::new("has_emitted", DataType::Boolean, false),
@@ -392,7 +392,7 @@ impl Operator for RecomputeAggregate {
             .map(|(index, column)| Field::new(index.to_string(), column.data_type().clone(), true))
             .collect();
         let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(Error::of_arrow)?;
-        Ok(vec![head, rows])
+        Ok(Saved::now(vec![head, rows]))
     }
 
     fn restore(&mut self, state: Vec<RecordBatch>) -> Result<()> {

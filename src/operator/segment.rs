@@ -19,7 +19,7 @@ use arrow::{
 };
 use datafusion::physical_expr::PhysicalExpr;
 
-use crate::types::{Delta, Error, Result, Shape, Watermark, Windows, limits};
+use crate::types::{Delta, Error, Result, Saved, Shape, Watermark, Windows, limits};
 
 use super::{EpochEnd, FailedRows, Flow, Operator, Output, aggregation::failed_value, failure::compute};
 
@@ -214,9 +214,9 @@ impl Operator for Segment {
         Ok(end.watermark)
     }
 
-    fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
+    fn snapshot(&mut self) -> Result<Saved> {
         assert!(self.waiting.is_empty(), "nothing waits between epochs");
-        Ok(Vec::new())
+        Ok(Saved::now(Vec::new()))
     }
 
     fn restore(&mut self, _state: Vec<RecordBatch>) -> Result<()> {

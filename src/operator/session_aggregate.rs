@@ -25,7 +25,7 @@ use arrow::{
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 
 use crate::types::{
-    Delta, Error, Result, Watermark,
+    Delta, Error, Result, Saved, Watermark,
     planted::{Bug, has},
 };
 
@@ -491,44 +491,61 @@ impl Operator for SessionAggregate {
         Some(watermark.plus(self.result.lateness_ns))
     }
 
-    fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
+    fn snapshot(&mut self) -> Result<Saved> {
         let head = Arc::new(Schema::new(vec![Field::new("closed", DataType::Int64, false)]));
         let head = RecordBatch::try_new(head, vec![Arc::new(Int64Array::from(vec![self.closed.0]))])
             .map_err(Error::of_arrow)?;
         let mut sessions: Vec<Session> = self.open.values().flatten().copied().collect();
-        sessions.sort_by_key(|session| session.slot);
-        let slots: Vec<usize> = sessions.iter().map(|session| session.slot).collect();
         let own = ["first", "last"].map(|name| Arc::new(Field::new(name, DataType::Int64, false)));
         let fields = own
             .into_iter()
             .chain(self.aggregation.state_schema().fields().iter().cloned());
         let schema: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        if sessions.is_empty() {
-            return Ok(vec![head, RecordBatch::new_empty(schema)]);
-        }
-        let bounds = [
-            Arc::new(Int64Array::from_iter_values(
-                sessions.iter().map(|session| session.first),
-            )) as ArrayRef,
-            Arc::new(Int64Array::from_iter_values(
-                sessions.iter().map(|session| session.last),
-            )),
-        ];
-        let columns = bounds.into_iter().chain(self.states.gather(&slots, 0)?).collect();
-        Ok(vec![
-            head,
-            RecordBatch::try_new(schema, columns).map_err(Error::of_arrow)?,
-        ])
+        let states = self.states.share();
+        Ok(Saved::later(move || {
+            sessions.sort_by_key(|session| session.slot);
+            let slots: Vec<usize> = sessions.iter().map(|session| session.slot).collect();
+            let mut rest = sessions.as_slice();
+            let mut parts = vec![head];
+            for states in states.gather(&slots)? {
+                let rows;
+                (rows, rest) = rest.split_at(states[0].len());
+                let bound =
+                    |of: fn(&Session) -> i64| Arc::new(Int64Array::from_iter_values(rows.iter().map(of))) as ArrayRef;
+                let bounds = [bound(|session| session.first), bound(|session| session.last)];
+                let columns = bounds.into_iter().chain(states).collect();
+                parts.push(RecordBatch::try_new(Arc::clone(&schema), columns).map_err(Error::of_arrow)?);
+            }
+            Ok(parts)
+        }))
     }
 
     fn restore(&mut self, state: Vec<RecordBatch>) -> Result<()> {
-        let [head, rows] = state.as_slice() else {
+        let Some((head, batches)) = state.split_first() else {
             return Err(Error::state("the checkpoint of sessions has other parts than expected"));
         };
         self.closed = Watermark(head.column(0).as_primitive::<Int64Type>().value(0));
-        if rows.num_rows() == 0 {
-            return Ok(());
+        let mut first_slot = 0;
+        for rows in batches.iter().filter(|rows| 0 < rows.num_rows()) {
+            self.restore_rows(rows, first_slot)?;
+            first_slot += rows.num_rows();
         }
+        Ok(())
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let keys: usize = self
+            .by_end
+            .keys()
+            .map(|(_, key)| 2 * (key.len() + size_of::<Session>()))
+            .sum();
+        self.states.memory_bytes() + keys
+    }
+}
+
+impl SessionAggregate {
+    /// Open sessions of a snapshot, which get the slots from `first_slot` on.
+    fn restore_rows(&mut self, rows: &RecordBatch, first_slot: usize) -> Result<()> {
         if rows.num_columns() != 2 + self.aggregation.state_schema().fields().len() {
             return Err(Error::state(
                 "the checkpoint of sessions has other columns than their definition",
@@ -546,26 +563,18 @@ impl Operator for SessionAggregate {
                 encoded.iter().map(|row| row.data().into()).collect()
             }
         };
-        for (slot, key) in keys.into_iter().enumerate() {
+        for (row, key) in keys.into_iter().enumerate() {
+            let slot = first_slot + row;
             let session = Session {
-                first: bounds(0).value(slot),
-                last: bounds(1).value(slot),
+                first: bounds(0).value(row),
+                last: bounds(1).value(row),
                 slot,
             };
             self.by_end.insert((self.end_of(session.last), key.clone()), slot);
             self.open.entry(key).or_default().push(session);
         }
-        let slots: Vec<usize> = (0..rows.num_rows()).collect();
+        let slots: Vec<usize> = (first_slot..first_slot + rows.num_rows()).collect();
         self.states.put(&slots, rows.columns()[2..].to_vec())
-    }
-
-    fn memory_bytes(&self) -> usize {
-        let keys: usize = self
-            .by_end
-            .keys()
-            .map(|(_, key)| 2 * (key.len() + size_of::<Session>()))
-            .sum();
-        self.states.memory_bytes() + keys
     }
 }
 

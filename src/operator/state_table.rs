@@ -31,6 +31,8 @@ use super::{
 const RUNS_PER_MERGE: usize = 8;
 /// Runs below this length are not worth rewriting for their dead rows.
 const RUN_ROWS_MIN: usize = 4_096;
+/// Rows of one batch of a snapshot: few enough that no column of strings is too long for its offsets.
+const SAVED_ROWS_MAX: usize = 1 << 20;
 
 pub struct StateTable {
     aggregation: Arc<Aggregation>,
@@ -134,17 +136,16 @@ impl StateTable {
         self.aggregation.evaluate_states(groups, &states, count)
     }
 
-    /// The state as rows of [`Aggregation::state_schema`].
-    pub fn state(&mut self) -> Result<RecordBatch> {
+    /// The state as it is now.
+    pub fn state(&mut self) -> Result<SharedState> {
         self.fold()?;
-        let schema = self.aggregation.state_schema();
-        if !self.has_been_taken() {
-            return Ok(RecordBatch::new_empty(Arc::clone(schema)));
-        }
-        self.all()?.to_rows(schema)
+        Ok(SharedState {
+            aggregation: Arc::clone(&self.aggregation),
+            rows: self.states.share(),
+        })
     }
 
-    /// Takes up what [`state`](Self::state) gave, into a fresh table.
+    /// Takes up what [`SharedState::rows`] gave, batch by batch, into a fresh table.
     pub fn restore(&mut self, state: &RecordBatch) -> Result<()> {
         let lost = usize::from(has(Bug::KeyLostOnRestore)).min(state.num_rows());
         let state = GroupState::of_rows(&state.slice(0, state.num_rows() - lost), &self.aggregation)?;
@@ -164,7 +165,8 @@ impl StateTable {
     }
 
     fn all(&self) -> Result<GroupState> {
-        let mut groups = self.states.all()?;
+        let places: Vec<Place> = self.states.places.iter().flatten().copied().collect();
+        let mut groups = self.states.pick(&places, 0)?;
         let states = groups.split_off(self.aggregation.group_count());
         Ok(GroupState {
             groups,
@@ -295,11 +297,25 @@ pub(super) struct StateRows {
     free: BTreeSet<usize>,
 }
 
+/// Cheap to clone: what is shared is copied before it is changed.
+#[derive(Clone)]
 struct Run {
     columns: Vec<ArrayRef>,
     /// The group of each row.
-    groups: Vec<u32>,
+    groups: Arc<[u32]>,
+    is_live: Arc<Vec<bool>>,
     live: usize,
+}
+
+impl Run {
+    fn new(columns: Vec<ArrayRef>, groups: Vec<u32>) -> Self {
+        Self {
+            columns,
+            is_live: Arc::new(vec![true; groups.len()]),
+            live: groups.len(),
+            groups: groups.into(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -326,6 +342,7 @@ impl StateRows {
     pub fn remove(&mut self, group: usize) {
         let place = self.places[group].take().expect("a group that is removed is there");
         let run = self.runs.get_mut(&place.run).expect("a place names a run");
+        Arc::make_mut(&mut run.is_live)[place.row as usize] = false;
         run.live -= 1;
         if run.live == 0 {
             self.runs.remove(&place.run);
@@ -337,23 +354,26 @@ impl StateRows {
     pub fn put(&mut self, groups: &[usize], columns: Vec<ArrayRef>) -> Result<()> {
         let run = self.next_run;
         self.next_run += 1;
-        for (row, group) in groups.iter().enumerate() {
-            let place = Place { run, row: row as u32 };
-            if self.places.len() <= *group {
-                self.places.resize(*group + 1, None);
-            }
-            if let Some(old) = self.places[*group].replace(place) {
-                self.runs.get_mut(&old.run).expect("a place names a run").live -= 1;
+        {
+            // Once for all rows: whether a run is shared is not asked row by row.
+            let mut runs: Vec<_> = (self.runs.iter_mut())
+                .map(|(id, run)| (*id, Arc::make_mut(&mut run.is_live), &mut run.live))
+                .collect();
+            for (row, group) in groups.iter().enumerate() {
+                let place = Place { run, row: row as u32 };
+                if self.places.len() <= *group {
+                    self.places.resize(*group + 1, None);
+                }
+                if let Some(old) = self.places[*group].replace(place) {
+                    let index = runs.binary_search_by_key(&old.run, |(id, ..)| *id);
+                    let (_, is_live, live) = &mut runs[index.expect("a place names a run")];
+                    is_live[old.row as usize] = false;
+                    **live -= 1;
+                }
             }
         }
-        self.runs.insert(
-            run,
-            Run {
-                columns,
-                groups: groups.iter().map(|group| *group as u32).collect(),
-                live: groups.len(),
-            },
-        );
+        let of_rows = groups.iter().map(|group| *group as u32).collect();
+        self.runs.insert(run, Run::new(columns, of_rows));
         self.runs.retain(|_, run| 0 < run.live);
         self.tidy()
     }
@@ -363,11 +383,6 @@ impl StateRows {
         let place = |group: &usize| self.places[*group].expect("only groups with rows are asked for");
         let places: Vec<Place> = groups.iter().map(place).collect();
         self.pick(&places, first)
-    }
-
-    fn all(&self) -> Result<Vec<ArrayRef>> {
-        let places: Vec<Place> = self.places.iter().flatten().copied().collect();
-        self.pick(&places, 0)
     }
 
     fn pick(&self, places: &[Place], first: usize) -> Result<Vec<ArrayRef>> {
@@ -425,15 +440,13 @@ impl StateRows {
         let mut places = Vec::new();
         let mut groups = Vec::new();
         for id in ids {
-            for (row, group) in self.runs[id].groups.iter().enumerate() {
-                let place = Place {
+            let run = &self.runs[id];
+            for (row, group) in run.groups.iter().enumerate().filter(|(row, _)| run.is_live[*row]) {
+                places.push(Place {
                     run: *id,
                     row: row as u32,
-                };
-                if self.places[*group as usize] == Some(place) {
-                    places.push(place);
-                    groups.push(*group);
-                }
+                });
+                groups.push(*group);
             }
         }
         let columns = self.pick(&places, 0)?;
@@ -445,17 +458,82 @@ impl StateRows {
         for id in ids {
             self.runs.remove(id);
         }
-        let live = groups.len();
-        self.runs.insert(run, Run { columns, groups, live });
+        self.runs.insert(run, Run::new(columns, groups));
         Ok(())
+    }
+
+    /// The rows as they are now; costs a pointer per run, and a byte per row at the next change.
+    pub fn share(&self) -> SharedRows {
+        SharedRows {
+            runs: self.runs.values().cloned().collect(),
+            groups: self.places.len(),
+        }
     }
 
     pub fn memory_bytes(&self) -> usize {
         let of = |run: &Run| {
             let columns: usize = run.columns.iter().map(|column| column.get_array_memory_size()).sum();
-            columns + run.groups.len() * size_of::<u32>()
+            columns + run.groups.len() * (size_of::<u32>() + size_of::<bool>())
         };
         self.runs.values().map(of).sum::<usize>() + self.places.len() * size_of::<Place>()
+    }
+}
+
+/// The live rows of groups at one moment.
+pub(super) struct SharedRows {
+    runs: Vec<Run>,
+    /// One more than the highest group number.
+    groups: usize,
+}
+
+impl SharedRows {
+    /// All columns of these groups' rows, in their order, in batches of bounded length. Groups that have no row are left out.
+    fn columns_of(&self, groups: impl Iterator<Item = usize>) -> Result<Vec<Vec<ArrayRef>>> {
+        let mut places: Vec<Option<(u32, u32)>> = vec![None; self.groups];
+        for (number, run) in (0..).zip(&self.runs) {
+            for (row, group) in (0..).zip(run.groups.iter()) {
+                if run.is_live[row as usize] {
+                    places[*group as usize] = Some((number, row));
+                }
+            }
+        }
+        let indices: Vec<(usize, usize)> = groups
+            .filter_map(|group| places[group])
+            .map(|(run, row)| (run as usize, row as usize))
+            .collect();
+        let width = self.runs.first().map_or(0, |run| run.columns.len());
+        let column = |index: usize, rows: &[(usize, usize)]| {
+            let arrays: Vec<&dyn Array> = self.runs.iter().map(|run| run.columns[index].as_ref()).collect();
+            interleave(&arrays, rows).map_err(|e| Error::bug(e.to_string()))
+        };
+        indices
+            .chunks(SAVED_ROWS_MAX)
+            .map(|rows| (0..width).map(|index| column(index, rows)).collect())
+            .collect()
+    }
+
+    /// The same of groups that all have a row.
+    pub fn gather(&self, groups: &[usize]) -> Result<Vec<Vec<ArrayRef>>> {
+        self.columns_of(groups.iter().copied())
+    }
+}
+
+/// The state of a [`StateTable`] at one moment.
+pub struct SharedState {
+    aggregation: Arc<Aggregation>,
+    rows: SharedRows,
+}
+
+impl SharedState {
+    /// Rows of [`Aggregation::state_schema`] in the order of their groups, in batches of bounded length; one at least.
+    pub fn rows(&self) -> Result<Vec<RecordBatch>> {
+        let schema = self.aggregation.state_schema();
+        let batches = self.rows.columns_of(0..self.rows.groups)?;
+        if batches.is_empty() {
+            return Ok(vec![RecordBatch::new_empty(Arc::clone(schema))]);
+        }
+        let rows = |columns| RecordBatch::try_new(Arc::clone(schema), columns).map_err(Error::of_arrow);
+        batches.into_iter().map(rows).collect()
     }
 }
 
@@ -534,8 +612,13 @@ mod tests {
             *expected.entry(key).or_insert(0) += epoch;
             if epoch == 2_500 {
                 let state = table.state().unwrap();
+                // What comes later changes nothing of it.
+                add(&mut table, &[key, 10_000], &[1, 1]);
+                table.take_touched().unwrap();
                 table = StateTable::new(sums()).unwrap();
-                table.restore(&state).unwrap();
+                for rows in state.rows().unwrap() {
+                    table.restore(&rows).unwrap();
+                }
             }
         }
         assert!(table.states.runs.len() < 60, "{} runs", table.states.runs.len());

@@ -22,7 +22,7 @@ use arrow::{
 };
 use datafusion::physical_expr::PhysicalExpr;
 
-use crate::types::{Delta, Error, EventTime, Result, Watermark};
+use crate::types::{Delta, Error, EventTime, Result, Saved, Watermark};
 
 use super::{EpochEnd, Flow, Operator, Output, aggregation::failed, segment::computed};
 
@@ -297,7 +297,7 @@ impl Operator for TemporalFilter {
         [next(&self.waiting), next(&self.valid)].into_iter().flatten().min()
     }
 
-    fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
+    fn snapshot(&mut self) -> Result<Saved> {
         let held: Vec<(bool, i64, &RowKey, Held)> = [(true, &self.waiting), (false, &self.valid)]
             .into_iter()
             .flat_map(|(is_waiting, due)| due.iter().map(move |(at, rows)| (is_waiting, *at, rows)))
@@ -320,9 +320,8 @@ impl Operator for TemporalFilter {
             .enumerate()
             .map(|(index, column)| Field::new(index.to_string(), column.data_type().clone(), true))
             .collect::<Vec<_>>();
-        Ok(vec![
-            RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(Error::of_arrow)?,
-        ])
+        let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(Error::of_arrow)?;
+        Ok(Saved::now(vec![rows]))
     }
 
     fn restore(&mut self, state: Vec<RecordBatch>) -> Result<()> {
@@ -487,10 +486,14 @@ mod tests {
     fn what_a_checkpoint_holds_goes_on_as_if_nothing_had_happened() {
         let mut filter_before = filter(true);
         epoch(&mut filter_before, 0, &[(Some(5), 1), (Some(0), 3), (Some(-4), 1)]);
-        let state = filter_before.snapshot().unwrap();
+        let state = filter_before.snapshot().unwrap().rows().unwrap();
         let mut after = filter(true);
         after.restore(state.clone()).unwrap();
-        assert_eq!(after.snapshot().unwrap(), state, "nothing is lost and nothing is added");
+        assert_eq!(
+            after.snapshot().unwrap().rows().unwrap(),
+            state,
+            "nothing is lost and nothing is added"
+        );
         for time in [5, 6, 10, 15] {
             assert_eq!(
                 epoch(&mut filter_before, time, &[]),

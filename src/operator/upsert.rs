@@ -16,7 +16,7 @@ use arrow::{
 
 use datafusion::common::utils::normalize_float_zero;
 
-use crate::types::{Delta, Error, Result, Watermark};
+use crate::types::{Delta, Error, Result, Saved, Watermark};
 
 use super::{EpochEnd, Flow, Operator, Output};
 
@@ -120,9 +120,10 @@ impl Operator for Upsert {
         Ok(end.watermark)
     }
 
-    fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
+    fn snapshot(&mut self) -> Result<Saved> {
         let sorted: BTreeMap<_, _> = self.rows.iter().collect();
-        Ok(vec![self.decoded(sorted.into_values().map(AsRef::as_ref))?])
+        let rows = self.decoded(sorted.into_values().map(AsRef::as_ref))?;
+        Ok(Saved::now(vec![rows]))
     }
 
     fn restore(&mut self, state: Vec<RecordBatch>) -> Result<()> {
@@ -214,7 +215,7 @@ mod tests {
             .unwrap();
         end(&mut upsert);
         let mut restored = Upsert::new(schema(), vec![0]).unwrap();
-        restored.restore(upsert.snapshot().unwrap()).unwrap();
+        restored.restore(upsert.snapshot().unwrap().rows().unwrap()).unwrap();
         assert_eq!(restored.memory_bytes(), upsert.memory_bytes());
         for operator in [&mut upsert, &mut restored] {
             operator.on_delta(delta(&[(2, 21, 1)]), &mut Output::default()).unwrap();

@@ -14,12 +14,12 @@ use arrow::{
         Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, TimestampNanosecondArray,
         UInt32Array,
     },
-    compute::{concat_batches, filter_record_batch, take, take_record_batch},
+    compute::{filter_record_batch, take, take_record_batch},
     datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampNanosecondType},
 };
 
 use crate::types::{
-    Delta, Error, PaneRange, Result, Watermark, Window, Windows,
+    Delta, Error, PaneRange, Result, Saved, Watermark, Window, Windows,
     planted::{Bug, has},
 };
 
@@ -542,26 +542,32 @@ impl Operator for WindowAggregate {
         Some(watermark.plus(self.result.lateness_ns))
     }
 
-    fn snapshot(&mut self) -> Result<Vec<RecordBatch>> {
+    fn snapshot(&mut self) -> Result<Saved> {
         let closed = Arc::new(Schema::new(vec![Field::new("closed", DataType::Int64, false)]));
         let closed = RecordBatch::try_new(closed, vec![Arc::new(Int64Array::from(vec![self.closed.0]))])
             .map_err(Error::of_arrow)?;
         let schema = self.snapshot_schema();
-        let parts = match &mut self.state {
-            State::Shared(panes) => panes.snapshot()?,
-            State::PerWindow { tables, .. } => {
-                let mut parts = Vec::new();
-                for (range, table) in tables {
-                    let state = table.state()?;
+        let tables = match &mut self.state {
+            State::Shared(panes) => {
+                let panes = panes.snapshot()?;
+                return Ok(Saved::later(move || Ok([vec![closed], panes.rows()?].concat())));
+            }
+            State::PerWindow { tables, .. } => (tables.iter_mut())
+                .map(|(range, table)| Ok((*range, table.state()?)))
+                .collect::<Result<Vec<_>>>()?,
+        };
+        Ok(Saved::later(move || {
+            let mut parts = vec![closed];
+            for (range, table) in tables {
+                for state in table.rows()? {
                     let own = [range.end, range.first]
                         .map(|pane| Arc::new(Int64Array::from_value(pane, state.num_rows())) as ArrayRef);
                     let columns = own.into_iter().chain(state.columns().iter().cloned()).collect();
                     parts.push(RecordBatch::try_new(Arc::clone(&schema), columns).map_err(Error::of_arrow)?);
                 }
-                vec![concat_batches(&schema, &parts).map_err(Error::of_arrow)?]
             }
-        };
-        Ok(std::iter::once(closed).chain(parts).collect())
+            Ok(parts)
+        }))
     }
 
     fn restore(&mut self, state: Vec<RecordBatch>) -> Result<()> {
@@ -572,20 +578,20 @@ impl Operator for WindowAggregate {
             State::Shared(panes) => return panes.restore(parts),
             State::PerWindow { tables, .. } => tables,
         };
-        let [rows] = parts else { return Err(other()) };
-        let column = |index: usize| rows.column(index).as_primitive::<Int64Type>().values().to_vec();
-        let ranges: Vec<(i64, i64)> = std::iter::zip(column(0), column(1)).collect();
-        let states = rows
-            .project(&(2..rows.num_columns()).collect::<Vec<_>>())
-            .map_err(Error::of_arrow)?;
-        let mut from = 0;
-        for run in ranges.chunk_by(|a, b| a == b) {
-            let (end, first) = run[0];
-            // A checkpoint is taken at the end of an epoch, where everything had been handed on.
-            let mut table = StateTable::new(Arc::clone(&self.aggregation))?;
-            table.restore(&states.slice(from, run.len()))?;
-            tables.insert(PaneRange { end, first }, table);
-            from += run.len();
+        for rows in parts {
+            let column = |index: usize| rows.column(index).as_primitive::<Int64Type>().values().to_vec();
+            let ranges: Vec<(i64, i64)> = std::iter::zip(column(0), column(1)).collect();
+            let states = rows
+                .project(&(2..rows.num_columns()).collect::<Vec<_>>())
+                .map_err(Error::of_arrow)?;
+            let mut from = 0;
+            for run in ranges.chunk_by(|a, b| a == b) {
+                let (end, first) = run[0];
+                // A checkpoint is taken at the end of an epoch, where everything had been handed on.
+                window_at(tables, PaneRange { end, first }, &self.aggregation)?
+                    .restore(&states.slice(from, run.len()))?;
+                from += run.len();
+            }
         }
         Ok(())
     }

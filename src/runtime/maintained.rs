@@ -24,7 +24,7 @@ use crate::{
         Input, MaterializedDefinition, OperatorTakeover, RowsFrom, StreamPlan, Takeover, errors_schema, late_schema,
     },
     state::Part,
-    types::{Delta, Epoch, Error, EventTime, Result, Watermark, limits},
+    types::{Delta, Epoch, Error, EventTime, Result, Saved, Watermark, limits},
     view::{Change, ChangeLog, Rows, RowsSnapshot, consolidate},
 };
 
@@ -463,21 +463,22 @@ impl MaintainedView {
         self.measure()?;
         let name = &self.definition.name;
         let mut parts = Vec::new();
-        for (index, batches) in self.dataflow.snapshot()?.into_iter().enumerate() {
+        for (index, rows) in self.dataflow.snapshot()?.into_iter().enumerate() {
             parts.push(Part {
                 name: format!("{name}/operator/{index}"),
-                batches,
+                rows,
             });
         }
+        let rows = self.rows.snapshot();
         parts.push(Part {
             name: format!("{name}/rows"),
-            batches: self.rows.snapshot().batches()?,
+            rows: Saved::later(move || rows.batches()),
         });
         let sides = [("late", &self.late), ("errors", &self.errors)];
         parts.extend(sides.into_iter().filter_map(|(kind, side)| {
             side.as_ref().map(|side| Part {
                 name: format!("{name}/{kind}"),
-                batches: side.batches(),
+                rows: Saved::now(side.batches()),
             })
         }));
         Ok(parts)

@@ -266,7 +266,7 @@ fn run(timeline: &mut Timeline, plan: &EpochPlan, rows: Vec<SplitRows>) -> Resul
     if plan.checkpoint
         && let Some((writer, checkpoint)) = timeline.checkpoint()?
     {
-        writer.write(&checkpoint, None)?;
+        writer.write(checkpoint, None)?;
     }
     Ok(())
 }

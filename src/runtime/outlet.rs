@@ -222,8 +222,8 @@ impl Desk {
     }
 
     /// Waits; less long where it is over.
-    fn sleep(&self, duration: Duration, host: &dyn Host) {
-        wait_for(&*self.changed, host, duration, || self.is_over().then_some(()));
+    fn sleep(&self, duration: Duration) {
+        wait_for(&*self.changed, duration, || self.is_over().then_some(()));
     }
 }
 
@@ -275,7 +275,7 @@ impl Run {
                         );
                         if matches!(error, SinkError::Fenced(_)) {
                             // Who fenced it needs a moment to say so.
-                            self.desk.sleep(limits::SINK_CLAIM_WAIT, &*self.host);
+                            self.desk.sleep(limits::SINK_CLAIM_WAIT);
                         }
                         self.metrics
                             .sink_recoveries_total
@@ -321,7 +321,7 @@ impl Run {
                     );
                     let reason = format!("unreachable since {since}: {reason}; trying again");
                     self.show(SourceState::Unreachable, Some(reason));
-                    self.desk.sleep(backoff, &*self.host);
+                    self.desk.sleep(backoff);
                     backoff = (backoff * 2).min(BACKOFF_MAX);
                 }
             }
@@ -369,7 +369,7 @@ impl Run {
             let state = self.desk.lock();
             (state.is_over || !state.queue.is_empty()).then_some(())
         };
-        wait_for(&*self.desk.changed, &*self.host, Duration::MAX, is_due);
+        wait_for(&*self.desk.changed, Duration::MAX, is_due);
         let mut state = self.desk.lock();
         if state.is_over {
             return None;

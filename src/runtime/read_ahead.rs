@@ -35,7 +35,6 @@ struct Room<T> {
     items_max: usize,
     bytes_max: usize,
     queue: Mutex<Queue<T>>,
-    host: Arc<dyn Host>,
     changed: Arc<dyn Bell>,
 }
 
@@ -47,7 +46,7 @@ struct Queue<T> {
 }
 
 /// A queue of at most `items_max` items, which together have at most `bytes_max` bytes, or are one.
-pub fn read_ahead<T>(items_max: usize, bytes_max: usize, host: Arc<dyn Host>) -> (Ahead<T>, Waiting<T>) {
+pub fn read_ahead<T>(items_max: usize, bytes_max: usize, host: &dyn Host) -> (Ahead<T>, Waiting<T>) {
     let room = Arc::new(Room {
         items_max,
         bytes_max,
@@ -58,7 +57,6 @@ pub fn read_ahead<T>(items_max: usize, bytes_max: usize, host: Arc<dyn Host>) ->
             is_taking: true,
         }),
         changed: host.bell(),
-        host,
     });
     (Ahead(Arc::clone(&room)), Waiting(room))
 }
@@ -68,7 +66,7 @@ impl<T> Ahead<T> {
     pub fn send(&self, item: T, bytes: usize) -> Result<(), Closed> {
         let room = &self.0;
         let mut item = Some(item);
-        let sent = wait_for(&*room.changed, &*room.host, Duration::MAX, || {
+        let sent = wait_for(&*room.changed, Duration::MAX, || {
             let mut queue = room.lock();
             match queue.is_taking {
                 false => Some(Err(Closed)),
@@ -87,7 +85,7 @@ impl<T> Ahead<T> {
 
 impl<T> Waiting<T> {
     pub fn recv_timeout(&self, timeout: Duration) -> Result<T, Nothing> {
-        let found = wait_for(&*self.0.changed, &*self.0.host, timeout, || match self.take() {
+        let found = wait_for(&*self.0.changed, timeout, || match self.take() {
             Err(Nothing::Yet) => None,
             other => Some(other),
         });
@@ -153,7 +151,7 @@ mod tests {
 
     fn queue<T>(items_max: usize, bytes_max: usize) -> (Ahead<T>, Waiting<T>) {
         let host = SystemHost(Arc::new(SystemClock::default()));
-        read_ahead(items_max, bytes_max, Arc::new(host))
+        read_ahead(items_max, bytes_max, &host)
     }
 
     #[test]

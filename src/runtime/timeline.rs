@@ -25,7 +25,7 @@ use crate::{
     },
     state::{Checkpoint, CheckpointWriter, Part, Place, Recovered, Store},
     types::{
-        Anchors, Epoch, EpochPlan, Error, EventTime, Position, Result, SplitId, Watermark, limits,
+        Anchors, Epoch, EpochPlan, Error, EventTime, Position, Result, Saved, SplitId, Watermark, limits,
         planted::{Bug, has},
     },
     view::{Change, ChangeLog},
@@ -699,7 +699,7 @@ impl Timeline {
     pub fn checkpoint(&mut self) -> Result<Option<(CheckpointWriter, Checkpoint)>> {
         let mut parts = vec![Part {
             name: "bad".into(),
-            batches: self.bad.batches(),
+            rows: Saved::now(self.bad.batches()),
         }];
         let (mut late_totals, mut failed_totals) = (BTreeMap::new(), BTreeMap::new());
         for view in &mut self.views {
@@ -756,8 +756,8 @@ impl Timeline {
         let mut parts: BTreeMap<String, Vec<RecordBatch>> = checkpoint
             .parts
             .into_iter()
-            .map(|part| (part.name, part.batches))
-            .collect();
+            .map(|part| Ok((part.name, part.rows.rows()?)))
+            .collect::<Result<_>>()?;
         let mut part = |name: String| {
             parts
                 .remove(&name)

@@ -2,10 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use arrow::array::RecordBatch;
-
 use crate::types::{
-    Epoch, Error, Result, limits,
+    Epoch, Error, Result, Saved, limits,
     planted::{Bug, has},
 };
 
@@ -31,7 +29,7 @@ pub struct Checkpoint {
 /// Named rows.
 pub struct Part {
     pub name: String,
-    pub batches: Vec<RecordBatch>,
+    pub rows: Saved,
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -64,7 +62,7 @@ pub struct CheckpointWriter {
 
 impl CheckpointWriter {
     /// Writes and publishes a checkpoint, then removes what is older than the kept ones and than `needed`.
-    pub fn write(&self, checkpoint: &Checkpoint, needed: Option<Epoch>) -> Result<u64> {
+    pub fn write(&self, checkpoint: Checkpoint, needed: Option<Epoch>) -> Result<u64> {
         let files = &*self.place.files;
         let folder = self.place.root.join("checkpoints");
         let target = folder.join(format!("{:020}", checkpoint.epoch.0));
@@ -79,8 +77,8 @@ impl CheckpointWriter {
         files.create_folder(&staged).map_err(|e| cannot("create", &staged, e))?;
         let mut total = 0;
         let mut listed = Vec::new();
-        for (index, part) in checkpoint.parts.iter().enumerate() {
-            let bytes = codec::encode(&part.batches)?;
+        for (index, part) in checkpoint.parts.into_iter().enumerate() {
+            let bytes = codec::encode(&part.rows.rows()?)?;
             let name = format!("{index:04}.arrow");
             let path = staged.join(&name);
             files
@@ -89,7 +87,7 @@ impl CheckpointWriter {
             total += bytes.len() as u64;
             listed.push(ManifestFile {
                 name,
-                part: part.name.clone(),
+                part: part.name,
                 bytes: bytes.len() as u64,
                 crc32c: crc32c::crc32c(&bytes),
             });
@@ -100,8 +98,8 @@ impl CheckpointWriter {
             engine_version: env!("CARGO_PKG_VERSION").into(),
             generation: self.generation,
             epoch: checkpoint.epoch,
-            definition: checkpoint.definition.clone(),
-            header: checkpoint.header.clone(),
+            definition: checkpoint.definition,
+            header: checkpoint.header,
             files: listed,
             previous_crc32c: previous
                 .and_then(|(_, path)| files.read(&path.join(MANIFEST)).ok())
@@ -222,7 +220,7 @@ pub(super) fn load_parts(files: &dyn Files, path: &Path, manifest: &Manifest) ->
             }
             Ok(Part {
                 name: file.part.clone(),
-                batches: codec::decode(&bytes)?,
+                rows: Saved::now(codec::decode(&bytes)?),
             })
         })
         .collect::<Result<_>>()?;

@@ -212,7 +212,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::{state::Part, types::EventTime};
+    use crate::{
+        state::Part,
+        types::{EventTime, Saved},
+    };
 
     fn plan(number: u64) -> EpochPlan {
         EpochPlan {
@@ -233,7 +236,7 @@ mod tests {
         let batch = RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from(vec![epoch as i64; 100]))]).unwrap();
         let parts = vec![Part {
             name: "rows".into(),
-            batches: vec![batch],
+            rows: Saved::now(vec![batch]),
         }];
         Checkpoint {
             epoch: Epoch(epoch),
@@ -252,7 +255,7 @@ mod tests {
             for number in 1..=10 {
                 store.append(&plan(number)).unwrap();
                 if number % 2 == 0 {
-                    store.begin_checkpoint().write(&checkpoint(number), None).unwrap();
+                    store.begin_checkpoint().write(checkpoint(number), None).unwrap();
                 }
             }
             store.append(&plan(11)).unwrap();
@@ -298,7 +301,7 @@ mod tests {
             let (mut store, _) = Store::open(&Place::local(folder.path())).unwrap();
             for number in 1..=3 {
                 store.append(&plan(number)).unwrap();
-                store.begin_checkpoint().write(&checkpoint(number), None).unwrap();
+                store.begin_checkpoint().write(checkpoint(number), None).unwrap();
             }
         }
         let part = folder.path().join(format!("checkpoints/{:020}/0000.arrow", 3));
@@ -318,7 +321,7 @@ mod tests {
         {
             let (mut store, _) = Store::open(&Place::local(folder.path())).unwrap();
             store.append(&plan(1)).unwrap();
-            store.begin_checkpoint().write(&checkpoint(1), None).unwrap();
+            store.begin_checkpoint().write(checkpoint(1), None).unwrap();
         }
         fs::write(folder.path().join(format!("checkpoints/{:020}/MANIFEST", 1)), "?").unwrap();
         let error = refused();

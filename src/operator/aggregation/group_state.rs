@@ -1,11 +1,6 @@
 //! The state of groups as columns, and as rows of a checkpoint.
 
-use std::sync::Arc;
-
-use arrow::{
-    array::{Array, ArrayRef, RecordBatch, RecordBatchOptions},
-    datatypes::SchemaRef,
-};
+use arrow::array::{Array, ArrayRef, RecordBatch};
 
 use crate::types::{Error, Result};
 
@@ -20,14 +15,6 @@ pub struct GroupState {
 }
 
 impl GroupState {
-    /// As rows of [`Aggregation::state_schema`].
-    pub fn to_rows(&self, schema: &SchemaRef) -> Result<RecordBatch> {
-        let columns = self.groups.iter().chain(&self.states).cloned().collect();
-        let options = RecordBatchOptions::new().with_row_count(Some(self.count));
-        RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
-            .map_err(|e| Error::bug(format!("a state does not fit its own schema: {e}")))
-    }
-
     pub fn of_rows(rows: &RecordBatch, aggregation: &Aggregation) -> Result<Self> {
         if rows.num_columns() != aggregation.state_schema.fields().len() {
             return Err(Error::state(

@@ -36,18 +36,18 @@ impl Run {
         let written = Arc::clone(&stands);
         let work = move || {
             let stopwatch = Stopwatch::start();
-            match writer.write(&checkpoint, needed) {
+            match writer.write(checkpoint, needed) {
                 Ok(bytes) => {
                     let seconds = stopwatch.elapsed().as_secs_f64();
                     metrics
                         .checkpoint_duration_seconds
                         .with_label_values(&[&source])
                         .observe(seconds);
-                    tracing::info!(source, epoch = checkpoint.epoch.0, bytes, seconds, "checkpoint written");
+                    tracing::info!(source, epoch = epoch.0, bytes, seconds, "checkpoint written");
                     written.store(true, Ordering::Relaxed);
                 }
                 // The journal still has everything since the one before.
-                Err(error) => tracing::warn!(source, epoch = checkpoint.epoch.0, %error, "checkpoint not written"),
+                Err(error) => tracing::warn!(source, epoch = epoch.0, %error, "checkpoint not written"),
             }
         };
         let name = format!("checkpoint {}", self.timeline.source().name);

@@ -230,11 +230,7 @@ impl Run {
             "source running"
         );
 
-        let (ahead, events) = read_ahead(
-            CHUNKS_AHEAD,
-            self.timeline.bounds().read_ahead_bytes,
-            Arc::clone(&self.host),
-        );
+        let (ahead, events) = read_ahead(CHUNKS_AHEAD, self.timeline.bounds().read_ahead_bytes, &*self.host);
         let reading = Reading(Arc::new(AtomicBool::new(false)));
         let reader = Reader {
             source,
@@ -304,10 +300,12 @@ impl Run {
                     );
                     let reason = format!("unreachable since {since}: {reason}; trying again");
                     self.timeline.shared().set_state(SourceState::Unreachable, Some(reason));
-                    let until = self.host.elapsed() + backoff;
-                    while self.host.elapsed() < until && !self.stop.load(Ordering::Relaxed) {
+                    let mut left = backoff;
+                    while !left.is_zero() && !self.stop.load(Ordering::Relaxed) {
                         self.let_views_go();
-                        self.sleep(TICK);
+                        let step = TICK.min(left);
+                        self.sleep(step);
+                        left -= step;
                     }
                     backoff = (backoff * 2).min(BACKOFF_MAX);
                 }
@@ -336,9 +334,11 @@ impl Run {
     }
 
     fn sleep(&self, duration: Duration) {
-        let until = self.host.elapsed() + duration;
-        while self.host.elapsed() < until && !self.stop.load(Ordering::Relaxed) {
-            self.host.sleep(TICK.min(duration));
+        let mut left = duration;
+        while !left.is_zero() && !self.stop.load(Ordering::Relaxed) {
+            let step = TICK.min(left);
+            self.host.sleep(step);
+            left -= step;
         }
     }
 

@@ -395,12 +395,13 @@ impl Bell for SimulatedBell {
         self.scheduler.lock().bells[self.number] += 1;
     }
 
-    fn wait(&self, heard: u64, at_most: Duration) {
+    fn wait(&self, heard: u64, at_most: Duration) -> Duration {
         let until = self.scheduler.now().saturating_add(at_most);
         self.scheduler.give_turn(State::Listening {
             bell: self.number,
             heard,
             until,
         });
+        until.saturating_sub(self.scheduler.now())
     }
 }
