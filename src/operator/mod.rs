@@ -134,7 +134,7 @@ pub trait Operator: Send {
         Ok(false)
     }
 
-    /// The whole state as it is now. Called between epochs only; later results are the same whether or not a snapshot was taken, as long
+    /// The whole state as it is now; its rows are the last batches, of one schema, also where there is none. Called between epochs only; later results are the same whether or not a snapshot was taken, as long
     /// as a replay takes it at the same epochs.
     fn snapshot(&mut self) -> Result<Saved>;
 

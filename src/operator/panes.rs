@@ -126,7 +126,8 @@ impl Panes {
             let part = |(kind, pane, first_end, state): (Kind, i64, i64, GroupState)| {
                 part(&schema, kind, pane, first_end, &state)
             };
-            std::iter::once(Ok(closed)).chain(parts.into_iter().map(part)).collect()
+            let head = [closed, RecordBatch::new_empty(Arc::clone(&schema))].map(Ok);
+            head.into_iter().chain(parts.into_iter().map(part)).collect()
         }))
     }
 

@@ -504,12 +504,12 @@ impl Operator for SessionAggregate {
         let states = self.states.share();
         Ok(Saved::later(move || {
             sessions.sort_by_key(|session| session.slot);
-            let slots: Vec<usize> = sessions.iter().map(|session| session.slot).collect();
+            let slots = sessions.iter().map(|session| session.slot);
             let mut rest = sessions.as_slice();
-            let mut parts = vec![head];
-            for states in states.gather(&slots)? {
+            let mut parts = vec![head, RecordBatch::new_empty(Arc::clone(&schema))];
+            for (states, count) in states.batches(slots)? {
                 let rows;
-                (rows, rest) = rest.split_at(states[0].len());
+                (rows, rest) = rest.split_at(count);
                 let bound =
                     |of: fn(&Session) -> i64| Arc::new(Int64Array::from_iter_values(rows.iter().map(of))) as ArrayRef;
                 let bounds = [bound(|session| session.first), bound(|session| session.last)];

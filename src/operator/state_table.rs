@@ -12,7 +12,7 @@ use std::{
 };
 
 use arrow::{
-    array::{Array, ArrayRef, RecordBatch, UInt32Array},
+    array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array},
     compute::{interleave, take_arrays},
 };
 use datafusion::physical_plan::aggregates::group_values::GroupValues;
@@ -487,8 +487,9 @@ pub(super) struct SharedRows {
 }
 
 impl SharedRows {
-    /// All columns of these groups' rows, in their order, in batches of bounded length. Groups that have no row are left out.
-    fn columns_of(&self, groups: impl Iterator<Item = usize>) -> Result<Vec<Vec<ArrayRef>>> {
+    /// All columns of these groups' rows, in their order, in batches of bounded length, and how many rows each has. Groups that have no row
+    /// are left out.
+    pub fn batches(&self, groups: impl Iterator<Item = usize>) -> Result<Vec<(Vec<ArrayRef>, usize)>> {
         let mut places: Vec<Option<(u32, u32)>> = vec![None; self.groups];
         for (number, run) in (0..).zip(&self.runs) {
             for (row, group) in (0..).zip(run.groups.iter()) {
@@ -508,13 +509,11 @@ impl SharedRows {
         };
         indices
             .chunks(SAVED_ROWS_MAX)
-            .map(|rows| (0..width).map(|index| column(index, rows)).collect())
+            .map(|rows| {
+                let columns = (0..width).map(|index| column(index, rows)).collect::<Result<_>>()?;
+                Ok((columns, rows.len()))
+            })
             .collect()
-    }
-
-    /// The same of groups that all have a row.
-    pub fn gather(&self, groups: &[usize]) -> Result<Vec<Vec<ArrayRef>>> {
-        self.columns_of(groups.iter().copied())
     }
 }
 
@@ -528,11 +527,15 @@ impl SharedState {
     /// Rows of [`Aggregation::state_schema`] in the order of their groups, in batches of bounded length; one at least.
     pub fn rows(&self) -> Result<Vec<RecordBatch>> {
         let schema = self.aggregation.state_schema();
-        let batches = self.rows.columns_of(0..self.rows.groups)?;
+        let batches = self.rows.batches(0..self.rows.groups)?;
         if batches.is_empty() {
             return Ok(vec![RecordBatch::new_empty(Arc::clone(schema))]);
         }
-        let rows = |columns| RecordBatch::try_new(Arc::clone(schema), columns).map_err(Error::of_arrow);
+        let rows = |(columns, count)| {
+            // There may be no column.
+            let options = RecordBatchOptions::new().with_row_count(Some(count));
+            RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(Error::of_arrow)
+        };
         batches.into_iter().map(rows).collect()
     }
 }

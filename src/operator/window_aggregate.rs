@@ -557,7 +557,7 @@ impl Operator for WindowAggregate {
                 .collect::<Result<Vec<_>>>()?,
         };
         Ok(Saved::later(move || {
-            let mut parts = vec![closed];
+            let mut parts = vec![closed, RecordBatch::new_empty(Arc::clone(&schema))];
             for (range, table) in tables {
                 for state in table.rows()? {
                     let own = [range.end, range.first]

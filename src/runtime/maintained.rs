@@ -554,8 +554,11 @@ fn fitting_state(
     operator: &OperatorTakeover,
     stream: &StreamPlan,
 ) -> Result<Vec<RecordBatch>> {
-    if let (Some(columns), Some(last)) = (&operator.columns, state.last_mut()) {
-        *last = last.project(columns).map_err(Error::of_arrow)?;
+    if let (Some(columns), Some(schema)) = (&operator.columns, state.last().map(RecordBatch::schema)) {
+        // What stands before the rows of groups has other columns.
+        for rows in state.iter_mut().filter(|rows| rows.schema() == schema) {
+            *rows = rows.project(columns).map_err(Error::of_arrow)?;
+        }
     }
     // Rows that wait are handed on under their names.
     let Some(schema) = stream.waiting_rows(operator.now) else {

@@ -18,6 +18,7 @@ pub struct Metrics {
     pub source_restarts_total: IntCounterVec,
     pub epoch_duration_seconds: HistogramVec,
     pub commit_stall_seconds: HistogramVec,
+    pub checkpoint_stall_seconds: HistogramVec,
     pub checkpoint_duration_seconds: HistogramVec,
     pub state_bytes: IntGaugeVec,
     pub view_rows: IntGaugeVec,
@@ -104,6 +105,11 @@ impl Default for Metrics {
             commit_stall_seconds: histogram(
                 "zeta_commit_stall_seconds",
                 "Append and sync of the journal",
+                &["source"],
+            ),
+            checkpoint_stall_seconds: histogram(
+                "zeta_checkpoint_stall_seconds",
+                "Time that epochs stood still for a checkpoint",
                 &["source"],
             ),
             checkpoint_duration_seconds: histogram(

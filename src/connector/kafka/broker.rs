@@ -25,6 +25,8 @@ use crate::connector::SinkError;
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a full queue is served before it is tried again.
 const BACKPRESSURE_WAIT: Duration = Duration::from_millis(20);
+/// How long a flush goes on between two looks at what became of its connections.
+const FLUSH_STEP: Duration = Duration::from_millis(250);
 /// Records sent between two looks at what was delivered.
 const SENDS_PER_POLL: u32 = 1024;
 /// Offsets at the end of the marker topic that are read first; older ones where no marker is among them.
@@ -228,15 +230,21 @@ impl Producing for TopicProducer {
     }
 
     fn flush(&mut self) -> Result<(), SinkError> {
+        // Counts from when they last took a record.
+        let mut deadline = Deadline::after(self.timeout);
         loop {
             let before = self.producer.in_flight_count();
-            let flushed = self.producer.flush(self.timeout);
+            let flushed = self.producer.flush(FLUSH_STEP);
             self.check()?;
-            match flushed {
-                Ok(()) => return Ok(()),
-                // As long as brokers take records.
-                Err(_) if self.producer.in_flight_count() < before => {}
-                Err(error) => return Err(self.explain(&error)),
+            let Err(error) = flushed else { return Ok(()) };
+            if self.shared.is_transactional {
+                // After a lost connection it is not committed any more, so there is nothing to wait for.
+                self.doubt()?;
+            }
+            if self.producer.in_flight_count() < before {
+                deadline = Deadline::after(self.timeout);
+            } else if deadline.left().is_zero() {
+                return Err(self.explain(&error));
             }
         }
     }

@@ -24,12 +24,18 @@ pub struct WrittenCheckpoint {
 impl Run {
     /// The state as it is now, where there is a folder to keep it in.
     pub(super) fn write_checkpoint(&mut self) -> Result<()> {
+        let stall = Stopwatch::start();
         let Some((writer, checkpoint)) = self.timeline.checkpoint()? else {
             return Ok(());
         };
         let metrics = self.timeline.metrics();
         let source = self.timeline.source().name.clone();
         self.wait_for_checkpoint();
+        let stall = stall.elapsed();
+        metrics
+            .checkpoint_stall_seconds
+            .with_label_values(&[&source])
+            .observe(stall.as_secs_f64());
         let needed = self.outlets.needed_checkpoint();
         let epoch = checkpoint.epoch;
         let stands = Arc::new(AtomicBool::new(false));
@@ -43,7 +49,8 @@ impl Run {
                         .checkpoint_duration_seconds
                         .with_label_values(&[&source])
                         .observe(seconds);
-                    tracing::info!(source, epoch = epoch.0, bytes, seconds, "checkpoint written");
+                    let stall_ms = stall.as_millis() as u64;
+                    tracing::info!(source, epoch = epoch.0, bytes, seconds, stall_ms, "checkpoint written");
                     written.store(true, Ordering::Relaxed);
                 }
                 // The journal still has everything since the one before.

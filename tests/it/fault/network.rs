@@ -73,8 +73,9 @@ fn number_of(name: &str, default: u64) -> u64 {
 }
 
 /// What a network does to both ways of every connection.
-/// Where connections are cut, `rate` bytes per second fit through them: what has to go in one piece must fit into their lives.
-fn bad_networks(rate: u64) -> [(&'static str, Rules); 4] {
+/// Where connections are cut, `rate` bytes per second fit through them, and where they are reset `reset_after_bytes`: what has to go in one
+/// piece must fit into their lives.
+fn bad_networks(rate: u64, reset_after_bytes: u64) -> [(&'static str, Rules); 4] {
     let fine = Rules::default();
     [
         (
@@ -102,7 +103,7 @@ fn bad_networks(rate: u64) -> [(&'static str, Rules); 4] {
         (
             "reset in the middle of messages",
             Rules {
-                reset_after_bytes: Some(150_000),
+                reset_after_bytes: Some(reset_after_bytes),
                 ..fine
             },
         ),
@@ -122,7 +123,7 @@ fn every_row_is_read_once_and_in_order_over_a_bad_network() {
         ("properties.fetch.message.max.bytes", "32768"),
         ("properties.socket.timeout.ms", "2000"),
     ];
-    for (network, rules) in bad_networks(100_000) {
+    for (network, rules) in bad_networks(100_000, 150_000) {
         proxy.set(rules);
         let before = proxy.done();
         let mut source = source(&proxy.address(), "bad-network", &options);
@@ -247,7 +248,9 @@ fn bytes_that_came_damaged_are_no_rows_and_are_read_again() {
     }
     let flipped = proxy.done().flipped;
     println!("{flipped} bits flipped in answers, {told} times told, 0 wrong rows");
-    assert_eq!((flipped, told), (flips, flips));
+    // A length that was hit ends the connection: then it is read again over another.
+    assert_eq!(flipped, flips);
+    assert!(flips <= 2 * told, "they are told");
 }
 
 #[test]
@@ -277,21 +280,22 @@ fn sinks_publish_each_row_once_over_a_bad_network() {
         );
         sent
     };
-    for (network, rules) in bad_networks(400_000) {
+    for (network, rules) in bad_networks(400_000, 600_000) {
         proxy.set(rules);
         let before = proxy.done();
+        let is_reset = rules.reset_after_bytes.is_some();
         for _ in 0..2 {
-            publish(network, 10_000);
+            publish(network, if is_reset { 3_000 } else { 10_000 });
+        }
+        // How many bytes a transaction has is not told beforehand.
+        while is_reset && proxy.done().reset <= before.reset + 1 {
+            publish(network, 3_000);
         }
         let done = proxy.done();
         println!(
             "{network}: {} cut, {} reset",
             done.cut - before.cut,
             done.reset - before.reset
-        );
-        assert!(
-            rules.reset_after_bytes.is_none() || before.reset < done.reset,
-            "{network}"
         );
     }
     // Where nothing arrives, one time-out after another passes: a campaign does both.
