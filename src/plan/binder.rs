@@ -15,7 +15,7 @@ use datafusion::{
 use crate::{
     sql::{
         CreateExternalTable, CreateMaterializedView, CreateSource, CreateView, Diagnostic, Drop, DropKind, Emit, Span,
-        Spanned, SqlState, Statement, StatementKind, suggest,
+        Spanned, SqlState, Statement, StatementKind, nothing_inserted, suggest,
     },
     types::{Error, parse_duration},
 };
@@ -108,6 +108,7 @@ impl Binder<'_> {
                 self.create_materialized_view(create, statement, catalog).await
             }
             StatementKind::CreateSink(create) => self.create_sink(create, statement, catalog).await,
+            StatementKind::CreateSinkWithoutRows(sink) => Err(vec![nothing_inserted(sink)]),
             StatementKind::CreateFunction(create) => self.create_function(create, statement, catalog),
             StatementKind::Drop(drop) if drop.kind == DropKind::Function => {
                 self.drop_function(&drop.name, drop.if_exists, catalog)

@@ -5,15 +5,75 @@ use std::sync::Arc;
 use crate::{
     connector::Publisher,
     sql::{CreateSink, Diagnostic, SqlState, Statement},
+    types::type_name,
 };
 
 use super::{
     binder::{Binder, Bound},
-    catalog::{Catalog, Relation, SinkDefinition},
+    catalog::{Catalog, MaterializedDefinition, Relation, SinkDefinition},
+    columns::declared,
     mistakes::Mistakes,
     options::SinkOptions,
     registry::OpenSink,
 };
+
+/// Compares the columns that a sink declares with those of its rows.
+fn check_columns(create: &CreateSink, view: &MaterializedDefinition, mistakes: &mut Mistakes) {
+    let (declared, are_known) = declared(&create.columns, mistakes);
+    if declared.is_empty() || !are_known {
+        return;
+    }
+    let given = view.stream.schema.fields();
+    let rows = match create.own_view {
+        Some(_) => "its query".to_owned(),
+        None => format!("`{}`", view.name),
+    };
+    for (index, (column, field)) in std::iter::zip(&create.columns, &declared).enumerate() {
+        let name = field.name();
+        let number = index + 1;
+        let (message, help) = match given.get(index) {
+            None => (
+                format!(
+                    "{rows} gives {} columns, and `{name}` is column {number} of the sink",
+                    given.len()
+                ),
+                format!("give it in the query: SELECT …, … AS {name}"),
+            ),
+            Some(found) if found.name() != name => (
+                format!(
+                    "column {number} of the sink is `{name}`, and {rows} gives `{}` there",
+                    found.name()
+                ),
+                match given.iter().position(|other| other.name() == name) {
+                    Some(place) => format!("`{name}` is column {} there: bring them into the same order", place + 1),
+                    None => format!("name it in the query: SELECT … AS {name}"),
+                },
+            ),
+            Some(found) if type_name(found.data_type()) != type_name(field.data_type()) => {
+                let (wanted, found) = (type_name(field.data_type()), type_name(found.data_type()));
+                (
+                    format!("`{name}` is {wanted} in the sink, and {rows} gives {found}"),
+                    format!("write CAST({name} AS {wanted}) AS {name} in the query, or {found} in the sink"),
+                )
+            }
+            Some(_) => continue,
+        };
+        mistakes.push(Diagnostic::error(SqlState::TypeMismatch, message, column.name.span).help(help));
+        return;
+    }
+    if let Some(more) = given.get(declared.len()) {
+        let message = format!(
+            "{rows} gives {} columns, and the sink has {}",
+            given.len(),
+            declared.len()
+        );
+        let help = format!(
+            "`{}` is left over: leave it out of the query, or add it to the sink",
+            more.name()
+        );
+        mistakes.push(Diagnostic::error(SqlState::TypeMismatch, message, create.name.span).help(help));
+    }
+}
 
 impl Binder<'_> {
     pub(super) async fn create_sink(
@@ -59,6 +119,7 @@ impl Binder<'_> {
             mistakes.push(Diagnostic::error(SqlState::Unsupported, message, create.view.span).help(help));
             return Err(mistakes);
         };
+        check_columns(create, &view, &mut mistakes);
         if let Some(connector) = options.connector {
             let stream = &view.stream;
             let is_named = !stream.key.is_empty() || stream.is_append_only;

@@ -6,7 +6,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::{
     CreateExternalTable, CreateMaterializedView, CreateSink, CreateSource, CreateView, Diagnostic, Emit,
-    OWN_VIEW_SUFFIX, OwnView, Spanned, SqlState, StatementKind,
+    OWN_VIEW_SUFFIX, OwnView, SinkWithoutRows, Spanned, SqlState, StatementKind,
     columns::MayHold,
     cursor::{Parsed, StatementParser},
     shapes::FETCH_HELP,
@@ -137,16 +137,22 @@ impl StatementParser<'_> {
             name.value
         );
         let mut options = Vec::new();
+        let columns = match self.peek_is(&Token::LParen) {
+            true => {
+                let may_hold = MayHold {
+                    watermark: false,
+                    key: false,
+                };
+                self.columns(may_hold)?.columns
+            }
+            false => Vec::new(),
+        };
         let view = match self.peek_word().as_deref() {
             Some("FROM") => {
                 self.at += 1;
                 Some(self.name("the name of the view")?)
             }
             Some("AS" | "WITH" | "FORMAT") => None,
-            _ if self.peek_is(&Token::LParen) => {
-                let mistake = self.unsupported(self.at, "a list of columns in CREATE SINK");
-                return Err(mistake.help("a sink has the columns of its view; name them there: SELECT … AS …"));
-            }
             _ => {
                 return Err(self
                     .written()
@@ -168,6 +174,7 @@ impl StatementParser<'_> {
             return Ok(StatementKind::CreateSink(CreateSink {
                 name,
                 if_not_exists,
+                columns,
                 view,
                 options,
                 own_view: None,
@@ -177,33 +184,50 @@ impl StatementParser<'_> {
             true => self.text_from(options_at),
             false => String::new(),
         };
+        let is_fed_later = !columns.is_empty() && self.peek_word().as_deref() != Some("AS");
+        let sink = SinkWithoutRows {
+            name,
+            if_not_exists,
+            columns,
+            options,
+            options_text,
+        };
+        if is_fed_later {
+            return Ok(StatementKind::CreateSinkWithoutRows(sink));
+        }
         if !self.eat_word("AS") {
             let mistake = self.written().expected(self.at, "AS and a query");
             return Err(mistake.help(example));
         }
+        Ok(StatementKind::CreateSink(self.sink_of_query(sink)?))
+    }
+
+    /// What stands here is the query of a sink.
+    pub(super) fn sink_of_query(&mut self, sink: SinkWithoutRows) -> Parsed<CreateSink> {
         let query_at = self.at;
         let query = self.view_query()?;
         let view = Spanned {
-            value: format!("{}{OWN_VIEW_SUFFIX}", name.value),
+            value: format!("{}{OWN_VIEW_SUFFIX}", sink.name.value),
             span: query.query_span,
         };
         let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-        let (sink_name, view_name) = (quoted(&name.value), quoted(&view.value));
+        let (sink_name, view_name) = (quoted(&sink.name.value), quoted(&view.value));
         let own_view = OwnView {
             view_text: format!("CREATE MATERIALIZED VIEW {view_name} AS {}", self.text_from(query_at)),
-            sink_text: format!("CREATE SINK {sink_name} FROM {view_name} {options_text}"),
+            sink_text: format!("CREATE SINK {sink_name} FROM {view_name} {}", sink.options_text),
             create: Box::new(CreateMaterializedView {
                 name: view.clone(),
                 ..query
             }),
         };
-        Ok(StatementKind::CreateSink(CreateSink {
-            name,
-            if_not_exists,
+        Ok(CreateSink {
+            name: sink.name,
+            if_not_exists: sink.if_not_exists,
+            columns: sink.columns,
             view,
-            options,
+            options: sink.options,
             own_view: Some(own_view),
-        }))
+        })
     }
 
     fn create_external_table(&mut self) -> Parsed<StatementKind> {

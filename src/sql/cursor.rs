@@ -6,8 +6,8 @@ use datafusion::sql::sqlparser::{
 };
 
 use super::{
-    Diagnostic, SourceText, Span, Spanned, SqlState, dialect::Zeta, suggest::nearest, syntax::Written, token::Tok,
-    variables::Substituted,
+    Diagnostic, SinkWithoutRows, SourceText, Span, Spanned, SqlState, dialect::Zeta, suggest::nearest, syntax::Written,
+    token::Tok, variables::Substituted,
 };
 
 pub(super) type Parsed<T> = Result<T, Diagnostic>;
@@ -34,6 +34,8 @@ pub(super) struct StatementParser<'a> {
     pub at: usize,
     /// Mistakes that did not end the statement.
     pub diagnostics: Vec<Diagnostic>,
+    /// Created before this statement, and nothing inserted yet.
+    pub sinks_without_rows: &'a mut Vec<SinkWithoutRows>,
 }
 
 impl<'a> StatementParser<'a> {

@@ -36,7 +36,7 @@ pub mod suggest;
 pub use diagnostic::{Diagnostic, Severity, SqlState};
 pub use guard::guard;
 pub use normal::{normalized, on_one_line};
-pub use parser::{ParsedFile, byte_span, parse, parse_file};
+pub use parser::{ParsedFile, byte_span, nothing_inserted, parse, parse_file};
 pub use query_words::QueryWords;
 pub use render::{Color, render};
 pub use shapes::check_query;

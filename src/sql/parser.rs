@@ -12,8 +12,8 @@ use datafusion::sql::sqlparser::{
 };
 
 use super::{
-    Diagnostic, Drop, DropKind, Explain, ExplainTarget, Insert, LineColumn, Lookup, ReadFile, SourceText, Span,
-    Spanned, SqlState, Statement, StatementKind, check_query,
+    Diagnostic, Drop, DropKind, Explain, ExplainTarget, Insert, LineColumn, Lookup, ReadFile, SinkWithoutRows,
+    SourceText, Span, Spanned, SqlState, Statement, StatementKind, check_query,
     cursor::{Parsed, QUERY_WORDS, STATEMENT_WORDS, StatementParser},
     flink,
     guard::check_depth,
@@ -74,6 +74,7 @@ pub fn byte_span(text: &SourceText, span: AstSpan) -> Option<Span> {
 fn parse_substituted(original: &SourceText, mut substituted: Substituted) -> ParsedFile {
     let unset = std::mem::take(&mut substituted.diagnostics);
     let tokens = tokenize(&original.text, &substituted);
+    let mut sinks_without_rows = Vec::new();
     let mut file = ParsedFile {
         statements: Vec::new(),
         diagnostics: tokens.diagnostics,
@@ -91,6 +92,7 @@ fn parse_substituted(original: &SourceText, mut substituted: Substituted) -> Par
                 tokens: rest,
                 at: 0,
                 diagnostics: Vec::new(),
+                sinks_without_rows: &mut sinks_without_rows,
             };
             let statement = parser.statement();
             let missing_semicolon = statement.as_ref().is_ok().then(|| parser.missing_semicolon()).flatten();
@@ -103,7 +105,10 @@ fn parse_substituted(original: &SourceText, mut substituted: Substituted) -> Par
                 diagnostics.push(mistake.clone());
             }
             match statement {
-                Ok(statement) if diagnostics.is_empty() && !has_unset => file.statements.push(statement),
+                Ok(statement) if diagnostics.is_empty() && !has_unset => match statement.kind {
+                    StatementKind::CreateSinkWithoutRows(sink) => sinks_without_rows.push(sink),
+                    _ => file.statements.push(statement),
+                },
                 _ => file.unfinished.extend(created_name(rest)),
             }
             // What stands in for a missing value may well be wrong, and is not what is to be mended.
@@ -117,11 +122,37 @@ fn parse_substituted(original: &SourceText, mut substituted: Substituted) -> Par
             rest = &rest[at..];
         }
     }
+    file.diagnostics.extend(sinks_without_rows.iter().map(nothing_inserted));
     file.diagnostics.extend(unset);
     file.diagnostics
         .sort_by_key(|diagnostic| diagnostic.span.map_or(usize::MAX, |span| span.start));
     file.diagnostics.truncate(DIAGNOSTICS_MAX);
     file
+}
+
+/// What is wrong with a sink that is not made whole.
+pub fn nothing_inserted(sink: &SinkWithoutRows) -> Diagnostic {
+    let name = &sink.name.value;
+    let message = format!("nothing is published into sink `{name}`");
+    Diagnostic::error(SqlState::Syntax, message, sink.name.span).help(format!(
+        "write INSERT INTO {name} SELECT … behind it, in the same text; or FROM and a view, or AS SELECT …, in it"
+    ))
+}
+
+/// The names behind `INSERT INTO sink`.
+fn check_order(sink: &SinkWithoutRows, columns: &[Spanned<String>]) -> Parsed<()> {
+    let declared: Vec<&str> = sink.columns.iter().map(|column| column.name.value.as_str()).collect();
+    let given: Vec<&str> = columns.iter().map(|column| column.value.as_str()).collect();
+    if given.is_empty() || given == declared {
+        return Ok(());
+    }
+    let wrong = std::iter::zip(columns, &declared).find(|(given, declared)| given.value != **declared);
+    let at = wrong.map_or(columns[0].span, |(given, _)| given.span);
+    let message = format!(
+        "a sink is given all its columns in their order: {}",
+        declared.join(", ")
+    );
+    Err(Diagnostic::error(SqlState::Invalid, message, at).help("leave the list out, or write it so"))
 }
 
 /// First words of statements that other systems know.
@@ -399,6 +430,10 @@ impl StatementParser<'_> {
         self.expect_word("INTO")?;
         self.eat_word("TABLE");
         let table = self.name("the name of the table")?;
+        let sink = self
+            .sinks_without_rows
+            .iter()
+            .position(|sink| sink.name.value == table.value);
         let mut columns = Vec::new();
         let query_follows = |at: usize| {
             self.tokens
@@ -418,6 +453,11 @@ impl StatementParser<'_> {
         }
         if !query_follows(self.at) {
             return Err(self.written().expected(self.at, "VALUES or SELECT"));
+        }
+        if let Some(index) = sink {
+            let sink = self.sinks_without_rows.remove(index);
+            check_order(&sink, &columns)?;
+            return Ok(StatementKind::CreateSink(self.sink_of_query(sink)?));
         }
         let (source, _) = self.query()?;
         Ok(StatementKind::Insert(Insert { table, columns, source }))

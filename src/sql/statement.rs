@@ -31,6 +31,8 @@ pub enum StatementKind {
     CreateMaterializedView(CreateMaterializedView),
     CreateFunction(CreateFunction),
     CreateSink(CreateSink),
+    /// Only while a text is parsed: what is inserted into it makes it whole.
+    CreateSinkWithoutRows(SinkWithoutRows),
     Drop(Drop),
     /// `SHOW SOURCES | TABLES | VIEWS | MATERIALIZED VIEWS | FUNCTIONS | ALL`… as written, in upper case.
     Show(Spanned<String>),
@@ -68,6 +70,7 @@ impl StatementKind {
             | Self::CreateMaterializedView(_)
             | Self::CreateFunction(_)
             | Self::CreateSink(_)
+            | Self::CreateSinkWithoutRows(_)
             | Self::Drop(_) => Effect::Defines,
             Self::Insert(_) | Self::Update(_) | Self::Delete(_) | Self::Flush => Effect::Writes,
             Self::Query(_) | Self::Show(_) | Self::Describe(_) | Self::Explain(_) => Effect::Reads,
@@ -75,15 +78,29 @@ impl StatementKind {
     }
 }
 
-/// `CREATE SINK name FROM view WITH (…)`, or `CREATE SINK name WITH (…) AS SELECT … [EMIT …]`
+/// `CREATE SINK name [(columns)] FROM view WITH (…)`, or `CREATE SINK name [(columns)] WITH (…) AS SELECT … [EMIT …]`, or
+/// `CREATE SINK name (columns) WITH (…)` and `INSERT INTO name SELECT … [EMIT …]`, which are one statement here.
 #[derive(Clone, Debug)]
 pub struct CreateSink {
     pub name: Spanned<String>,
     pub if_not_exists: bool,
+    /// What its rows are to be; empty where that was not said.
+    pub columns: Vec<Column>,
     /// That of its own query where it has one.
     pub view: Spanned<String>,
     pub options: Vec<SqlOption>,
     pub own_view: Option<OwnView>,
+}
+
+/// `CREATE SINK name (columns) WITH (…)`
+#[derive(Clone, Debug)]
+pub struct SinkWithoutRows {
+    pub name: Spanned<String>,
+    pub if_not_exists: bool,
+    pub columns: Vec<Column>,
+    pub options: Vec<SqlOption>,
+    /// `WITH (…)` as written.
+    pub options_text: String,
 }
 
 /// Behind the name of a sink, the name of the view of its own query.

@@ -587,3 +587,50 @@ fn a_sink_of_its_own_query_is_a_view_and_a_sink_of_it() {
         assert_eq!(one(text).text, text, "each is a statement");
     }
 }
+
+#[test]
+fn what_is_inserted_into_a_sink_without_rows_is_its_query() {
+    let create = "CREATE SINK s (a BIGINT, b VARCHAR) WITH (connector = 'kafka')";
+    let parsed = parse(&text(&format!(
+        "{create};\nSELECT 1;\nINSERT INTO s (a, b) SELECT a, b FROM t EMIT ON WINDOW CLOSE"
+    )));
+    assert_eq!(parsed.diagnostics, []);
+    let [_, statement] = parsed.statements.as_slice() else {
+        panic!("{:?}", parsed.statements);
+    };
+    let StatementKind::CreateSink(sink) = &statement.kind else {
+        panic!("a sink");
+    };
+    let names: Vec<&str> = sink.columns.iter().map(|column| column.name.value.as_str()).collect();
+    assert_eq!(names, ["a", "b"]);
+    let own = sink.own_view.as_ref().expect("a view of its own");
+    assert_eq!(
+        own.view_text,
+        "CREATE MATERIALIZED VIEW \"s$rows\" AS SELECT a, b FROM t EMIT ON WINDOW CLOSE"
+    );
+    assert_eq!(
+        own.sink_text,
+        "CREATE SINK \"s\" FROM \"s$rows\" WITH (connector = 'kafka')"
+    );
+
+    for (behind, mistake) in [
+        ("", "nothing is published into sink `s`"),
+        ("INSERT INTO t SELECT a, b FROM s", "nothing is published into sink `s`"),
+        (
+            "INSERT INTO s (b, a) SELECT a, b FROM t",
+            "a sink is given all its columns in their order: a, b",
+        ),
+        (
+            "INSERT INTO s (a) SELECT a, b FROM t",
+            "a sink is given all its columns in their order: a, b",
+        ),
+    ] {
+        let parsed = parse(&text(&format!("{create};\n{behind}")));
+        let messages: Vec<&str> = parsed
+            .diagnostics
+            .iter()
+            .map(|mistake| mistake.message.as_str())
+            .collect();
+        assert_eq!(messages, [mistake], "{behind}");
+    }
+}
