@@ -603,6 +603,7 @@ fn the_manual_of_operations_has_every_metric() {
     for histogram in [
         &metrics.epoch_duration_seconds,
         &metrics.commit_stall_seconds,
+        &metrics.checkpoint_stall_seconds,
         &metrics.checkpoint_duration_seconds,
     ] {
         histogram.with_label_values(&["s"]).observe(0.0);
