@@ -23,7 +23,7 @@ use zeta::{
     types::{Error, Payload, Position, RecordsBuilder, SplitId},
 };
 
-use crate::services::Kafka;
+use crate::{services::Kafka, zeta::until};
 
 const WAIT: Duration = Duration::from_millis(200);
 const FLUSH: Duration = Duration::from_secs(60);
@@ -58,7 +58,10 @@ pub fn create(kafka: &Kafka, topic: &str, partitions: i32, settings: &[(&str, &s
 
 /// Sends records `range`, keyed by one of 50 symbols.
 pub fn send(kafka: &Kafka, topic: &str, range: std::ops::Range<u64>) {
-    let mut producer = KafkaProducer::connect(&kafka.brokers, topic, &[]).expect("the topic is there");
+    // A broker that was gone for a moment may not know yet whose partitions are whose.
+    let mut producer = until("the topic is there", || {
+        KafkaProducer::connect(&kafka.brokers, topic, &[]).map_err(|error| error.to_string())
+    });
     for number in range.clone() {
         let value = format!("{{\"n\":{number}}}");
         producer
