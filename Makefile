@@ -18,7 +18,7 @@ BUILD_CARGO = $(if $(shell command -v mold),mold -run )cargo
 
 SERVICES := kafka kafka-zookeeper hdfs nginx
 
-.PHONY: help setup build demo test fuzz planted simulate chaos chaos-parquet chaos-network release bench-windows lint format web clean demo-tools test-tools rust-tools
+.PHONY: help setup build demo test fuzz planted simulate chaos chaos-parquet chaos-network soak release bench-windows lint format web clean demo-tools test-tools rust-tools
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ chaos-parquet: rust-tools web/dist/index.html ## the same with sinks into files,
 
 chaos-network: rust-tools web/dist/index.html ## hold the ends of N transactions until their sinks have given them up, flip a bit in N answers, and count what is torn or wrong
 	ZETA_HOLDS=$(or $(N),100) ZETA_WIRE_FLIPS=$(or $(N),100) ZETA_BLACK_HOLES=2 $(BUILD_CARGO) test $(PROFILE) --test it fault::network -- --nocapture
+
+soak: rust-tools web/dist/index.html ## run a pipeline at full rate for MINUTES (30) with a fault every ten seconds; what it holds must not grow
+	ZETA_SOAK_MINUTES=$(or $(MINUTES),30) $(BUILD_CARGO) test $(PROFILE) --test it soak:: -- --nocapture
 
 release: demo-tools web/dist/index.html ## build the optimised binary (half an hour on two cores)
 	$(BUILD_CARGO) build --release

@@ -74,7 +74,27 @@ impl CheckpointWriter {
             // Written by a run that died before it was told so; its epoch has not changed since.
             return Ok(0);
         }
-        files.create_folder(&staged).map_err(|e| cannot("create", &staged, e))?;
+        let written = self.stage(checkpoint, &folder, &staged);
+        let published = written.and_then(|total| {
+            files
+                .rename(&staged, &target)
+                .map_err(|e| cannot("publish", &staged, e))?;
+            Ok(total)
+        });
+        if published.is_err() && files.exists(&staged) {
+            // Where there is no room, what was begun takes up more of it. If that fails too, the next start removes it.
+            drop(files.remove_folder(&staged));
+        }
+        let total = published?;
+        files.sync_folder(&folder).map_err(|e| cannot("sync", &folder, e))?;
+        self.remove_old(&folder, needed)?;
+        Ok(total)
+    }
+
+    /// Writes all files of a checkpoint into a folder of their own; returns how many bytes the parts have.
+    fn stage(&self, checkpoint: Checkpoint, folder: &Path, staged: &Path) -> Result<u64> {
+        let files = &*self.place.files;
+        files.create_folder(staged).map_err(|e| cannot("create", staged, e))?;
         let mut total = 0;
         let mut listed = Vec::new();
         for (index, part) in checkpoint.parts.into_iter().enumerate() {
@@ -92,7 +112,7 @@ impl CheckpointWriter {
                 crc32c: crc32c::crc32c(&bytes),
             });
         }
-        let previous = list(files, &folder)?.into_iter().next_back();
+        let previous = list(files, folder)?.into_iter().next_back();
         let manifest = Manifest {
             format_version: FORMAT_VERSION,
             engine_version: env!("CARGO_PKG_VERSION").into(),
@@ -110,11 +130,6 @@ impl CheckpointWriter {
         let mut bytes = format!("{:08x}\n", crc32c::crc32c(&body)).into_bytes();
         bytes.extend_from_slice(&body);
         write_atomic(files, &staged.join(MANIFEST), &bytes)?;
-        files
-            .rename(&staged, &target)
-            .map_err(|e| cannot("publish", &staged, e))?;
-        files.sync_folder(&folder).map_err(|e| cannot("sync", &folder, e))?;
-        self.remove_old(&folder, needed)?;
         Ok(total)
     }
 
@@ -138,6 +153,16 @@ impl CheckpointWriter {
         // The oldest kept checkpoint needs the plans after it.
         journal::remove_before(files, &self.place.root.join("journal"), all[first_kept].0)
     }
+}
+
+/// Removes what writers left that were killed, or failed: only for who has the state to himself.
+pub fn remove_unfinished(files: &dyn Files, folder: &Path) -> Result<()> {
+    for path in files.list(folder).map_err(|e| cannot("list", folder, e))? {
+        if path.extension().is_some_and(|extension| extension == "tmp") {
+            files.remove_folder(&path).map_err(|e| cannot("remove", &path, e))?;
+        }
+    }
+    Ok(())
 }
 
 /// The newest checkpoint whose every byte is right and that `takes` takes; damaged ones are passed over with a warning.

@@ -60,6 +60,7 @@ impl Store {
                 .sync_folder(&folder)
                 .map_err(|e| cannot("sync", &folder, e))?;
         }
+        checkpoint::remove_unfinished(&*place.files, &place.root.join("checkpoints"))?;
         let store = Self {
             journal: Journal::new(journal, generation),
             writer: CheckpointWriter {
@@ -345,6 +346,47 @@ mod tests {
             1_000_001,
             "what it says helps"
         );
+    }
+
+    #[test]
+    fn a_checkpoint_that_was_not_finished_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let left = folder.path().join("checkpoints/00000000000000000007.tmp");
+        let (mut store, _) = Store::open(&Place::local(folder.path())).unwrap();
+        let failing = Checkpoint {
+            parts: vec![
+                checkpoint(7).parts.pop().unwrap(),
+                Part {
+                    name: "more".into(),
+                    rows: Saved::later(|| Err(Error::bug("cannot be told"))),
+                },
+            ],
+            ..checkpoint(7)
+        };
+        assert!(store.begin_checkpoint().write(failing, None).is_err());
+        assert!(!left.exists(), "a writer that fails cleans up");
+        drop(store);
+        fs::create_dir(&left).unwrap();
+        fs::write(left.join("0000.arrow"), "half of it").unwrap();
+        let (_store, recovered) = Store::open(&Place::local(folder.path())).unwrap();
+        assert!(recovered.checkpoint.is_none());
+        assert!(!left.exists(), "of one that was killed, the next start does");
+    }
+
+    #[test]
+    fn another_format_is_refused_by_its_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut store, _) = Store::open(&Place::local(folder.path())).unwrap();
+        store.begin_checkpoint().write(checkpoint(1), None).unwrap();
+        drop(store);
+        let manifest = folder.path().join("checkpoints/00000000000000000001/MANIFEST");
+        let text = fs::read_to_string(&manifest).unwrap();
+        let (_, body) = text.split_once('\n').unwrap();
+        let later = body.replace("\"format_version\": 1", "\"format_version\": 2");
+        assert_ne!(later, body);
+        fs::write(&manifest, format!("{:08x}\n{later}", crc32c::crc32c(later.as_bytes()))).unwrap();
+        let error = Store::open(&Place::local(folder.path())).err().unwrap().to_string();
+        assert!(error.contains("written in format 2, this version reads 1"), "{error}");
     }
 
     #[test]

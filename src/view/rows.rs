@@ -17,6 +17,8 @@ use arrow::{
     row::{RowConverter, SortField},
 };
 
+use smallvec::{SmallVec, smallvec};
+
 use crate::types::{Delta, Error, Result};
 
 /// Rows that a run must have before merging it with its neighbours stops paying.
@@ -35,7 +37,7 @@ pub struct Rows {
     runs: Vec<Run>,
     next_run: u64,
     /// Encoded key to places; more than one only in a multiset. Not kept while rows are only ever appended and have no key.
-    places: Option<HashMap<Box<[u8]>, Vec<Place>>>,
+    places: Option<HashMap<Box<[u8]>, PlacesOfKey>>,
     len: usize,
 }
 
@@ -47,6 +49,8 @@ struct Run {
     live: Option<Arc<Vec<bool>>>,
     live_count: usize,
 }
+
+type PlacesOfKey = SmallVec<[Place; 1]>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Place {
@@ -143,7 +147,7 @@ impl Rows {
                         Some(found) if is_unique => removed_places.push(std::mem::replace(&mut found[0], place)),
                         Some(found) => found.push(place),
                         None => {
-                            places.insert(key.as_ref().into(), vec![place]);
+                            places.insert(key.as_ref().into(), smallvec![place]);
                         }
                     }
                 }
@@ -200,6 +204,10 @@ impl Rows {
     /// Takes up the rows of a checkpoint; only into an empty view.
     pub fn restore(&mut self, batches: &[RecordBatch]) -> Result<()> {
         assert!(self.is_empty(), "a view is restored before it gets deltas");
+        if let Some(places) = &mut self.places {
+            // Rows of one key are one row, or few.
+            places.reserve(batches.iter().map(RecordBatch::num_rows).sum());
+        }
         for batch in batches {
             self.apply(&Delta::append(batch.clone()))?;
         }
@@ -209,7 +217,7 @@ impl Rows {
     /// Bytes of runs and index, about.
     pub fn memory_bytes(&self) -> usize {
         let runs: usize = self.runs.iter().map(|run| run.batch.get_array_memory_size()).sum();
-        let places = self.places.as_ref().map_or(0, |places| places.capacity() * 96);
+        let places = self.places.as_ref().map_or(0, |places| places.capacity() * 80);
         runs + places
     }
 

@@ -31,6 +31,7 @@ mod kafka;
 mod kept;
 mod parquet_sink;
 mod sink;
+mod soak;
 mod state;
 mod table;
 mod traps;

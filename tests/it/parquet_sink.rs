@@ -29,7 +29,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::{
     oracle::{self, Cell},
     services::Hdfs,
-    zeta::{Zeta, dataset, folder, text, until, written, zeta_with},
+    zeta::{Zeta, dataset, folder, signal, text, until, written, zeta_with},
 };
 
 const PAIRS: u32 = 8;
@@ -347,13 +347,6 @@ fn while_the_name_node_is_down_or_the_data_node_files_wait_and_then_come() {
 }
 
 /// Sends a signal to a running Zeta.
-fn signal(zeta: &Zeta, name: &str) {
-    let status = Command::new("kill")
-        .args(["-s", name, &zeta.pid().to_string()])
-        .status();
-    assert!(status.expect("kill runs").success());
-}
-
 #[test]
 fn a_zeta_that_sleeps_while_another_takes_its_place_publishes_nothing_more() {
     let dataset = dataset(PAIRS, 2, "2024-01-01");

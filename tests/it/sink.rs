@@ -30,7 +30,7 @@ use zeta::connector::kafka::{
 
 use crate::{
     services::Kafka,
-    zeta::{PATIENCE, Zeta, folder, now, until, written},
+    zeta::{PATIENCE, Zeta, folder, now, signal, until, written},
 };
 
 const PARTITIONS: i32 = 3;
@@ -265,9 +265,18 @@ fn rows_and_updates_are_published_once_over_clean_stops_and_kills() {
     let zeta = start(&file, &state);
     until_read(&zeta, name, 10_000);
     assert_right(&kafka.brokers, name, 10_000);
+    send(&kafka.brokers, name, 10_000..11_000);
+    let began = now();
     assert!(zeta.stop().success());
-    send(&kafka.brokers, name, 10_000..12_000);
+    assert!(began.elapsed() < Duration::from_secs(10), "a stop drains and ends");
     let zeta = start(&file, &state);
+    let running = zeta.until_source(name, "it runs", |source| source.state() == "running");
+    assert!(
+        !zeta.log().contains("journal replayed"),
+        "a clean stop leaves nothing to replay"
+    );
+    assert!(running.rows() <= 11_000);
+    send(&kafka.brokers, name, 11_000..12_000);
     until_read(&zeta, name, 12_000);
     zeta.kill();
     let zeta = start(&file, &state);
@@ -367,6 +376,8 @@ fn of_two_zetas_with_one_state_the_older_stops_publishing() {
     send(&kafka.brokers, name, 0..1_000);
     let older = start(&file, &state);
     until_read(&older, name, 1_000);
+    // It sleeps while the other takes over.
+    signal(&older, "STOP");
     // A copy of the state, which the lock of the other cannot guard.
     let copy = folder("copy").join("state");
     let copied = std::process::Command::new("cp")
@@ -379,6 +390,7 @@ fn of_two_zetas_with_one_state_the_older_stops_publishing() {
     until_published(&newer);
     send(&kafka.brokers, name, 1_000..2_000);
     until_read(&newer, name, 2_000);
+    signal(&older, "CONT");
     let failed = until("the older one is told", || {
         let source = older.source(name);
         match source.state() {

@@ -43,6 +43,14 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
     }
 }
 
+/// Sends a signal to its process: STOP freezes it, CONT lets it go on.
+pub fn signal(zeta: &Zeta, name: &str) {
+    let status = Command::new("kill")
+        .args(["-s", name, &zeta.pid().to_string()])
+        .status();
+    assert!(status.expect("kill runs").success());
+}
+
 /// A deadline is wall-clock time by its nature, and decides no result.
 #[allow(clippy::disallowed_methods)]
 pub fn now() -> Instant {

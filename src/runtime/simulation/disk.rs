@@ -20,6 +20,8 @@ use crate::state::{Append, Files};
 const SECTOR: usize = 512;
 /// How long a sync takes at most.
 const SYNC: Duration = Duration::from_millis(20);
+/// And on a disk that has trouble.
+const SLOW_SYNC: Duration = Duration::from_secs(2);
 
 type Id = usize;
 
@@ -51,6 +53,7 @@ struct Contents {
     /// How likely an operation that changes something fails.
     fails: f64,
     is_full: bool,
+    is_slow: bool,
     /// What is being synced, by the number of the call.
     syncing: BTreeMap<u64, PathBuf>,
     calls: u64,
@@ -86,10 +89,17 @@ impl Disk {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on so many of the operations that change something fail, or all do for lack of room.
-    pub fn set_faults(&self, fails: f64, is_full: bool) {
+    /// From now on so many of the operations that change something fail, or all do for lack of room, or syncs take long.
+    pub fn set_faults(&self, fails: f64, is_full: bool, is_slow: bool) {
         let mut contents = self.lock();
-        (contents.fails, contents.is_full) = (fails, is_full);
+        (contents.fails, contents.is_full, contents.is_slow) = (fails, is_full, is_slow);
+    }
+
+    /// The names in a folder; none where it is not there.
+    pub fn names_in(&self, folder: &Path) -> Vec<String> {
+        let contents = self.lock();
+        let found = contents.folder(folder);
+        found.map_or_else(|_| Vec::new(), |id| contents.folders[id].now.keys().cloned().collect())
     }
 
     /// Whether a file or folder whose name ends so is being synced at this moment.
@@ -255,7 +265,9 @@ impl Disk {
             call
         };
         let syncing = Syncing { disk: self, call };
-        self.scheduler.sleep(self.scheduler.delay(SYNC));
+        let is_slow = self.lock().is_slow;
+        let most = if is_slow { SLOW_SYNC } else { SYNC };
+        self.scheduler.sleep(self.scheduler.delay(most));
         drop(syncing);
     }
 

@@ -8,6 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
@@ -255,7 +256,8 @@ impl World {
             }
             7 => {
                 let (fails, is_full) = (self.rate(0.2), self.scheduler.chance(0.2));
-                self.disk.set_faults(fails, is_full);
+                let is_slow = self.scheduler.chance(0.2);
+                self.disk.set_faults(fails, is_full, is_slow);
             }
             8 => {
                 let (fails, is_down) = (self.rate(0.5), self.scheduler.chance(0.2));
@@ -302,7 +304,7 @@ impl World {
     }
 
     fn heal(&mut self) {
-        self.disk.set_faults(0.0, false);
+        self.disk.set_faults(0.0, false, false);
         self.topic.set_faults(0.0, false);
         self.brokers.set_faults(0.0, false, false);
     }
@@ -360,7 +362,12 @@ impl World {
                 if let Some(driver) = &running.slot().driver {
                     driver.stop();
                 }
-                let until = self.scheduler.now() + Duration::from_secs(40);
+                // Who asks may lose patience.
+                let patience = match self.scheduler.chance(0.3) {
+                    true => self.scheduler.delay(Duration::from_secs(1)),
+                    false => Duration::from_secs(40),
+                };
+                let until = self.scheduler.now() + patience;
                 while !self.scheduler.is_over(running.life) && self.scheduler.now() < until {
                     self.scheduler.sleep(Duration::from_millis(100));
                 }
@@ -463,6 +470,14 @@ impl World {
         }
         if status.late_rows != 0 && !self.has_grown {
             return Err(format!("{} rows are late, and none was", status.late_rows));
+        }
+        if status.rows != expected.len() as u64 {
+            return Err(format!("{} rows are counted of {}", status.rows, expected.len()));
+        }
+        let checkpoints = self.disk.names_in(Path::new("state/checkpoints"));
+        // One may be written at this moment.
+        if 1 < checkpoints.iter().filter(|name| name.ends_with(".tmp")).count() {
+            return Err(format!("checkpoints are left unfinished: {checkpoints:?}"));
         }
         // A source that begins at the end did not see those before.
         let bad_is_right = match self.topic.is_from_latest {

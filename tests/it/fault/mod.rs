@@ -7,6 +7,8 @@ mod login;
 mod network;
 mod topic;
 
+pub use network::number_of;
+
 use crate::zeta::{Source, Zeta, until};
 
 /// A source of numbers over a topic of the same name, and a view of all of them; `more` are options of the source.

@@ -66,7 +66,7 @@ fn lanes() -> &'static Lanes {
     })
 }
 
-fn number_of(name: &str, default: u64) -> u64 {
+pub fn number_of(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| {
         value.parse().unwrap_or_else(|_| panic!("{name} is a number"))
     })
