@@ -191,6 +191,7 @@ impl StatementParser<'_> {
             columns,
             options,
             options_text,
+            text: self.text_from(0),
         };
         if is_fed_later {
             return Ok(StatementKind::CreateSinkWithoutRows(sink));

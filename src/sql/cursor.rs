@@ -36,6 +36,8 @@ pub(super) struct StatementParser<'a> {
     pub diagnostics: Vec<Diagnostic>,
     /// Created before this statement, and nothing inserted yet.
     pub sinks_without_rows: &'a mut Vec<SinkWithoutRows>,
+    /// Of what this statement makes whole.
+    pub text_before: Option<String>,
 }
 
 impl<'a> StatementParser<'a> {

@@ -93,6 +93,7 @@ fn parse_substituted(original: &SourceText, mut substituted: Substituted) -> Par
                 at: 0,
                 diagnostics: Vec::new(),
                 sinks_without_rows: &mut sinks_without_rows,
+                text_before: None,
             };
             let statement = parser.statement();
             let missing_semicolon = statement.as_ref().is_ok().then(|| parser.missing_semicolon()).flatten();
@@ -206,11 +207,14 @@ impl StatementParser<'_> {
             _ if self.tokens[start].is(&Token::LParen) => StatementKind::Query(self.query()?.0),
             _ => return Err(self.unknown_statement(start, &first)),
         };
-        let span = self.span_from(start);
+        let (span, text) = (self.span_from(start), self.text_from(start));
         Ok(Statement {
             kind,
             span,
-            text: self.text_from(start),
+            text: match self.text_before.take() {
+                Some(before) => format!("{before};\n{text}"),
+                None => text,
+            },
         })
     }
 
@@ -457,6 +461,7 @@ impl StatementParser<'_> {
         if let Some(index) = sink {
             let sink = self.sinks_without_rows.remove(index);
             check_order(&sink, &columns)?;
+            self.text_before = Some(sink.text.clone());
             return Ok(StatementKind::CreateSink(self.sink_of_query(sink)?));
         }
         let (source, _) = self.query()?;

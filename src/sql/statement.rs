@@ -16,7 +16,8 @@ pub struct Statement {
     pub kind: StatementKind,
     /// From its first word to its last, without the semicolon.
     pub span: Span,
-    /// Its text after `${NAME}` was filled in, secrets excepted: this is what the journal and `SHOW CREATE` hold.
+    /// Its text after `${NAME}` was filled in, secrets excepted: this is what the journal and `SHOW CREATE` hold. Parsed alone it is this
+    /// statement again: before what is inserted into a sink stands what created that.
     pub text: String,
 }
 
@@ -101,6 +102,8 @@ pub struct SinkWithoutRows {
     pub options: Vec<SqlOption>,
     /// `WITH (…)` as written.
     pub options_text: String,
+    /// The whole statement as written.
+    pub text: String,
 }
 
 /// Behind the name of a sink, the name of the view of its own query.

@@ -612,6 +612,7 @@ fn what_is_inserted_into_a_sink_without_rows_is_its_query() {
         own.sink_text,
         "CREATE SINK \"s\" FROM \"s$rows\" WITH (connector = 'kafka')"
     );
+    assert_eq!(one(&statement.text).text, statement.text, "alone it is the same");
 
     for (behind, mistake) in [
         ("", "nothing is published into sink `s`"),
