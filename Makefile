@@ -50,7 +50,7 @@ simulate: rust-tools web/dist/index.html ## run the engine in N simulated worlds
 	ZETA_SEEDS=$(or $(N),10000) ZETA_SEED=$(or $(SEED),1) $(BUILD_CARGO) test $(PROFILE) --lib simulation::every_row -- --nocapture
 
 chaos: rust-tools web/dist/index.html ## kill a pipeline with sinks N times at random, and count lost and duplicated rows (adds to chaos.csv)
-	ZETA_KILLS=$(or $(N),100) ZETA_SEED=$(or $(SEED),$(shell date +%s)) ZETA_CHAOS_CSV=$(CURDIR)/chaos.csv $(BUILD_CARGO) test $(PROFILE) --test it sink::killed -- --nocapture
+	ZETA_KILLS=$(or $(N),100) ZETA_SEED=$(or $(SEED),$(shell date +%s)) ZETA_CHAOS_CSV=$(CURDIR)/chaos.csv $(BUILD_CARGO) test $(PROFILE) --test it sink::killed_at_any_moment -- --nocapture
 
 chaos-parquet: rust-tools web/dist/index.html ## the same with sinks into files, on disk and on HDFS, counted by DuckDB (adds to chaos-parquet.csv)
 	ZETA_KILLS=$(or $(N),100) ZETA_SEED=$(or $(SEED),$(shell date +%s)) ZETA_CHAOS_CSV=$(CURDIR)/chaos-parquet.csv $(BUILD_CARGO) test $(PROFILE) --test it parquet_sink::killed -- --nocapture --test-threads 1
