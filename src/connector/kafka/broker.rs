@@ -14,12 +14,12 @@ use rdkafka::{
 };
 
 use super::{
-    admin, config,
+    PROPERTY_PREFIXES, admin, config,
     connection::{Connection, Failure},
     drain::{BATCH_MAX, Bound, CALL_TIMEOUT, Deadline, Drain, Event},
-    sink::{Broker, Producing, Target},
+    sink::{Broker, KafkaSink, Producing, Target},
 };
-use crate::connector::SinkError;
+use crate::connector::{Options, Publisher, SinkError, ToRecords};
 
 /// See [`Cluster::timeout`].
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(20);
@@ -36,28 +36,79 @@ const MARKERS_READ_FIRST: i64 = 200;
 pub struct Cluster {
     shared: Arc<Shared>,
     /// How long brokers may take to fence, to take a transaction's records, and to commit it.
-    pub timeout: Duration,
+    timeout: Duration,
 }
 
 /// Who writes where.
-pub struct Shared {
-    pub sink: String,
-    pub topic: String,
-    pub marker_topic: String,
-    pub brokers: String,
-    pub transactional_id: String,
-    pub is_transactional: bool,
-    pub client: ClientConfig,
+struct Shared {
+    sink: String,
+    topic: String,
+    marker_topic: String,
+    brokers: String,
+    transactional_id: String,
+    is_transactional: bool,
+    client: ClientConfig,
+}
+
+impl KafkaSink<Cluster> {
+    /// `publisher.sink` with its source names the transactional id, unless an option does.
+    ///
+    /// # Errors
+    /// A sentence about a property that librdkafka does not take.
+    pub fn new(
+        source: &str,
+        options: &Options,
+        publisher: Publisher,
+        encoder: Box<dyn ToRecords>,
+    ) -> Result<Self, String> {
+        let brokers = options.text("bootstrap.servers").to_owned();
+        let transactional_id = match options.get("transactional_id") {
+            Some(given) => given.to_owned(),
+            None => format!("zeta-{source}-{}", publisher.sink),
+        };
+        let marker_topic = match options.get("marker_topic") {
+            Some(given) => given.to_owned(),
+            None => format!("{transactional_id}-marker"),
+        };
+        let is_transactional = options.text("delivery").starts_with("exactly");
+        let mut client = config::client(&brokers);
+        client
+            .set("acks", "all")
+            .set("enable.idempotence", "true")
+            .set("linger.ms", "5")
+            .set("compression.type", "lz4")
+            .set("partitioner", "murmur2_random")
+            .set("queue.buffering.max.messages", "500000")
+            .set("queue.buffering.max.kbytes", "262144")
+            .set("batch.num.messages", "100000");
+        if is_transactional {
+            client.set("transactional.id", &transactional_id);
+            client.set("transaction.timeout.ms", "60000");
+        }
+        config::set_given(&mut client, options, PROPERTY_PREFIXES, config::OF_SINKS)?;
+        let cluster = Cluster {
+            shared: Arc::new(Shared {
+                sink: publisher.sink.clone(),
+                topic: options.text("topic").to_owned(),
+                marker_topic,
+                brokers,
+                transactional_id,
+                is_transactional,
+                client,
+            }),
+            timeout: TRANSACTION_TIMEOUT,
+        };
+        Ok(Self::over(cluster, is_transactional, publisher, encoder))
+    }
+
+    /// Gives brokers less time to fence, to take a transaction's records, and to commit it, or more.
+    pub fn waiting(mut self, timeout: Duration) -> Self {
+        self.broker.timeout = timeout;
+        self
+    }
 }
 
 impl Cluster {
-    pub fn new(shared: Shared) -> Self {
-        Self {
-            shared: Arc::new(shared),
-            timeout: TRANSACTION_TIMEOUT,
-        }
-    }
-
     fn newest_marker_in(&self, drain: &mut Drain, from: i64, to: i64) -> Result<Option<Vec<u8>>, SinkError> {
         let topic = &self.shared.marker_topic;
         if to <= from {

@@ -21,6 +21,7 @@ mod connection;
 mod drain;
 mod pulse;
 
+pub use broker::Cluster;
 pub use config::check_property;
 pub use drain::{DrainReport, bare_drain};
 pub use producer::KafkaProducer;

@@ -11,17 +11,10 @@
 //! A *claim* is a marker that says again what the newest one said, with the number of the writer that starts. Who is fenced looks at the
 //! newest marker: where it is its own, only its transaction had taken too long; where it is another's, that one came later, and it is over.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
-use super::{
-    PROPERTY_PREFIXES,
-    broker::{Cluster, Shared},
-    config,
-};
 use crate::{
-    connector::{
-        Marker, OptionKind, OptionSpec, Options, Publisher, Sink, SinkEpoch, SinkError, ToRecords, sink::hash_of,
-    },
+    connector::{Marker, OptionKind, OptionSpec, Publisher, Sink, SinkEpoch, SinkError, ToRecords, sink::hash_of},
     types::{
         Epoch, Records,
         planted::{Bug, has},
@@ -105,69 +98,14 @@ pub trait Producing: Send {
 }
 
 /// Writes one topic as one transactional id.
-pub struct KafkaSink<B: Broker = Cluster> {
-    broker: B,
+pub struct KafkaSink<B: Broker> {
+    pub(super) broker: B,
     is_transactional: bool,
     publisher: Publisher,
     encoder: Box<dyn ToRecords>,
     /// `None` until recovered, and after any doubt.
     producer: Option<B::Producer>,
     has_claimed: bool,
-}
-
-impl KafkaSink {
-    /// `publisher.sink` with its source names the transactional id, unless an option does.
-    ///
-    /// # Errors
-    /// A sentence about a property that librdkafka does not take.
-    pub fn new(
-        source: &str,
-        options: &Options,
-        publisher: Publisher,
-        encoder: Box<dyn ToRecords>,
-    ) -> Result<Self, String> {
-        let brokers = options.text("bootstrap.servers").to_owned();
-        let transactional_id = match options.get("transactional_id") {
-            Some(given) => given.to_owned(),
-            None => format!("zeta-{source}-{}", publisher.sink),
-        };
-        let marker_topic = match options.get("marker_topic") {
-            Some(given) => given.to_owned(),
-            None => format!("{transactional_id}-marker"),
-        };
-        let is_transactional = options.text("delivery").starts_with("exactly");
-        let mut client = config::client(&brokers);
-        client
-            .set("acks", "all")
-            .set("enable.idempotence", "true")
-            .set("linger.ms", "5")
-            .set("compression.type", "lz4")
-            .set("partitioner", "murmur2_random")
-            .set("queue.buffering.max.messages", "500000")
-            .set("queue.buffering.max.kbytes", "262144")
-            .set("batch.num.messages", "100000");
-        if is_transactional {
-            client.set("transactional.id", &transactional_id);
-            client.set("transaction.timeout.ms", "60000");
-        }
-        config::set_given(&mut client, options, PROPERTY_PREFIXES, config::OF_SINKS)?;
-        let cluster = Cluster::new(Shared {
-            sink: publisher.sink.clone(),
-            topic: options.text("topic").to_owned(),
-            marker_topic,
-            brokers,
-            transactional_id,
-            is_transactional,
-            client,
-        });
-        Ok(Self::over(cluster, is_transactional, publisher, encoder))
-    }
-
-    /// Gives brokers less time to fence, to take a transaction's records, and to commit it, or more.
-    pub fn waiting(mut self, timeout: Duration) -> Self {
-        self.broker.timeout = timeout;
-        self
-    }
 }
 
 impl<B: Broker> KafkaSink<B> {

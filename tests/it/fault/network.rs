@@ -26,7 +26,7 @@ use rdkafka::{
 use zeta::{
     connector::{
         Marker, Options, Publisher, Sink, SinkEpoch, SinkError, Source, SourceError, ToRecords,
-        kafka::{KafkaSink, SINK_OPTIONS, admin},
+        kafka::{Cluster, KafkaSink, SINK_OPTIONS, admin},
     },
     types::{Epoch, Records, RecordsBuilder, Result},
 };
@@ -397,7 +397,7 @@ fn epoch_of_rows(number: u64) -> SinkEpoch {
 
 /// A sink, and what it published last.
 struct Held {
-    sink: KafkaSink,
+    sink: KafkaSink<Cluster>,
     published: u64,
 }
 
