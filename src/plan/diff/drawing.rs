@@ -19,7 +19,6 @@ use crate::{
 use super::{
     ColumnShape, OperatorShape, RowsShape, Term, ViewShape, digest,
     meaning::{Leaves, Meaning},
-    outline::key_names,
 };
 
 /// Rows on their way up.
@@ -462,4 +461,9 @@ pub(super) fn listed(terms: &[Term]) -> Term {
         is: join(&|term| &term.is),
         shown: join(&|term| &term.shown),
     }
+}
+
+pub(super) fn key_names(stream: &StreamPlan) -> Vec<String> {
+    let name = |column: &usize| stream.schema.field(*column).name().clone();
+    stream.key.iter().map(name).collect()
 }

@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use arrow::datatypes::SchemaRef;
 
 use crate::{
-    plan::{MaterializedDefinition, SourceDefinition, functions_of, stream::StreamPlan},
+    plan::{MaterializedDefinition, SourceDefinition, functions_of},
     sql::on_one_line,
 };
 
 use super::{
     Shapes, SourceShape, VERSION,
-    drawing::{Drawing, watermark},
+    drawing::{Drawing, key_names, watermark},
     meaning::{Leaves, Meaning},
 };
 
@@ -100,9 +100,4 @@ fn source_shape(source: &SourceDefinition, views: &[Arc<MaterializedDefinition>]
         watermark: watermark(source, &mut Leaves::default()),
         columns,
     }
-}
-
-pub(super) fn key_names(stream: &StreamPlan) -> Vec<String> {
-    let name = |column: &usize| stream.schema.field(*column).name().clone();
-    stream.key.iter().map(name).collect()
 }
