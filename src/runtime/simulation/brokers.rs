@@ -366,7 +366,12 @@ impl Producing for SimulatedProducer {
             return Err(unreachable());
         };
         // It is on its way: also where nobody waits for its answer any more.
-        let takes = scheduler.delay(if matches!(call, Call::Late) { LATE } else { CALL });
+        let takes = match call {
+            // About when whoever waited for it looks what became of it, or long after.
+            Call::Late if scheduler.chance(0.5) => ANSWER + scheduler.delay(4 * CALL),
+            Call::Late => scheduler.delay(LATE),
+            Call::Answered | Call::Unanswered => scheduler.delay(CALL),
+        };
         {
             let due = scheduler.now() + takes;
             let mut contents = self.brokers.lock();

@@ -165,7 +165,12 @@ impl World {
         }
         for _ in 0..1 + self.scheduler.draw(LIVES_MAX) {
             let running = self.start();
-            let until = self.scheduler.now() + self.scheduler.delay(Duration::from_secs(8));
+            // Some end before they have come far.
+            let most = match self.scheduler.chance(0.3) {
+                true => Duration::from_millis(500),
+                false => Duration::from_secs(8),
+            };
+            let until = self.scheduler.now() + self.scheduler.delay(most);
             while self.scheduler.now() < until {
                 self.scheduler.sleep(self.scheduler.delay(Duration::from_millis(800)));
                 self.act(&running);
@@ -175,7 +180,19 @@ impl World {
         }
         self.heal();
         self.send(10);
-        let running = self.start();
+        let mut running = self.start();
+        // What a failure did to a life must not pass only because another one begins.
+        for _ in 0..self.scheduler.draw(6) {
+            self.scheduler.sleep(self.scheduler.delay(Duration::from_millis(800)));
+            self.act(&running);
+            self.look(&running)?;
+        }
+        self.heal();
+        if running.slot().refused.is_some() {
+            // It came while the disk failed, and nobody but a person starts it again.
+            self.scheduler.kill(running.life);
+            running = self.start();
+        }
         let until = self.scheduler.now() + HEALED;
         let mut is_complete = false;
         while self.scheduler.now() < until && !is_complete {
@@ -374,9 +391,13 @@ impl World {
             }
             kind => {
                 // Where it hurts most.
-                match self.scheduler.draw(4) {
+                match self.scheduler.draw(5) {
                     0 => self.wait_until(Duration::from_secs(2), |world| world.disk.is_syncing(".jnl")),
                     1 => self.wait_until(Duration::from_secs(4), |world| world.disk.is_syncing("/checkpoints")),
+                    2 => {
+                        self.wait_until(Duration::from_secs(2), |world| world.brokers.is_publishing());
+                        self.scheduler.sleep(self.scheduler.delay(Duration::from_millis(100)));
+                    }
                     _ => {}
                 }
                 is_power_cut = 7 <= kind;
