@@ -67,9 +67,8 @@ impl CheckpointWriter {
         let folder = self.place.root.join("checkpoints");
         let target = folder.join(format!("{:020}", checkpoint.epoch.0));
         let staged = folder.join(format!("{:020}.tmp", checkpoint.epoch.0));
-        if files.exists(&staged) {
-            files.remove_folder(&staged).map_err(|e| cannot("remove", &staged, e))?;
-        }
+        // Of one that failed, and could not be removed then.
+        remove_unfinished(files, &folder)?;
         if files.exists(&target) {
             // Written by a run that died before it was told so; its epoch has not changed since.
             return Ok(0);
@@ -82,7 +81,7 @@ impl CheckpointWriter {
             Ok(total)
         });
         if published.is_err() && files.exists(&staged) {
-            // Where there is no room, what was begun takes up more of it. If that fails too, the next start removes it.
+            // Where there is no room, what was begun takes up more of it. If that fails too, the next one removes it.
             drop(files.remove_folder(&staged));
         }
         let total = published?;
@@ -155,7 +154,7 @@ impl CheckpointWriter {
     }
 }
 
-/// Removes what writers left that were killed, or failed: only for who has the state to himself.
+/// Removes what writers left that were killed, or failed: only while nobody else writes one.
 pub fn remove_unfinished(files: &dyn Files, folder: &Path) -> Result<()> {
     for path in files.list(folder).map_err(|e| cannot("list", folder, e))? {
         if path.extension().is_some_and(|extension| extension == "tmp") {

@@ -43,6 +43,7 @@ use super::{
 };
 
 const LIVES_MAX: u64 = 6;
+const CHECKPOINTS: &str = "state/checkpoints";
 /// In a world that does not fail any more, everything is there after so long.
 const HEALED: Duration = Duration::from_secs(90);
 const KEYS: u64 = 5;
@@ -96,6 +97,23 @@ struct Sent {
     value: i64,
     at: i64,
     partition: usize,
+}
+
+/// How a life ends.
+enum Ending {
+    Stop,
+    Kill(Aim),
+    PowerCut(Aim),
+}
+
+/// What it is in the middle of, if it comes to that.
+enum Aim {
+    Commit,
+    Checkpoint,
+    Publishing,
+    /// Right behind it.
+    Published,
+    None,
 }
 
 /// One start of the engine.
@@ -163,6 +181,13 @@ impl World {
         if self.scheduler.chance(0.5) {
             self.send(30);
         }
+        if self.scheduler.chance(0.1) {
+            // What is there from the first checkpoint on is nowhere else before the second.
+            for ending in [Ending::Kill(Aim::Checkpoint), Ending::PowerCut(Aim::Published)] {
+                let running = self.start();
+                self.end(running, ending);
+            }
+        }
         for _ in 0..1 + self.scheduler.draw(LIVES_MAX) {
             let running = self.start();
             // Some end before they have come far.
@@ -176,7 +201,8 @@ impl World {
                 self.act(&running);
                 self.look(&running)?;
             }
-            self.end(running);
+            let ending = self.ending();
+            self.end(running, ending);
         }
         self.heal();
         self.send(10);
@@ -369,10 +395,25 @@ impl World {
         Ok(())
     }
 
-    fn end(&mut self, running: Running) {
-        let mut is_power_cut = false;
-        match self.scheduler.draw(10) {
-            0..3 => {
+    fn ending(&self) -> Ending {
+        let kind = self.scheduler.draw(10);
+        // Where it hurts most.
+        let aim = match self.scheduler.draw(5) {
+            0 => Aim::Commit,
+            1 => Aim::Checkpoint,
+            2 => Aim::Publishing,
+            _ => Aim::None,
+        };
+        match kind {
+            0..3 => Ending::Stop,
+            3..7 => Ending::Kill(aim),
+            _ => Ending::PowerCut(aim),
+        }
+    }
+
+    fn end(&mut self, running: Running, ending: Ending) {
+        match &ending {
+            Ending::Stop => {
                 self.figures.stops += 1;
                 self.scheduler
                     .note(|| format!("life {} is asked to stop", running.life));
@@ -389,23 +430,30 @@ impl World {
                     self.scheduler.sleep(Duration::from_millis(100));
                 }
             }
-            kind => {
-                // Where it hurts most.
-                match self.scheduler.draw(5) {
-                    0 => self.wait_until(Duration::from_secs(2), |world| world.disk.is_syncing(".jnl")),
-                    1 => self.wait_until(Duration::from_secs(4), |world| world.disk.is_syncing("/checkpoints")),
-                    2 => {
-                        self.wait_until(Duration::from_secs(2), |world| world.brokers.is_publishing());
-                        self.scheduler.sleep(self.scheduler.delay(Duration::from_millis(100)));
-                    }
-                    _ => {}
+            Ending::Kill(aim) | Ending::PowerCut(aim) => match aim {
+                Aim::Commit => self.wait_until(Duration::from_secs(2), |world| world.disk.is_syncing(".jnl")),
+                Aim::Checkpoint => {
+                    self.wait_until(Duration::from_secs(4), |world| {
+                        let names = world.disk.names_in(Path::new(CHECKPOINTS));
+                        // It has its name, and who knows for how long.
+                        names.iter().any(|name| !name.ends_with(".tmp")) && world.disk.is_syncing("/checkpoints")
+                    });
                 }
-                is_power_cut = 7 <= kind;
-                match is_power_cut {
-                    true => self.figures.power_cuts += 1,
-                    false => self.figures.kills += 1,
+                Aim::Publishing => {
+                    self.wait_until(Duration::from_secs(4), |world| world.brokers.is_publishing());
+                    self.scheduler.sleep(self.scheduler.delay(Duration::from_millis(100)));
                 }
-            }
+                Aim::Published => {
+                    self.wait_until(Duration::from_secs(4), |world| !world.brokers.committed(ROWS).is_empty());
+                    self.scheduler.sleep(self.scheduler.delay(Duration::from_millis(100)));
+                }
+                Aim::None => {}
+            },
+        }
+        match ending {
+            Ending::Stop => {}
+            Ending::Kill(_) => self.figures.kills += 1,
+            Ending::PowerCut(_) => self.figures.power_cuts += 1,
         }
         self.scheduler.note(|| format!("life {} ends", running.life));
         self.scheduler.kill(running.life);
@@ -413,7 +461,7 @@ impl World {
             self.figures.refused_starts += 1;
         }
         // After a kill the system still has what was not synced.
-        if is_power_cut {
+        if matches!(ending, Ending::PowerCut(_)) {
             self.disk.crash();
         }
     }
@@ -495,9 +543,10 @@ impl World {
         if status.rows != expected.len() as u64 {
             return Err(format!("{} rows are counted of {}", status.rows, expected.len()));
         }
-        let checkpoints = self.disk.names_in(Path::new("state/checkpoints"));
-        // One may be written at this moment.
-        if 1 < checkpoints.iter().filter(|name| name.ends_with(".tmp")).count() {
+        let checkpoints = self.disk.names_in(Path::new(CHECKPOINTS));
+        // The next one removes it.
+        let newest = checkpoints.iter().rfind(|name| !name.ends_with(".tmp"));
+        if checkpoints.iter().any(|name| name.ends_with(".tmp") && Some(name) < newest) {
             return Err(format!("checkpoints are left unfinished: {checkpoints:?}"));
         }
         // A source that begins at the end did not see those before.
