@@ -259,8 +259,14 @@ impl Broker for SimulatedBroker {
         let Call::Answered = self.brokers.call(&self.sink, "reads the marker")? else {
             return Err(unreachable());
         };
-        let contents = self.brokers.lock();
-        let log = &contents.logs[&self.sink];
+        let comes_now = self.brokers.scheduler.chance(0.5);
+        let now = self.brokers.scheduler.now();
+        let mut contents = self.brokers.lock();
+        let log = contents.logs.get_mut(&self.sink).expect("made by the call");
+        if comes_now {
+            // What is on its way arrives right behind this look.
+            log.late.iter_mut().for_each(|(at, _)| *at = now);
+        }
         let mut newest = None;
         for marker in &log.markers {
             match log.transactions[marker.transaction] {
