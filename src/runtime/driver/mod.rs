@@ -6,6 +6,7 @@
 //! Backpressure is one rule: the next epoch does not start, what was read ahead fills its room, the reader waits.
 
 mod checkpointing;
+mod held;
 mod publishing;
 mod recovery;
 mod timing;
