@@ -84,6 +84,8 @@ impl Driver {
             commands: waiting,
             waiting: VecDeque::new(),
             checkpoint: None,
+            checkpoint_failure: None,
+            sinks_begin_from: Duration::ZERO,
             outlets: Outlets::default(),
             sinks,
             resets_sinks,
@@ -135,6 +137,10 @@ struct Run {
     /// Views to come, while the source does not answer yet.
     waiting: VecDeque<Command>,
     checkpoint: Option<WrittenCheckpoint>,
+    /// Why the last one that was waited for was not written.
+    checkpoint_failure: Option<String>,
+    /// Sinks that are new begin from this time on: each needs a checkpoint, and the last try for one has failed.
+    sinks_begin_from: Duration,
     outlets: Outlets,
     sinks: Vec<Arc<SinkDefinition>>,
     resets_sinks: bool,
