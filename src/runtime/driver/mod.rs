@@ -101,7 +101,8 @@ impl Driver {
         }
     }
 
-    /// Asks it to add or remove a view between two epochs. The answer is gone where the timeline does not run any more.
+    /// Asks it to add or remove a view between two epochs. The answer is gone where the timeline does not run any more. Who drops it is not
+    /// waited for: nothing is added then, and what is to be removed goes all the same.
     pub fn change_views(&self, change: ViewChange) -> oneshot::Receiver<Result<()>> {
         let (done, answer) = oneshot::channel();
         // A thread that has ended answers nothing.
@@ -325,16 +326,15 @@ impl Run {
     fn let_views_go(&mut self) {
         while let Ok(Command { change, done }) = self.commands.try_recv() {
             match change {
-                ViewChange::Remove(name) if !done.is_closed() => {
+                ViewChange::Remove(name) => {
                     self.timeline.remove_view(&name);
                     self.timeline.publish_state();
                     drop(done.send(Ok(())));
                 }
-                ViewChange::RemoveSink(name) if !done.is_closed() => {
+                ViewChange::RemoveSink(name) => {
                     self.remove_sink(&name);
                     drop(done.send(Ok(())));
                 }
-                ViewChange::Remove(_) | ViewChange::RemoveSink(_) => {}
                 ViewChange::Add(_) | ViewChange::AddSink(_) => self.waiting.push_back(Command { change, done }),
             }
         }
@@ -451,7 +451,7 @@ impl Run {
 
     /// Changes the views, and answers once the state knows.
     fn obey(&mut self, Command { change, done }: Command) -> Result<()> {
-        if done.is_closed() {
+        if done.is_closed() && !change.is_removal() {
             return Ok(());
         }
         let added = match change {
