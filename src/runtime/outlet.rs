@@ -145,7 +145,11 @@ impl Outlet {
     pub fn published(&self) -> Result<Option<Epoch>> {
         let state = self.desk.lock();
         match &state.failure {
-            Some(reason) => Err(Error::user(format!("sink `{}`: {reason}", self.name()))),
+            Some(reason) => Err(Error::user(format!(
+                "sink `{name}`: {reason}; to go on without it, drop it (DROP SINK {name}, or --forget {name} at a start) or take it out of its \
+                 file, and start again",
+                name = self.name()
+            ))),
             None => Ok(state.published),
         }
     }

@@ -13,7 +13,7 @@ use crate::{
     connector::TableLog,
     plan::{MaterializedDefinition, SinkDefinition},
     state::{Place, Store},
-    types::{Error, Result, limits},
+    types::{Error, Result},
 };
 
 use super::{
@@ -67,8 +67,9 @@ impl Engine {
         let Some(answer) = answer else {
             return Err(Error::bug("only views of a source that runs are changed"));
         };
-        let waited_s = limits::VIEW_CHANGE_TIMEOUT.as_secs();
-        match tokio::time::timeout(limits::VIEW_CHANGE_TIMEOUT, answer).await {
+        let timeout = self.0.bounds.view_change_timeout;
+        let waited_s = timeout.as_secs();
+        match tokio::time::timeout(timeout, answer).await {
             Ok(Ok(done)) => done.map(|()| Taken::Now),
             Ok(Err(_)) => match (removal, self.shared_of(source)) {
                 // What does not run is not asked; its state forgets at the next start what is gone.

@@ -465,6 +465,108 @@ fn a_table_whose_epochs_cannot_be_committed_is_waited_for_and_no_longer_than_tha
 }
 
 #[test]
+fn a_view_that_is_dropped_while_its_table_takes_no_change_goes_as_soon_as_that_does() {
+    let state = tempfile::tempdir().unwrap();
+    block_on(async {
+        let engine = live(state.path(), Bounds::default(), TWO_TABLES).await;
+        sql(&engine, "INSERT INTO items VALUES (0, NULL)").await;
+        engine.stop();
+        let bounds = Bounds {
+            write_visible_timeout: Duration::from_secs(2),
+            view_change_timeout: Duration::from_secs(2),
+            ..Bounds::default()
+        };
+        let engine = live(state.path(), bounds, TWO_TABLES).await;
+        sql(&engine, "FLUSH").await;
+        until_running(&engine).await;
+        let journal = state.path().join("items").join("journal");
+        fs::remove_dir_all(&journal).unwrap();
+        fs::write(&journal, "").unwrap();
+        refused(&engine, "INSERT INTO items VALUES (1, '2024-01-01')").await;
+
+        let told = value(&engine, "DROP MATERIALIZED VIEW spread").await;
+        assert!(
+            told.starts_with("dropped spread: source `items` took no change for 2 s")
+                && told.ends_with("goes as soon as that takes one"),
+            "{told}"
+        );
+        let problem = refused(&engine, "SELECT * FROM spread").await;
+        assert!(
+            format!("{problem:?}").contains("no table or view named `spread`"),
+            "{problem:?}"
+        );
+        fs::remove_file(&journal).unwrap();
+        fs::create_dir(&journal).unwrap();
+        let gone = async {
+            while engine.follow("spread").is_ok() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), gone)
+            .await
+            .expect("the table takes the change");
+        sql(&engine, "FLUSH").await;
+        sql(&engine, "CREATE MATERIALIZED VIEW spread AS SELECT id FROM items").await;
+        assert_eq!(value(&engine, "SELECT count(*) FROM spread").await, "2");
+        engine.stop();
+    });
+}
+
+#[test]
+fn a_sink_that_failed_can_be_dropped() {
+    let (states, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let pipeline = format!(
+        "CREATE SOURCE numbers (n BIGINT) WITH (connector = 'memory', trigger = '0');\n\
+         CREATE MATERIALIZED VIEW all_of AS SELECT n FROM numbers;\n\
+         CREATE SINK files FROM all_of WITH (connector = 'parquet', path = '{}');\n",
+        out.path().display()
+    );
+    let shown = async |engine: &Engine| {
+        let batches = sql(engine, "SHOW SINKS").await;
+        let batch = batches.iter().find(|batch| batch.num_rows() == 1).expect("one sink");
+        let text = |name: &str| array_value_to_string(batch.column_by_name(name).unwrap(), 0).unwrap();
+        (text("state"), text("published_epoch"), text("reason"))
+    };
+    let until_state = async |engine: &Engine, state: &str| {
+        let there = async {
+            loop {
+                let (found, published, reason) = shown(engine).await;
+                if found == state && (state == "failed" || published != "0") {
+                    return reason;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let there = tokio::time::timeout(Duration::from_secs(60), there);
+        there.await.expect("it comes within a minute")
+    };
+    block_on(async {
+        let engine = live(&states.path().join("one"), Bounds::default(), &pipeline).await;
+        sql(&engine, "INSERT INTO numbers VALUES (1)").await;
+        until_state(&engine, "running").await;
+        engine.stop();
+        // What one state has published there is not another's.
+        let engine = live(&states.path().join("other"), Bounds::default(), &pipeline).await;
+        let reason = until_state(&engine, "failed").await;
+        assert!(reason.contains("of another state is published there"), "{reason}");
+        let there = async {
+            while !(engine.sources().iter()).all(|source| source.state == SourceState::Failed) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), there)
+            .await
+            .expect("its source stops");
+        let reason = engine.sources()[0].reason.clone().unwrap();
+        assert!(reason.contains("DROP SINK files"), "{reason}");
+        assert_eq!(value(&engine, "DROP SINK files").await, "dropped files");
+        let left = sql(&engine, "SHOW SINKS").await;
+        assert_eq!(left.iter().map(|batch| batch.num_rows()).sum::<usize>(), 0);
+        engine.stop();
+    });
+}
+
+#[test]
 fn rows_that_are_inserted_into_a_source_are_seen_when_it_is_answered() {
     let state = tempfile::tempdir().unwrap();
     block_on(async {
