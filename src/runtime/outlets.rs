@@ -66,6 +66,13 @@ impl Outlets {
         Ok(Some(published))
     }
 
+    /// One of those that are known to the state, and that were not asked yet how far they are.
+    pub fn first_unasked(&self, known: &SinkProgresses) -> Option<&str> {
+        let mut known = self.all.iter().filter(|outlet| known.contains_key(outlet.name()));
+        let unasked = known.find(|outlet| matches!(outlet.published(), Ok(None)));
+        unasked.map(Outlet::name)
+    }
+
     /// Nothing more is published; what is under way is not waited for longer than `wait`.
     pub fn end(&mut self, wait: Duration, host: &dyn Host) {
         self.all.iter().for_each(Outlet::ask_to_end);

@@ -178,7 +178,8 @@ impl Run {
                     (format!("internal error: {message}; please report it"), true)
                 }
             };
-            match self.begin_again(&reason, may_pass) {
+            let again = catch_unwind(AssertUnwindSafe(|| self.begin_again(&reason, may_pass)));
+            match again.unwrap_or_else(|panic| Err(Error::bug(panic_message(&*panic)))) {
                 Ok(true) => {}
                 Ok(false) => break reason,
                 Err(error) => break format!("{reason}; and it cannot begin again: {error}"),
@@ -296,7 +297,12 @@ impl Run {
         let mut since = None;
         while !self.stop.load(Ordering::Relaxed) {
             match call() {
-                Ok(answer) => return Ok(Some(answer)),
+                Ok(answer) => {
+                    if since.is_some() {
+                        self.timeline.shared().set_state(SourceState::Starting, None);
+                    }
+                    return Ok(Some(answer));
+                }
                 Err(SourceError::Failed(reason)) => return Err(Error::user(reason)),
                 Err(SourceError::Unreachable(reason)) => {
                     let since = *since.get_or_insert_with(|| self.host.now());
@@ -573,12 +579,13 @@ impl Run {
     /// Appends the plan to the journal, however long the disk refuses: until then nothing goes on and nothing is shown.
     fn commit(&mut self, ran: &super::timeline::Ran) -> Result<()> {
         let mut backoff = BACKOFF_FIRST;
-        let mut has_failed = false;
+        // As it was shown before.
+        let mut before = None;
         loop {
             match self.timeline.commit(ran) {
                 Ok(()) => {
-                    if has_failed {
-                        self.timeline.shared().set_state(SourceState::Running, None);
+                    if let Some((state, reason)) = before {
+                        self.timeline.shared().set_state(state, reason);
                     }
                     return Ok(());
                 }
@@ -587,8 +594,11 @@ impl Run {
                     tracing::warn!(source = self.timeline.source().name, %error, retry_ms = backoff.as_millis() as u64, "epoch not committed");
                     let reason =
                         format!("{error}; reading waits, nothing is lost, and it goes on as soon as the disk takes it");
+                    before.get_or_insert_with(|| {
+                        let status = self.timeline.shared().status();
+                        (status.state, status.reason)
+                    });
                     self.timeline.shared().set_state(SourceState::Unreachable, Some(reason));
-                    has_failed = true;
                     self.sleep(backoff);
                     backoff = (backoff * 2).min(BACKOFF_MAX);
                 }

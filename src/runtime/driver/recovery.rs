@@ -13,6 +13,7 @@ use std::{
 use crate::{
     connector::{LostRows, Source, SplitBounds},
     runtime::{
+        face::SourceState,
         gathered::Gathered,
         intake::Intake,
         reader::{POLL_BYTES, TICK},
@@ -25,16 +26,25 @@ use super::{Run, held::Held};
 impl Run {
     /// Goes back to where all can be made again that the sinks of before did not publish; `false` when the engine stops meanwhile.
     pub(super) fn stand_where_sinks_do(&mut self) -> Result<bool> {
+        let mut is_waiting = false;
         let published = loop {
-            match self.outlets.published_of(self.timeline.sinks())? {
-                Some(published) => break published,
-                None if self.stop.load(Ordering::Relaxed) => return Ok(false),
-                None => {
-                    self.let_views_go();
-                    self.sleep(TICK);
-                }
+            if let Some(published) = self.outlets.published_of(self.timeline.sinks())? {
+                break published;
             }
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            if let Some(sink) = self.outlets.first_unasked(self.timeline.sinks()) {
+                let reason = format!("waits for sink `{sink}`, which has not said yet how far it is");
+                self.timeline.shared().set_state(SourceState::Starting, Some(reason));
+                is_waiting = true;
+            }
+            self.let_views_go();
+            self.sleep(TICK);
         };
+        if is_waiting {
+            self.timeline.shared().set_state(SourceState::Starting, None);
+        }
         self.timeline.go_back_for(&published)?;
         self.outlets
             .note_checkpoint(self.timeline.epoch(), self.timeline.sinks());
