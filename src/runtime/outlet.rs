@@ -126,7 +126,7 @@ impl Outlet {
         };
         run.show(SourceState::Starting, None);
         run.desk.staged.set(0);
-        let worker = host.spawn(&format!("sink {}", definition.name), Box::new(move || run.whole_life()));
+        let worker = host.spawn(&format!("sink {}", definition.name), Box::new(move || run.whole_life()))?;
         Ok(Self {
             definition,
             desk,

@@ -60,12 +60,21 @@ impl Run {
             told.get_or_init(|| outcome);
         };
         let name = format!("checkpoint {}", self.timeline.source().name);
-        self.checkpoint = Some(WrittenCheckpoint {
-            worker: self.host.spawn(&name, Box::new(work)),
-            outcome,
-            epoch,
-            sinks: self.timeline.sinks().clone(),
-        });
+        match self.host.spawn(&name, Box::new(work)) {
+            Ok(worker) => {
+                self.checkpoint = Some(WrittenCheckpoint {
+                    worker,
+                    outcome,
+                    epoch,
+                    sinks: self.timeline.sinks().clone(),
+                });
+            }
+            // Another one is due later, and the journal has everything until then.
+            Err(error) => {
+                tracing::warn!(epoch = epoch.0, %error, "checkpoint not written");
+                self.checkpoint_failure = Some(error.to_string());
+            }
+        }
         Ok(())
     }
 

@@ -60,7 +60,7 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// `resets_sinks`: what another state published through them does not count.
+    /// `resets_sinks`: what another state published through them does not count. Where there is no thread for it, it is shown as failed.
     pub fn start(
         timeline: Timeline,
         make: MakeSource,
@@ -93,12 +93,15 @@ impl Driver {
             failed_at: Epoch(0),
             effort: Duration::ZERO,
         };
+        let shared = Arc::clone(run.timeline.shared());
         let worker = host.spawn(&name, Box::new(move || run.until_it_stops()));
-        Self {
-            stop,
-            commands,
-            worker: Some(worker),
-        }
+        let worker = worker
+            .inspect_err(|error| {
+                tracing::error!(source = shared.source, %error, "source not started");
+                shared.set_state(SourceState::Failed, Some(error.to_string()));
+            })
+            .ok();
+        Self { stop, commands, worker }
     }
 
     /// Asks it to add or remove a view between two epochs. The answer is gone where the timeline does not run any more. Who drops it is not
@@ -249,7 +252,7 @@ impl Run {
             shared: Arc::clone(self.timeline.shared()),
             host: Arc::clone(&self.host),
         };
-        let reader = (self.host).spawn(&format!("reader {}", definition.name), Box::new(move || reader.run()));
+        let reader = (self.host).spawn(&format!("reader {}", definition.name), Box::new(move || reader.run()))?;
         let outcome = self.epochs(&events, new_splits);
         // The reader may wait for room: nobody takes anything any more.
         drop(reading);
