@@ -69,17 +69,19 @@ struct Run {
     metrics: Arc<Metrics>,
     host: Arc<dyn Host>,
     takes_over: bool,
+    /// The threads of outlets of its name that were told to end.
+    before: Vec<Box<dyn Worker>>,
     /// What the sink had when it was first asked: replayed rows must come to the same.
     first_marker: Option<Marker>,
 }
 
 impl Outlet {
-    /// Starts to ask the sink how far it is. `takes_over`: what another state published does not count.
+    /// Starts to ask the sink how far it is, once the outlets of its name that were `before` it are at their end.
     pub fn start(
         definition: Arc<SinkDefinition>,
+        before: Vec<Box<dyn Worker>>,
         registry: &Registry,
-        state: &str,
-        takes_over: bool,
+        publisher: Publisher,
         shared: Arc<Shared>,
         metrics: Arc<Metrics>,
         host: Arc<dyn Host>,
@@ -87,15 +89,10 @@ impl Outlet {
         let spec = registry.sink(&definition.connector);
         let spec = spec.ok_or_else(|| Error::bug("a sink was bound whose connector is not registered"))?;
         let stream = &definition.view.stream;
+        let (state, takes_over) = (publisher.state.clone(), publisher.takes_over);
         let sink = (spec.make)(OpenSink {
             source: &definition.view.source,
-            publisher: Publisher {
-                sink: definition.name.clone(),
-                state: state.to_owned(),
-                generation: shared.generation,
-                instance: host.nonce(),
-                takes_over,
-            },
+            publisher,
             schema: Arc::clone(&stream.schema),
             key: &stream.key,
             format: &definition.format,
@@ -115,13 +112,14 @@ impl Outlet {
         });
         let run = Run {
             name: definition.name.clone(),
-            state: state.to_owned(),
+            state,
             sink,
             desk: Arc::clone(&desk),
             shared,
             metrics,
             host: Arc::clone(&host),
             takes_over,
+            before,
             first_marker: None,
         };
         run.show(SourceState::Starting, None);
@@ -190,6 +188,12 @@ impl Outlet {
         self.desk.changed.ring();
     }
 
+    /// Nothing more is published; the thread that may still be at it.
+    pub fn leave(mut self) -> Option<Box<dyn Worker>> {
+        self.ask_to_end();
+        self.worker.take()
+    }
+
     /// What is under way is not waited for longer than `wait`.
     pub fn end(&mut self, wait: Duration, host: &dyn Host) {
         self.ask_to_end();
@@ -233,6 +237,13 @@ impl Desk {
 
 impl Run {
     fn whole_life(mut self) {
+        // One that claimed the sink after this one did would fence it for good. It is waited for where this one is over meanwhile, too:
+        // who comes then waits for this one alone.
+        for worker in self.before.drain(..) {
+            if let Err(reason) = worker.join() {
+                tracing::error!(sink = self.name, reason, "the thread of a sink ended by a panic");
+            }
+        }
         let outcome = catch_unwind(AssertUnwindSafe(|| self.publish_all()));
         let reason = match outcome {
             Ok(Ok(())) => return,

@@ -287,7 +287,7 @@ impl Run {
         let shown = format!("{reason}; beginning again from the last commit, attempt {failures} of {max}");
         self.timeline.shared().set_state(SourceState::Unreachable, Some(shown));
         self.sleep(BACKOFF_FIRST * 4u32.pow(failures - 1));
-        self.outlets.all.clear();
+        self.outlets.let_go(|_| true);
         self.wait_for_checkpoint();
         self.unreachable_since = None;
         self.timeline.begin_again()?;

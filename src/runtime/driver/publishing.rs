@@ -9,7 +9,7 @@ use std::sync::{Arc, atomic::Ordering};
 use arrow::array::RecordBatch;
 
 use crate::{
-    connector::SinkEpoch,
+    connector::{Publisher, SinkEpoch},
     plan::SinkDefinition,
     runtime::{face::SourceState, outlet::Outlet, outlets::definition_of, reader::TICK, timeline::Ran},
     types::{Error, Result},
@@ -30,11 +30,19 @@ impl Run {
             // Another sink of this name: it begins with all rows.
             self.timeline.forget_sink(&definition.name);
         }
+        let publisher = Publisher {
+            sink: definition.name.clone(),
+            state,
+            generation: self.timeline.shared().generation,
+            instance: self.host.nonce(),
+            takes_over: self.resets_sinks,
+        };
+        let before = self.outlets.take_leaving(&definition.name);
         let outlet = Outlet::start(
             definition,
+            before,
             &self.registry,
-            &state,
-            self.resets_sinks,
+            publisher,
             Arc::clone(self.timeline.shared()),
             self.timeline.metrics(),
             Arc::clone(&self.host),
@@ -45,7 +53,7 @@ impl Run {
 
     pub(super) fn remove_sink(&mut self, name: &str) {
         self.sinks.retain(|sink| sink.name != name);
-        self.outlets.all.retain(|outlet| outlet.name() != name);
+        self.outlets.let_go(|outlet| outlet == name);
         self.timeline.forget_sink(name);
         let shared = self.timeline.shared();
         shared
