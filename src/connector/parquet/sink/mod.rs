@@ -35,7 +35,7 @@ use self::{
 };
 use crate::{
     connector::{Marker, OptionKind, OptionSpec, Options, Publisher, Sink, SinkEpoch, SinkError},
-    types::{folder_name, limits, type_name},
+    types::{Epoch, folder_name, limits, type_name},
 };
 
 pub use local::LocalStore;
@@ -162,6 +162,18 @@ impl ParquetSink {
             was_writer: false,
             held: None,
         })
+    }
+
+    fn marker(&self, epoch: Epoch, records: u64, hash: u64) -> Marker {
+        Marker {
+            sink: self.publisher.sink.clone(),
+            state: self.publisher.state.clone(),
+            generation: self.publisher.generation,
+            instance: self.publisher.instance,
+            epoch,
+            records,
+            hash,
+        }
     }
 
     fn record(&self, held: &Held, marker: Option<Marker>) -> Record {
@@ -467,11 +479,16 @@ impl Sink for ParquetSink {
                 };
             }
             let sequence = newest.as_ref().map_or(0, |newest| newest.sequence);
+            let found = newest.and_then(|newest| newest.marker);
             let mut held = Held {
                 store,
                 sequence,
                 claim: sequence + 1,
-                marker: newest.and_then(|newest| newest.marker),
+                // Of another state that is taken over nothing counts, and the next start has to see that.
+                marker: match found {
+                    Some(marker) if marker.state != self.publisher.state => Some(self.marker(Epoch(0), 0, 0)),
+                    found => found,
+                },
                 committed,
                 since_whole,
             };
@@ -513,15 +530,7 @@ impl Sink for ParquetSink {
             )));
         }
         let (records, hash) = self.digest.of(&last.added)?;
-        let marker = Marker {
-            sink: self.publisher.sink.clone(),
-            state: self.publisher.state.clone(),
-            generation: self.publisher.generation,
-            instance: self.publisher.instance,
-            epoch: last.epoch,
-            records,
-            hash,
-        };
+        let marker = self.marker(last.epoch, records, hash);
         let staged = self.stage(&held, epochs)?;
         let record = Record {
             added: staged.files,
