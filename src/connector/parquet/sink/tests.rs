@@ -19,7 +19,6 @@ use object_store::memory::InMemory;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::{store::Entry, *};
-use crate::types::Epoch;
 
 type Done = Box<dyn FnOnce(&mut World) + Send>;
 
@@ -487,6 +486,34 @@ fn killed_or_failing_at_any_call_of_a_merge_no_row_is_lost_or_twice() {
             assert_each_once(&world, last, &format!("kind {kind} at call {at}"));
         }
     }
+}
+
+#[test]
+fn a_merge_that_cannot_read_its_files_is_put_off_and_nothing_else() {
+    let world: Arc<Mutex<World>> = Arc::default();
+    let mut writer = Writer::new(&world, u64::MAX, Fault::None, MERGED);
+    writer.recover().unwrap();
+    let merged = limits::SINK_FILES_MERGED as u64;
+    let mut calls = Vec::new();
+    for number in 1..merged {
+        let before = writer.calls();
+        writer.sink.publish(&[epoch(number)]).unwrap();
+        calls.push(writer.calls() - before);
+    }
+    let of_one = calls[0];
+    assert!(calls.iter().all(|calls| *calls == of_one), "{calls:?}: nothing is merged yet");
+    {
+        // Behind the next publishing.
+        let mut line = writer.line.lock().unwrap();
+        (line.at, line.fault) = (line.calls + of_one, Fault::ErrorBefore);
+    }
+    let before = writer.calls();
+    writer.sink.publish(&[epoch(merged)]).unwrap();
+    assert_eq!(writer.calls() - before, of_one + 1, "the first call of a merge fails");
+    let before = writer.calls();
+    writer.sink.publish(&[epoch(merged + 1)]).unwrap();
+    assert_eq!(writer.calls() - before, of_one, "it neither recovers nor merges at once");
+    assert_each_once(&world, merged + 1, "not merged");
 }
 
 #[test]
