@@ -237,6 +237,7 @@ impl ParquetSink {
 
     /// Sees that all is there that the log says, up to its newest record, and finishes what is not.
     fn take_up(&self, store: &dyn Store, newest: &Record) -> Result<(Committed, u64), SinkError> {
+        self.log(store).sync(newest)?;
         let (committed, since_whole) = self.log(store).committed_at(newest)?;
         self.check_layout(newest, &committed)?;
         self.finish(store, newest)?;
@@ -253,8 +254,9 @@ impl ParquetSink {
         let location = &self.destination.location;
         match (there, is_staged) {
             // Nothing but getting its name takes away what is staged and committed.
-            (Some(_), false) if is_same_length => Ok(()),
+            (Some(_), false) if is_same_length => store.sync(&file.path),
             (Some(_), true) if is_same_length && checksum(store, &file.path)? == Some(file.crc32c) => {
+                store.sync(&file.path)?;
                 store.delete(std::slice::from_ref(&file.staged))
             }
             (Some(_), _) => Err(SinkError::Failed(format!(

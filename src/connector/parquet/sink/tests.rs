@@ -213,6 +213,10 @@ impl Store for TestStore {
             Ok(entries)
         })
     }
+
+    fn sync(&self, _: &str) -> Result<(), SinkError> {
+        self.call(|_| Ok(()))
+    }
 }
 
 fn epoch(number: u64) -> SinkEpoch {
@@ -705,6 +709,7 @@ fn check_store(store: &dyn Store) {
     );
     assert_eq!(store.read("a/day=2024%3A01/x").unwrap(), Some(bytes("one")));
     assert_eq!(store.read("a/b/y.tmp").unwrap(), Some(bytes("two")));
+    store.sync("a/day=2024%3A01/x").unwrap();
     assert!(store.rename("a/b/nothing", "a/z").is_err());
     let mut entries = store.list("a").unwrap();
     entries.sort();
