@@ -10,9 +10,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use crate::{
-    connector::TableLog,
     plan::{MaterializedDefinition, SinkDefinition},
-    state::{Place, Store},
     types::{Error, Result},
 };
 
@@ -136,11 +134,7 @@ impl Engine {
             return Ok(());
         };
         shared.end();
-        if let Some(folder) = self.folder(source) {
-            Store::reset(&Place::local(&folder))?;
-            TableLog::remove(&folder)?;
-        }
-        Ok(())
+        self.forget_folder(source)
     }
 }
 
