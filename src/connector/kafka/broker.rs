@@ -197,7 +197,7 @@ impl Broker for Cluster {
         let topic = &self.shared.marker_topic;
         let reader = |isolation: &str| {
             let mut config = config::consumer(&self.shared.brokers);
-            config::copy_security(&self.shared.client, &mut config);
+            config::copy_common(&self.shared.client, &mut config);
             config.set("isolation.level", isolation);
             Drain::connect(&config, Connection::new(&self.shared.brokers))
                 .map_err(|error| SinkError::Failed(config::sentence(&error)))
