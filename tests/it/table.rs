@@ -512,49 +512,57 @@ fn a_view_that_is_dropped_while_its_table_takes_no_change_goes_as_soon_as_that_d
     });
 }
 
+/// State, published epoch and reason of the one sink that there is.
+async fn sink_of(engine: &Engine) -> [String; 3] {
+    let batches = sql(engine, "SHOW SINKS").await;
+    let batch = batches.iter().find(|batch| batch.num_rows() == 1).expect("one sink");
+    ["state", "published_epoch", "reason"]
+        .map(|name| array_value_to_string(batch.column_by_name(name).unwrap(), 0).unwrap())
+}
+
+/// Waits until the one sink is so; its reason.
+async fn until_sink(engine: &Engine, is_so: impl Fn(&[String; 3]) -> bool) -> String {
+    let there = async {
+        loop {
+            let sink = sink_of(engine).await;
+            if is_so(&sink) {
+                let [_, _, reason] = sink;
+                return reason;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let there = tokio::time::timeout(Duration::from_secs(60), there);
+    there.await.expect("it comes within a minute")
+}
+
+const NUMBERS: &str = "\
+CREATE SOURCE numbers (n BIGINT) WITH (connector = 'memory', trigger = '0');
+CREATE MATERIALIZED VIEW all_of AS SELECT n FROM numbers;
+";
+
 #[test]
 fn a_sink_that_failed_can_be_dropped() {
     let (states, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let pipeline = format!(
-        "CREATE SOURCE numbers (n BIGINT) WITH (connector = 'memory', trigger = '0');\n\
-         CREATE MATERIALIZED VIEW all_of AS SELECT n FROM numbers;\n\
-         CREATE SINK files FROM all_of WITH (connector = 'parquet', path = '{}');\n",
+        "{NUMBERS}CREATE SINK files FROM all_of WITH (connector = 'parquet', path = '{}');",
         out.path().display()
     );
-    let shown = async |engine: &Engine| {
-        let batches = sql(engine, "SHOW SINKS").await;
-        let batch = batches.iter().find(|batch| batch.num_rows() == 1).expect("one sink");
-        let text = |name: &str| array_value_to_string(batch.column_by_name(name).unwrap(), 0).unwrap();
-        (text("state"), text("published_epoch"), text("reason"))
-    };
-    let until_state = async |engine: &Engine, state: &str| {
-        let there = async {
-            loop {
-                let (found, published, reason) = shown(engine).await;
-                if found == state && (state == "failed" || published != "0") {
-                    return reason;
-                }
-                tokio::task::yield_now().await;
-            }
-        };
-        let there = tokio::time::timeout(Duration::from_secs(60), there);
-        there.await.expect("it comes within a minute")
-    };
     block_on(async {
         let engine = live(&states.path().join("one"), Bounds::default(), &pipeline).await;
         sql(&engine, "INSERT INTO numbers VALUES (1)").await;
-        until_state(&engine, "running").await;
+        until_sink(&engine, |[state, published, _]| state == "running" && published != "0").await;
         engine.stop();
         // What one state has published there is not another's.
         let engine = live(&states.path().join("other"), Bounds::default(), &pipeline).await;
-        let reason = until_state(&engine, "failed").await;
+        let reason = until_sink(&engine, |[state, ..]| state == "failed").await;
         assert!(reason.contains("of another state is published there"), "{reason}");
-        let there = async {
-            while !(engine.sources().iter()).all(|source| source.state == SourceState::Failed) {
+        let stopped = async {
+            while engine.sources()[0].state != SourceState::Failed {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), there)
+        tokio::time::timeout(Duration::from_secs(60), stopped)
             .await
             .expect("its source stops");
         let reason = engine.sources()[0].reason.clone().unwrap();
@@ -562,6 +570,41 @@ fn a_sink_that_failed_can_be_dropped() {
         assert_eq!(value(&engine, "DROP SINK files").await, "dropped files");
         let left = sql(&engine, "SHOW SINKS").await;
         assert_eq!(left.iter().map(|batch| batch.num_rows()).sum::<usize>(), 0);
+        engine.stop();
+    });
+}
+
+#[test]
+fn a_sink_that_cannot_begin_holds_nobody_up_and_begins_later() {
+    let (state, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let bounds = Bounds {
+        checkpoint_interval: Duration::from_secs(1),
+        ..Bounds::default()
+    };
+    block_on(async {
+        let engine = live(state.path(), bounds, NUMBERS).await;
+        sql(&engine, "INSERT INTO numbers VALUES (1)").await;
+        until_running(&engine).await;
+        // No checkpoint can be written where a file stands in the place of their folder.
+        let checkpoints = state.path().join("numbers").join("checkpoints");
+        let away = state.path().join("away");
+        fs::rename(&checkpoints, &away).unwrap();
+        fs::write(&checkpoints, "").unwrap();
+        let create = format!(
+            "CREATE SINK files FROM all_of WITH (connector = 'parquet', path = '{}')",
+            out.path().display()
+        );
+        sql(&engine, &create).await;
+        let reason = until_sink(&engine, |[state, _, reason]| state == "starting" && !reason.is_empty()).await;
+        assert!(
+            reason.contains("it begins with a checkpoint") && reason.contains("checkpoints"),
+            "{reason}"
+        );
+        sql(&engine, "INSERT INTO numbers VALUES (2)").await;
+        fs::remove_file(&checkpoints).unwrap();
+        fs::rename(&away, &checkpoints).unwrap();
+        let reason = until_sink(&engine, |[state, published, _]| state == "running" && published != "0").await;
+        assert_eq!(reason, "", "it is over");
         engine.stop();
     });
 }
