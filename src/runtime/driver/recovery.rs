@@ -110,8 +110,7 @@ impl Run {
             self.stage(&ran);
             self.timeline.publish(ran);
             if is_checkpoint {
-                // It is not written, so that a crash from here on runs all of this again.
-                drop(self.timeline.checkpoint()?);
+                self.timeline.repeat_checkpoint()?;
             }
             while !self.sinks_have_room()? {
                 if self.stop.load(Ordering::Relaxed) {
