@@ -444,3 +444,75 @@ impl Run {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::runtime::{clock::SystemClock, host::SystemHost};
+
+    /// Notes when it is asked.
+    struct Noting(Arc<Mutex<Vec<&'static str>>>);
+
+    impl Sink for Noting {
+        fn recover(&mut self) -> Result<Option<Marker>, SinkError> {
+            self.0.lock().unwrap().push("the one behind it is asked");
+            Ok(None)
+        }
+
+        fn publish(&mut self, _: &[SinkEpoch]) -> Result<(), SinkError> {
+            Ok(())
+        }
+
+        fn digest(&mut self, _: &SinkEpoch) -> Result<(u64, u64), SinkError> {
+            Ok((0, 0))
+        }
+    }
+
+    #[test]
+    fn a_sink_is_asked_once_the_one_of_its_name_before_it_is_at_its_end() {
+        let host: Arc<dyn Host> = Arc::new(SystemHost(Arc::new(SystemClock::default())));
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let gate = host.bell();
+        let (waiting, noted) = (Arc::clone(&gate), Arc::clone(&events));
+        let ends = move || {
+            waiting.wait(0, Duration::MAX);
+            noted.lock().unwrap().push("the one before ends");
+        };
+        let before = host.spawn("before", Box::new(ends)).unwrap();
+        let metrics = Arc::new(Metrics::default());
+        let desk = Arc::new(Desk {
+            state: Mutex::new(State {
+                queue: VecDeque::new(),
+                epochs: 0,
+                bytes: 0,
+                published: None,
+                failure: None,
+                is_over: false,
+            }),
+            changed: host.bell(),
+            staged: metrics.sink_staged_epochs.with_label_values(&["s"]),
+        });
+        let run = Run {
+            name: "s".to_owned(),
+            state: "a".to_owned(),
+            sink: Box::new(Noting(Arc::clone(&events))),
+            desk: Arc::clone(&desk),
+            shared: Arc::new(Shared::new("source", "none", 1, BTreeMap::new())),
+            metrics,
+            host: Arc::clone(&host),
+            takes_over: false,
+            before: vec![before],
+            first_marker: None,
+        };
+        let worker = host.spawn("behind", Box::new(move || run.whole_life())).unwrap();
+        gate.ring();
+        let published = wait_for(&*desk.changed, Duration::from_secs(60), || desk.lock().published);
+        assert_eq!(published, Some(Epoch(0)));
+        desk.lock().is_over = true;
+        desk.changed.ring();
+        worker.join().unwrap();
+        assert_eq!(*events.lock().unwrap(), ["the one before ends", "the one behind it is asked"]);
+    }
+}
