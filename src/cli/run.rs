@@ -50,13 +50,13 @@ pub struct RunArgs {
     /// Keep nothing over a restart: read every source from its start
     #[arg(long)]
     pub no_state: bool,
-    /// Forget what was computed, and read every source from its start; rows of tables are kept
+    /// Forget what was computed, and read every source from its start; rows of tables of the files are kept
     #[arg(long)]
     pub reset: bool,
     /// Compute a view anew, and those that read it: from the rows that its source still has
     #[arg(long = "rebuild", value_name = "VIEW", conflicts_with_all = ["reset", "no_state"])]
     pub rebuild: Vec<String>,
-    /// Forget what was made over HTTP under this name
+    /// Forget what was made over HTTP under this name, with the rows of a table
     #[arg(long = "forget", value_name = "NAME", conflicts_with_all = ["reset", "no_state"])]
     pub forget: Vec<String>,
     /// With --rebuild: also where the source does not have all of its rows any more

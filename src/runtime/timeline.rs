@@ -694,8 +694,8 @@ impl Timeline {
         self.views.iter().enumerate().map(of_view).collect()
     }
 
-    /// The state after an epoch whose plan says that a checkpoint follows; also in a replay, where it is thrown away:
-    /// taking a snapshot merges states anew, and later results must not depend on who did.
+    /// The state after an epoch whose plan says that a checkpoint follows. Taking it merges states anew, and later results must not depend
+    /// on who did: a replay [repeats it](Self::repeat_checkpoint).
     pub fn checkpoint(&mut self) -> Result<Option<(CheckpointWriter, Checkpoint)>> {
         let mut parts = vec![Part {
             name: "bad".into(),
@@ -743,6 +743,14 @@ impl Timeline {
             parts,
         };
         Ok(self.store.as_mut().map(|store| (store.begin_checkpoint(), checkpoint)))
+    }
+
+    /// In a replay: does to the state what taking the checkpoint did. None is written, so that what ran still has none.
+    pub fn repeat_checkpoint(&mut self) -> Result<()> {
+        let without = (self.rows_since_checkpoint, self.is_ahead_of_checkpoint);
+        drop(self.checkpoint()?);
+        (self.rows_since_checkpoint, self.is_ahead_of_checkpoint) = without;
+        Ok(())
     }
 
     /// Takes up a checkpoint: views go on with their state, take up what those below them hold, or wait until their rows are read again.

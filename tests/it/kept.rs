@@ -157,6 +157,25 @@ fn what_does_not_fit_the_file_any_more_is_said_and_can_be_forgotten() {
 }
 
 #[test]
+fn a_table_that_was_forgotten_leaves_no_rows_to_the_next_one_of_its_name() {
+    let (file, state) = (written(PIPELINE), folder("kept"));
+    let mut zeta = Zeta::run(&file).state(&state).start();
+    for arguments in [["--forget", "notes"].as_slice(), &["--reset"]] {
+        zeta.query("CREATE TABLE notes (symbol VARCHAR, note VARCHAR)");
+        zeta.query("INSERT INTO notes VALUES ('a', 'x')");
+        assert!(zeta.stop().success());
+        let run = Zeta::run(&file).state(&state);
+        zeta = arguments.iter().fold(run, |run, argument| run.arg(*argument)).start();
+        assert_eq!(names(&zeta), ["limits", "total"], "{arguments:?}");
+        zeta.query("CREATE TABLE notes (symbol VARCHAR, note VARCHAR)");
+        let rows = zeta.rows("SELECT count(*) AS n FROM notes");
+        assert_eq!(rows[0][0], json!(0), "{arguments:?}");
+        zeta.query("DROP TABLE notes");
+    }
+    assert!(zeta.stop().success());
+}
+
+#[test]
 fn a_damaged_catalog_stops_the_start_and_reset_forgets_it() {
     let (file, state) = (written(PIPELINE), folder("kept"));
     let zeta = Zeta::run(&file).state(&state).start();

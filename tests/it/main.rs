@@ -30,6 +30,7 @@ mod http;
 mod kafka;
 mod kept;
 mod parquet_sink;
+mod recovery;
 mod sink;
 mod soak;
 mod state;

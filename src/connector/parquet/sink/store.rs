@@ -33,6 +33,9 @@ pub trait Store: Send {
 
     /// What lies right in a folder, in any order; nothing where there is none.
     fn list(&self, folder: &str) -> Result<Vec<Entry>, SinkError>;
+
+    /// Makes the name of a file that was found survive a power cut: who gave it may have been killed before that.
+    fn sync(&self, path: &str) -> Result<(), SinkError>;
 }
 
 /// In a folder.
