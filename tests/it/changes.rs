@@ -672,7 +672,7 @@ fn a_difference_is_told_in_the_words_of_the_query() {
         (
             "another function",
             "calm",
-            "aggregate sum(double_of(v)) of `calm` is called as before, but the type of a column or a function in it is another",
+            "aggregate sum(double_of(v)) of `calm` is called as before, but brackets, the type of a column or a function in it are others",
         ),
         (
             "a column that was not kept",
@@ -722,6 +722,40 @@ fn a_source_is_another_one_where_its_positions_mean_something_else() {
             }
             (found, _) => panic!("{to}: {found:?}"),
         }
+    }
+}
+
+#[test]
+fn brackets_are_part_of_an_expression() {
+    let (folder, topics) = (tempfile::tempdir().unwrap(), MemoryTopics::default());
+    let clock = Arc::new(ManualClock::at(EventTime(START)));
+    let defined = |query: &str| {
+        let text = format!(
+            "CREATE SOURCE s (a DOUBLE, b DOUBLE, c DOUBLE, v BIGINT, w BIGINT, p BOOLEAN, q BOOLEAN)
+               WITH (connector = 'memory', format = 'json');
+             CREATE MATERIALIZED VIEW v AS {query};"
+        );
+        engine(&text, &topics, folder.path(), &clock)
+    };
+    for (was, is) in [
+        ("SELECT a - (b - c) AS x FROM s", "SELECT a - b - c AS x FROM s"),
+        ("SELECT a / (b * c) AS x FROM s", "SELECT a / b * c AS x FROM s"),
+        ("SELECT v & (w | 1) AS x FROM s", "SELECT v & w | 1 AS x FROM s"),
+        (
+            "SELECT a FROM s WHERE (p OR q) IS NULL",
+            "SELECT a FROM s WHERE p OR q IS NULL",
+        ),
+        (
+            "SELECT sum(a - (b - c)) AS x FROM s",
+            "SELECT sum(a - b - c) AS x FROM s",
+        ),
+    ] {
+        let found = verdicts(&defined(is), &defined(was));
+        let (verdict, reasons) = &found["s"].as_ref().expect("the same source")["v"];
+        assert_eq!(*verdict, Again, "{was} and {is}: {reasons:?}");
+        let same = verdicts(&defined(was), &defined(was));
+        let (verdict, reasons) = &same["s"].as_ref().expect("the same source")["v"];
+        assert_eq!(*verdict, Verdict::Same, "{was}: {reasons:?}");
     }
 }
 

@@ -346,7 +346,7 @@ fn was_is(what: &str, view: &str, was: &Term, is: &Term) -> Option<String> {
     }
     Some(match was.shown == is.shown {
         true => format!(
-            "{what} of `{view}` is {} as before, but the type of a column or a function in it is another",
+            "{what} of `{view}` is {} as before, but brackets, the type of a column or a function in it are others",
             is.shown
         ),
         false => format!("{what} of `{view}` was {}, is {}", was.shown, is.shown),
@@ -379,7 +379,7 @@ fn state_columns(view: &str, was: &OperatorShape, is: &OperatorShape, reasons: &
                 let was_there = was.aggregates.iter().any(|(other, _)| other.shown == term.shown);
                 reasons.push(match was_there {
                     true => format!(
-                        "aggregate {} of `{view}` is called as before, but the type of a column or a function in it is another",
+                        "aggregate {} of `{view}` is called as before, but brackets, the type of a column or a function in it are others",
                         term.shown
                     ),
                     false => format!("aggregate {} of `{view}` is new", term.shown),
