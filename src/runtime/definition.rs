@@ -31,14 +31,20 @@ pub struct Changes {
     pub has_other_watermark: bool,
 }
 
-/// What becomes of each view on the state of `before`.
+/// What becomes of each view on the state of `before`, in which those of `failed` have set rows aside.
 ///
 /// # Errors
 /// [`Error::State`] with the difference and the ways out, where the source is another one, or a view would have to be computed anew
 /// and the start was not told so.
-pub fn changes(before: &str, now: &Outlines, rebuild: &Rebuild, folder: &Path) -> Result<Changes> {
+pub fn changes(
+    before: &str,
+    now: &Outlines,
+    rebuild: &Rebuild,
+    failed: &BTreeSet<String>,
+    folder: &Path,
+) -> Result<Changes> {
     let before = Shapes::of_text(before).map_err(|error| Error::state(format!("{}: {error}", folder.display())))?;
-    let views = changes_of(&before, now, &rebuild.views).map_err(|differences| {
+    let views = changes_of(&before, now, &rebuild.views, Some(failed)).map_err(|differences| {
         let kept = match now.shapes.source.is_table {
             true => ", which keeps the rows of tables",
             false => "",
@@ -105,7 +111,7 @@ impl Engine {
             let of_before = before.iter().find(|shapes| shapes.source.name == source);
             // Nothing of itself is what a new one begins with.
             let begins = now.shapes.without_views();
-            let outcome = changes_of(of_before.unwrap_or(&begins), now, &rebuild.views);
+            let outcome = changes_of(of_before.unwrap_or(&begins), now, &rebuild.views, None);
             all.push(SourceChanges {
                 source,
                 outcome,

@@ -111,6 +111,23 @@ struct Header {
     anchors: Anchors,
 }
 
+impl Header {
+    fn of(checkpoint: &Checkpoint, folder: &Path) -> Result<Self> {
+        serde_json::from_value(checkpoint.header.clone()).map_err(|e| {
+            Error::state(format!(
+                "the checkpoint in {} has another header: {e}",
+                folder.display()
+            ))
+        })
+    }
+
+    /// Views that ever set a row aside that could not be computed.
+    fn views_that_failed(self) -> BTreeSet<String> {
+        let failed = self.failed_totals.into_iter().filter(|(_, total)| 0 < *total);
+        failed.map(|(view, _)| view).collect()
+    }
+}
+
 impl Timeline {
     /// Builds the dataflows of all views of a source, and takes up the state in `place`, where one is given.
     pub fn open(
@@ -214,7 +231,12 @@ impl Timeline {
         };
         // A checkpoint of no definition cannot be: each is written with one.
         let before = before.unwrap_or_else(|| outlines.shapes.to_text());
-        let changes = changes(&before, &outlines, rebuild, &folder)?;
+        let failed = match &recovered.checkpoint {
+            Some(checkpoint) => Header::of(checkpoint, &folder)?.views_that_failed(),
+            // All of it runs again.
+            None => BTreeSet::new(),
+        };
+        let changes = changes(&before, &outlines, rebuild, &failed, &folder)?;
         self.has_other_watermark = changes.has_other_watermark;
         match recovered.checkpoint {
             Some(checkpoint) => self.restore(checkpoint, &changes.views, &folder)?,
@@ -747,12 +769,7 @@ impl Timeline {
 
     /// Takes up a checkpoint: views go on with their state, take up what those below them hold, or wait until their rows are read again.
     fn restore(&mut self, checkpoint: Checkpoint, changes: &[ViewVerdict], folder: &Path) -> Result<()> {
-        let header: Header = serde_json::from_value(checkpoint.header).map_err(|e| {
-            Error::state(format!(
-                "the checkpoint in {} has another header: {e}",
-                folder.display()
-            ))
-        })?;
+        let header = Header::of(&checkpoint, folder)?;
         let mut parts: BTreeMap<String, Vec<RecordBatch>> = checkpoint
             .parts
             .into_iter()
@@ -786,8 +803,8 @@ impl Timeline {
             if let (Some(takeover), false) = (&change.takeover, reads_anew) {
                 let total = |totals: &BTreeMap<String, u64>| totals.get(view.name()).copied().unwrap_or_default();
                 let totals = (total(&header.late_totals), total(&header.failed_totals));
-                let lost_rows = view.restore(&mut part, takeover, totals, self.epoch, &self.metrics)?;
-                if lost_rows {
+                let has_other_rows = view.restore(&mut part, takeover, totals, self.epoch, &self.metrics)?;
+                if has_other_rows {
                     made_anew.insert(view.name().to_owned());
                 }
                 let watermark = header.view_watermarks.get(view.name());
@@ -796,7 +813,7 @@ impl Timeline {
             }
             if view.reads_source() {
                 return Err(Error::user(format!(
-                    "some rows of a view that `{}` reads cannot be computed any more, so that it has to be computed anew: start with --rebuild {}",
+                    "some rows of a view that `{}` reads could not be computed before, or cannot be now, so that it has to be computed anew: start with --rebuild {}",
                     view.name(),
                     view.name()
                 )));

@@ -961,6 +961,94 @@ fn compare(what: &str, kept: Kept, found: &BTreeMap<String, Vec<String>>, wanted
     }
 }
 
+/// Views some of whose rows could not be computed, over the rows that `write` gives.
+const FAILING: &str = "
+CREATE SOURCE s (k VARCHAR, v BIGINT, w BIGINT, spare VARCHAR, ts TIMESTAMP) WITH (connector = 'memory', format = 'json', trigger = '0');
+CREATE TABLE names (k VARCHAR PRIMARY KEY, name VARCHAR);
+CREATE MATERIALIZED VIEW divided AS SELECT k, v, ts, 10 / w AS q FROM s;
+CREATE MATERIALIZED VIEW groups AS SELECT w AS g, 10 / sum(w) AS q, count(*) AS n, sum(w) AS t FROM s GROUP BY w HAVING sum(w) < 1000;
+CREATE MATERIALIZED VIEW above AS SELECT count(*) AS n, sum(t) AS t FROM groups;
+CREATE MATERIALIZED VIEW sums AS SELECT k, sum(v * 100000000000000000) AS large, count(*) AS n FROM s GROUP BY k;
+CREATE MATERIALIZED VIEW parts AS SELECT k, sum(10 / w) AS parts, count(*) AS n FROM s GROUP BY k;
+CREATE MATERIALIZED VIEW good AS SELECT k, v, ts, v * 10 AS ten FROM s;";
+
+#[test]
+fn rows_that_could_not_be_computed_come_back_with_what_failed_in_them_or_the_edit_is_refused() {
+    let views: Vec<String> = ["divided", "groups", "above", "sums", "parts", "good"]
+        .map(str::to_owned)
+        .into();
+    for (what, from, to, refused) in [
+        (
+            "a column that failed",
+            ", 10 / w AS q FROM s;",
+            " FROM s;",
+            Some("divided"),
+        ),
+        ("a column over groups that are all held", "10 / sum(w) AS q, ", "", None),
+        (
+            "a filter over groups that are all held",
+            " HAVING sum(w) < 1000",
+            "",
+            None,
+        ),
+        (
+            "an aggregate whose sum is too large",
+            "sum(v * 100000000000000000) AS large, ",
+            "",
+            Some("sums"),
+        ),
+        (
+            "an aggregate whose argument failed",
+            "sum(10 / w) AS parts, ",
+            "",
+            Some("parts"),
+        ),
+        ("a column that never failed", ", v * 10 AS ten", "", None),
+    ] {
+        assert_eq!(FAILING.matches(from).count(), 1, "{what}: `{from}` stands there once");
+        let text = FAILING.replacen(from, to, 1);
+        let always = fresh(&text);
+        for kept in [Kept::Checkpoint, Kept::CheckpointAndJournal] {
+            let (folder, topics) = (tempfile::tempdir().unwrap(), MemoryTopics::default());
+            let clock = Arc::new(ManualClock::at(EventTime(START)));
+            let first = engine(FAILING, &topics, folder.path(), &clock);
+            first.open().unwrap();
+            before(&first, &topics, &clock, kept);
+            for view in ["divided", "groups", "sums", "parts"] {
+                let errors = rows(&first, &format!("\"{view}$errors\""));
+                assert!(4 < errors.len(), "{what}: {view} has rows that failed: {errors:#?}");
+            }
+            let told = rows(&first, "\"groups$errors\"");
+            drop(first);
+            if let Some(view) = refused {
+                let again = engine_that_goes_on(&text, &topics, folder.path(), &clock, Rebuild::default());
+                let refused = again.err().unwrap_or_else(|| panic!("{what}, {kept:?}: it goes on"));
+                assert!(refused.contains(&format!("--rebuild {view}")), "{what}: {refused}");
+                assert!(refused.contains("could not be computed"), "{what}: {refused}");
+            }
+            let rebuild = Rebuild {
+                views: refused.into_iter().map(str::to_owned).collect(),
+                takes_what_is_left: false,
+            };
+            let second = engine_that_goes_on(&text, &topics, folder.path(), &clock, rebuild)
+                .unwrap_or_else(|error| panic!("{what}, {kept:?}: {error}"));
+            compare(what, kept, &all_rows(&second, &views), &all_rows(&always, &views));
+            if kept == Kept::Checkpoint {
+                assert_eq!(rows(&second, "\"groups$errors\""), told, "{what}: told once");
+            }
+            // What comes next finds the rows that it takes back.
+            after(&second, &topics, &clock);
+            let (topics, clock) = (MemoryTopics::default(), Arc::new(ManualClock::at(EventTime(START))));
+            let folder = tempfile::tempdir().unwrap();
+            let always = engine(&text, &topics, folder.path(), &clock);
+            always.open().unwrap();
+            before(&always, &topics, &clock, Kept::Journal);
+            after(&always, &topics, &clock);
+            compare(what, kept, &all_rows(&second, &views), &all_rows(&always, &views));
+        }
+    }
+}
+
 #[test]
 fn rows_that_are_gone_are_named_and_done_without_only_where_that_is_asked_for() {
     let (folder, topics) = (tempfile::tempdir().unwrap(), MemoryTopics::default());

@@ -15,7 +15,7 @@ use datafusion::{
 };
 
 use super::{
-    OperatorShape, Outline, Outlines, RowsShape, Shapes, SourceShape, Term, ViewShape,
+    ColumnShape, OperatorShape, Outline, Outlines, RowsShape, Shapes, SourceShape, Term, ViewShape,
     meaning::{Meaning, exact},
 };
 
@@ -73,6 +73,8 @@ pub struct Takeover {
     pub rows: RowsFrom,
     /// Late rows have the columns of before.
     pub keeps_late: bool,
+    /// Why it is short of rows that could not be computed, if there were any: as sentences.
+    pub lacks: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -98,18 +100,25 @@ pub enum RowsFrom {
     State,
 }
 
-/// What becomes of each view, in the order of creation, those that are gone behind. Views in `wanted` are to be computed anew.
+/// What becomes of each view, in the order of creation, those that are gone behind. Views in `wanted` are to be computed anew; those in
+/// `failed` set rows aside that could not be computed, where that is known.
 ///
 /// # Errors
 /// With what differs, where the source is another one: then positions mean nothing any more.
-pub fn changes_of(before: &Shapes, now: &Outlines, wanted: &BTreeSet<String>) -> Result<Vec<Change>, Vec<String>> {
+pub fn changes_of(
+    before: &Shapes,
+    now: &Outlines,
+    wanted: &BTreeSet<String>,
+    failed: Option<&BTreeSet<String>>,
+) -> Result<Vec<Change>, Vec<String>> {
     let differences = source_differences(&before.source, &now.shapes.source);
     if !differences.is_empty() {
         return Err(differences);
     }
     let mut changes: Vec<Change> = Vec::new();
     for view in &now.shapes.views {
-        let mut change = change_of(before.view(&view.name), view, now.outline(&view.name));
+        let has_failed = failed.map(|failed| failed.contains(&view.name));
+        let mut change = change_of(before.view(&view.name), view, now.outline(&view.name), has_failed);
         let made_anew = |name: &&String| {
             let is_anew = |verdict| matches!(verdict, Verdict::Anew | Verdict::New | Verdict::Rebuild);
             changes
@@ -160,7 +169,7 @@ fn source_differences(before: &SourceShape, now: &SourceShape) -> Vec<String> {
     differs.collect()
 }
 
-fn change_of(before: Option<&ViewShape>, now: &ViewShape, outline: &Outline) -> Change {
+fn change_of(before: Option<&ViewShape>, now: &ViewShape, outline: &Outline, has_failed: Option<bool>) -> Change {
     let view = now.name.clone();
     let Some(before) = before else {
         return Change {
@@ -170,7 +179,24 @@ fn change_of(before: Option<&ViewShape>, now: &ViewShape, outline: &Outline) -> 
             takeover: None,
         };
     };
-    match takeover(before, now, outline) {
+    let taken = takeover(before, now, outline).and_then(|(takeover, mut reasons)| {
+        if !takeover.lacks.is_empty() {
+            match has_failed {
+                Some(true) => return Err(takeover.lacks),
+                Some(false) => {}
+                None => {
+                    let otherwise = match now.reads_source {
+                        true => format!("it is refused without --rebuild {view}"),
+                        false => "it is computed anew".to_owned(),
+                    };
+                    let lacks = takeover.lacks.join("; ");
+                    reasons.push(format!("where `{view}$errors` has had rows, {otherwise}: {lacks}"));
+                }
+            }
+        }
+        Ok((takeover, reasons))
+    });
+    match taken {
         Ok((takeover, reasons)) => Change {
             view,
             verdict: if reasons.is_empty() {
@@ -211,7 +237,7 @@ fn takeover(before: &ViewShape, now: &ViewShape, outline: &Outline) -> Result<(T
             said(titles(now))
         )]);
     }
-    let mut reasons = Vec::new();
+    let (mut reasons, mut lacks) = (Vec::new(), Vec::new());
     let mut operators = Vec::new();
     for (was, is) in before.operators.iter().zip(&now.operators) {
         rows_differences(view, &was.rows, &is.rows, &mut reasons);
@@ -230,7 +256,7 @@ fn takeover(before: &ViewShape, now: &ViewShape, outline: &Outline) -> Result<(T
         operators.push(OperatorTakeover {
             before: was.node,
             now: is.node,
-            columns: state_columns(view, was, is, &mut reasons),
+            columns: state_columns(view, was, is, &mut reasons, &mut lacks),
         });
     }
     if !reasons.is_empty() {
@@ -276,9 +302,15 @@ fn takeover(before: &ViewShape, now: &ViewShape, outline: &Outline) -> Result<(T
             return Err(reasons);
         }
         let news = news_of(before, now);
+        let is_all_held = outline.is_held_by_state && now.hold.is_none();
+        let short_of = short_of(before, now);
         match computed(before, now, outline) {
-            Ok(rows) => (rows, news),
-            Err(_) if outline.is_held_by_state && now.hold.is_none() => (RowsFrom::State, news),
+            Ok(rows) if short_of.is_empty() => (rows, news),
+            _ if is_all_held => (RowsFrom::State, news),
+            Ok(rows) => {
+                lacks.extend(short_of);
+                (rows, news)
+            }
             Err(reasons) => return Err(reasons),
         }
     };
@@ -295,6 +327,7 @@ fn takeover(before: &ViewShape, now: &ViewShape, outline: &Outline) -> Result<(T
         operators,
         rows,
         keeps_late: before.late == now.late,
+        lacks,
     };
     Ok((takeover, news))
 }
@@ -354,7 +387,13 @@ fn was_is(what: &str, view: &str, was: &Term, is: &Term) -> Option<String> {
 }
 
 /// Which columns of the state of before an operator takes, where those are not all of them as they are.
-fn state_columns(view: &str, was: &OperatorShape, is: &OperatorShape, reasons: &mut Vec<String>) -> Option<Vec<usize>> {
+fn state_columns(
+    view: &str,
+    was: &OperatorShape,
+    is: &OperatorShape,
+    reasons: &mut Vec<String>,
+    lacks: &mut Vec<String>,
+) -> Option<Vec<usize>> {
     if was.aggregates == is.aggregates {
         return None;
     }
@@ -398,6 +437,13 @@ fn state_columns(view: &str, was: &OperatorShape, is: &OperatorShape, reasons: &
             gone.iter()
                 .map(|shown| format!("aggregate {shown} of `{view}` is gone")),
         );
+    } else {
+        // A row whose argument fails counts in no aggregate, and a group whose result fails is handed on by none.
+        lacks.extend(gone.iter().map(|shown| {
+            format!(
+                "aggregate {shown} of `{view}` is gone, and what could not be computed for it is in no other either"
+            )
+        }));
     }
     if !is_missing && was.columns_before.is_none() && gone.is_empty() {
         reasons.push(format!("aggregates of `{view}` stand in another order"));
@@ -462,6 +508,19 @@ fn news_of(before: &ViewShape, now: &ViewShape) -> Vec<String> {
         }
     }
     news
+}
+
+/// Columns that are gone and failed for rows that would be there without them.
+fn short_of(before: &ViewShape, now: &ViewShape) -> Vec<String> {
+    let is_gone = |column: &&ColumnShape| !now.columns.iter().any(|other| other.meaning == column.meaning);
+    let gone = before.columns.iter().filter(|column| column.may_fail).filter(is_gone);
+    gone.map(|column| {
+        format!(
+            "column `{}` of `{}` is another or gone, and rows for which it could not be computed are not kept",
+            column.name, now.name
+        )
+    })
+    .collect()
 }
 
 /// The rows of now out of those of before.

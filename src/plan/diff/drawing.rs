@@ -79,6 +79,7 @@ impl<'a> Drawing<'a> {
                 name: field.name().clone(),
                 data_type: field.data_type().to_string(),
                 meaning: self.leaves.term(meaning),
+                may_fail: meaning.may_fail,
             })
             .collect();
         let emit = match &view.emit {
@@ -179,7 +180,8 @@ impl<'a> Drawing<'a> {
                     .map(|feed| self.leaves.term(&feed.columns[column]))
                     .collect();
                 let is = of.iter().map(|term| term.is.as_str()).collect::<Vec<_>>().join(" | ");
-                self.leaves.leaf(format!("union: {is}"), &of[0].shown)
+                let may_fail = feeds.iter().any(|feed| feed.columns[column].may_fail);
+                self.leaves.leaf_of(format!("union: {is}"), &of[0].shown, may_fail)
             })
             .collect();
         Flow {
@@ -379,17 +381,16 @@ impl<'a> Drawing<'a> {
                 flow.columns.extend([time.clone(), time]);
             }
             Step::EachSet { columns, sets, .. } => {
-                let terms: Vec<Term> = (columns.iter())
-                    .map(|column| {
-                        let meaning = self.leaves.over(column, &flow.columns);
-                        self.leaves.term(&meaning)
-                    })
+                let meanings: Vec<Meaning> = (columns.iter())
+                    .map(|column| self.leaves.over(column, &flow.columns))
                     .collect();
+                let terms: Vec<Term> = meanings.iter().map(|meaning| self.leaves.term(meaning)).collect();
                 let of = listed(&terms);
                 let is = format!("sets {sets:?} of {}", of.is);
-                for (place, term) in terms.iter().enumerate() {
+                for (place, (term, meaning)) in terms.iter().zip(&meanings).enumerate() {
+                    let is = format!("{place} of {is}");
                     flow.columns
-                        .push(self.leaves.leaf(format!("{place} of {is}"), &term.shown));
+                        .push(self.leaves.leaf_of(is, &term.shown, meaning.may_fail));
                 }
                 flow.columns.push(self.leaves.leaf(format!("set of {is}"), "grouping"));
                 flow.steps.push(Term {

@@ -25,6 +25,8 @@ const LEAF_BYTES_MAX: usize = 300;
 pub struct Meaning {
     pub expr: Arc<dyn PhysicalExpr>,
     nodes: usize,
+    /// Behind the last operator that sets rows aside it is computed of something that some rows may not allow.
+    pub may_fail: bool,
 }
 
 /// What people call leaves.
@@ -42,25 +44,29 @@ impl Leaves {
         Meaning {
             expr: Arc::new(Column::new(&is, 0)),
             nodes: 1,
+            may_fail: false,
         }
     }
 
     /// An expression over columns that are known.
     pub fn over(&mut self, expr: &Arc<dyn PhysicalExpr>, columns: &[Meaning]) -> Meaning {
-        let mut nodes = 0;
+        let (mut nodes, mut may_fail) = (0, false);
         let replaced = Arc::clone(expr).transform_up(|node| {
             nodes += 1;
             let Some(column) = node.downcast_ref::<Column>() else {
+                may_fail |= !node.is::<Literal>();
                 return Ok(Transformed::no(node));
             };
             let meaning = &columns[column.index()];
             nodes += meaning.nodes - 1;
+            may_fail |= meaning.may_fail;
             Ok(Transformed::yes(Arc::clone(&meaning.expr)))
         });
-        match replaced {
+        let meaning = match replaced {
             Ok(replaced) if nodes <= NODES_MAX => Meaning {
                 expr: replaced.data,
                 nodes,
+                may_fail,
             },
             Ok(replaced) => self.leaf(
                 format!("expression {}", digest(&exact(&replaced.data))),
@@ -72,6 +78,15 @@ impl Leaves {
                 let text = format!("{} over {}", exact(expr), of.join(", "));
                 self.leaf(format!("expression {}", digest(&text)), expr.to_string())
             }
+        };
+        Meaning { may_fail, ..meaning }
+    }
+
+    /// What is not computed any further here, and was in the operators before.
+    pub fn leaf_of(&mut self, is: String, shown: &str, may_fail: bool) -> Meaning {
+        Meaning {
+            may_fail,
+            ..self.leaf(is, shown)
         }
     }
 
@@ -157,6 +172,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_computed_may_fail_and_so_may_what_is_computed_of_it() {
+        let mut leaves = Leaves::default();
+        let a = leaves.leaf("s.a".into(), "a");
+        for (expr, expected, why) in [
+            (column(0), false, "a column"),
+            (lit(1_i64), false, "a literal"),
+            (sum(column(0), lit(1_i64)), true, "a sum"),
+        ] {
+            let meaning = leaves.over(&expr, std::slice::from_ref(&a));
+            assert_eq!(meaning.may_fail, expected, "{why}");
+            let again = leaves.over(&column(0), std::slice::from_ref(&meaning));
+            assert_eq!(again.may_fail, expected, "{why}, by another name");
+        }
+    }
+
+    #[test]
     fn brackets_that_are_not_written_are_told_apart() {
         use Operator::{BitwiseAnd, BitwiseOr, Divide, Minus, Multiply, Or};
 
@@ -187,11 +218,7 @@ mod tests {
                 of(&a, Or, &is_null(&b)),
                 "(a OR b) IS NULL, a OR b IS NULL",
             ),
-            (
-                not(&is_null(&a)),
-                is_null(&not(&a)),
-                "NOT (a IS NULL), (NOT a) IS NULL",
-            ),
+            (not(&is_null(&a)), is_null(&not(&a)), "NOT (a IS NULL), (NOT a) IS NULL"),
         ] {
             assert_ne!(exact(&one), exact(&other), "{why}");
         }

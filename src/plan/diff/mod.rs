@@ -100,6 +100,13 @@ pub struct ColumnShape {
     pub name: String,
     pub data_type: String,
     pub meaning: Term,
+    /// Rows that do not allow to compute it are set aside. Where that was not told yet, any column may be one.
+    #[serde(default = "is_possible")]
+    pub may_fail: bool,
+}
+
+fn is_possible() -> bool {
+    true
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -52,8 +52,14 @@ impl Drawing<'_> {
     /// An operator that hands on the rows that it takes, later or not at all.
     pub(super) fn passed_on(&mut self, number: usize, stage: &Stage, flow: Flow, aspects: Vec<(String, Term)>) -> Flow {
         let mut after = self.operator(number, stage, &flow, aspects, (&[], &[]), None);
-        let terms: Vec<Term> = flow.columns.iter().map(|column| self.leaves.term(column)).collect();
-        after.columns = terms.iter().map(|term| self.result(term)).collect();
+        let ordinal = self.operators.len() - 1;
+        after.columns = (flow.columns.iter())
+            .map(|column| {
+                let term = self.leaves.term(column);
+                let is = format!("#{ordinal}: {}", term.is);
+                self.leaves.leaf_of(is, &term.shown, column.may_fail)
+            })
+            .collect();
         after
     }
 
