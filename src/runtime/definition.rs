@@ -6,10 +6,10 @@
 //!               └ the others ─────────────────────▶ go on, or take up what the views below them hold
 //! ```
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use crate::{
-    plan::{Change, Outlines, Relation, Shapes, changes_of},
+    plan::{Change, Outlines, Relation, Shapes, SinkDefinition, changes_of},
     state,
     types::{Error, Result},
 };
@@ -102,6 +102,24 @@ impl Engine {
         self.outlines().into_iter().map(|outlines| outlines.shapes).collect()
     }
 
+    /// Says which sinks have to publish all rows of their view again. Which of them have published any is not looked at.
+    fn tell_of_sinks(&self, sinks: &[Arc<SinkDefinition>], before: &Shapes, changes: &mut [Change]) {
+        for sink in sinks.iter().filter(|sink| before.view(&sink.view.name).is_some()) {
+            let change = changes.iter_mut().find(|change| change.view == sink.view.name);
+            let Some(change) = change.filter(|change| !change.lets_sinks_go_on(false)) else {
+                continue;
+            };
+            let spec = self.0.registry.sink(&sink.connector);
+            change.reasons.push(match spec.is_none_or(|spec| spec.takes_changes) {
+                true => format!("sink `{}` publishes all rows again, if it has published any", sink.name),
+                false => format!(
+                    "sink `{}` takes no rows back: if it has published any, a start is refused until it has another `path` or name",
+                    sink.name
+                ),
+            });
+        }
+    }
+
     /// What becomes of what was defined `before`, by source, those that are gone behind.
     pub fn changes_since(&self, before: &[Shapes], rebuild: &Rebuild) -> Vec<SourceChanges> {
         let mut all = Vec::new();
@@ -111,7 +129,10 @@ impl Engine {
             let of_before = before.iter().find(|shapes| shapes.source.name == source);
             // Nothing of itself is what a new one begins with.
             let begins = now.shapes.without_views();
-            let outcome = changes_of(of_before.unwrap_or(&begins), now, &rebuild.views, None);
+            let mut outcome = changes_of(of_before.unwrap_or(&begins), now, &rebuild.views, None);
+            if let (Ok(changes), Some(before)) = (&mut outcome, of_before) {
+                self.tell_of_sinks(&self.catalog().sinks_of(&source), before, changes);
+            }
             all.push(SourceChanges {
                 source,
                 outcome,

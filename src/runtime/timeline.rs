@@ -20,8 +20,7 @@ use arrow::{
 use crate::{
     operator::{EpochEnd, SplitWatermarks},
     plan::{
-        Catalog, Change as ViewVerdict, MaterializedDefinition, Outlines, SinkDefinition, SourceDefinition, Verdict,
-        bad_schema,
+        Catalog, Change as ViewVerdict, MaterializedDefinition, Outlines, SinkDefinition, SourceDefinition, bad_schema,
     },
     state::{Checkpoint, CheckpointWriter, Part, Place, Recovered, Store},
     types::{
@@ -83,6 +82,8 @@ pub struct Timeline {
     plans_to_replay: std::vec::IntoIter<EpochPlan>,
     /// Of the sinks that were there when the state was made, and of those that began since.
     sinks: SinkProgresses,
+    /// Of the sinks that were there, those that begin anew: their views have other rows now, by no epoch.
+    sinks_anew: SinkProgresses,
     folder: Option<PathBuf>,
     committed: Epoch,
     /// Readers have seen it: an epoch before it is not shown again.
@@ -186,6 +187,7 @@ impl Timeline {
             plans_to_replay: Vec::new().into_iter(),
             heard_at: BTreeMap::new(),
             sinks: SinkProgresses::new(),
+            sinks_anew: SinkProgresses::new(),
             folder: place.map(|place| place.root),
             committed: Epoch(0),
             shown: Epoch(0),
@@ -238,8 +240,9 @@ impl Timeline {
         };
         let changes = changes(&before, &outlines, rebuild, &failed, &folder)?;
         self.has_other_watermark = changes.has_other_watermark;
+        let replays = !recovered.plans.is_empty();
         match recovered.checkpoint {
-            Some(checkpoint) => self.restore(checkpoint, &changes.views, &folder)?,
+            Some(checkpoint) => self.restore(checkpoint, &changes.views, replays, &folder)?,
             // A journal alone does not tell what it is a journal of. All of it runs again, so that every view is made anew.
             None if store.definition()?.as_ref() != Some(&self.definition) => {
                 let store = self.store.as_mut().expect("state came from a store");
@@ -355,11 +358,26 @@ impl Timeline {
             view: sink.view.name.clone(),
             definition: definition_of(sink),
         };
+        self.sinks_anew.remove(&sink.name);
         self.sinks.insert(sink.name.clone(), progress);
     }
 
     pub fn forget_sink(&mut self, name: &str) {
         self.sinks.remove(name);
+    }
+
+    /// Whether a sink that published rows of its view before has to publish all of them once more.
+    pub fn publishes_again(&self, sink: &SinkDefinition) -> bool {
+        let before = self.sinks_anew.get(&sink.name);
+        before.is_some_and(|progress| progress.definition == definition_of(sink))
+    }
+
+    /// Sinks of a view whose rows are others by no epoch.
+    fn begin_sinks_anew(&mut self, is_of: impl Fn(&SinkProgress) -> bool) {
+        let sinks = std::mem::take(&mut self.sinks);
+        let (anew, going_on): (SinkProgresses, SinkProgresses) = sinks.into_iter().partition(|(_, sink)| is_of(sink));
+        self.sinks = going_on;
+        self.sinks_anew.extend(anew);
     }
 
     /// The changes of `view` in an epoch that ran, where a sink that began before it has to publish them.
@@ -768,7 +786,8 @@ impl Timeline {
     }
 
     /// Takes up a checkpoint: views go on with their state, take up what those below them hold, or wait until their rows are read again.
-    fn restore(&mut self, checkpoint: Checkpoint, changes: &[ViewVerdict], folder: &Path) -> Result<()> {
+    /// `replays`: plans behind it run again.
+    fn restore(&mut self, checkpoint: Checkpoint, changes: &[ViewVerdict], replays: bool, folder: &Path) -> Result<()> {
         let header = Header::of(&checkpoint, folder)?;
         let mut parts: BTreeMap<String, Vec<RecordBatch>> = checkpoint
             .parts
@@ -790,8 +809,7 @@ impl Timeline {
         let verdict = |name: &str| changes.iter().find(|change| change.view == name);
         // Rows of a view that are others now came by no epoch: its sinks begin anew too.
         self.sinks = header.sinks;
-        self.sinks
-            .retain(|_, progress| verdict(&progress.view).is_some_and(|change| change.verdict == Verdict::Same));
+        self.begin_sinks_anew(|sink| verdict(&sink.view).is_none_or(|change| !change.lets_sinks_go_on(replays)));
         self.set_aside_views_to_rebuild(changes)?;
         let mut made_anew: BTreeSet<String> = BTreeSet::new();
         self.bad.restore(part("bad".into())?, header.bad_total);
@@ -824,8 +842,9 @@ impl Timeline {
                 "view computed from those below it"
             );
             view.take_up(before, self.epoch, self.epoch_time, &self.metrics)?;
-            made_anew.insert(view.name().to_owned());
-            self.sinks.retain(|_, progress| progress.view != view.name());
+            let name = view.name().to_owned();
+            self.begin_sinks_anew(|sink| sink.view == name);
+            made_anew.insert(name);
         }
         for (_, face) in self.shared.faces() {
             *face.log.lock().expect("nobody panics while holding it") = ChangeLog::new(self.epoch.max(self.shown));

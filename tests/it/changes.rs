@@ -688,6 +688,50 @@ fn a_difference_is_told_in_the_words_of_the_query() {
 }
 
 #[test]
+fn sinks_go_on_where_the_rows_are_the_same_and_else_it_is_said_that_all_are_published_again() {
+    let (folder, topics) = (tempfile::tempdir().unwrap(), MemoryTopics::default());
+    let clock = Arc::new(ManualClock::at(EventTime(START)));
+    let text = format!(
+        "CREATE SOURCE s (k VARCHAR, v BIGINT) WITH (connector = 'memory', format = 'json');
+         CREATE MATERIALIZED VIEW few AS SELECT k, v FROM s WHERE 0 < v EMIT EVERY INTERVAL '1 minute';
+         CREATE MATERIALIZED VIEW many AS SELECT k, v FROM s WHERE 0 < v;
+         CREATE SINK files FROM few WITH (connector = 'parquet', path = '{}');
+         CREATE SINK records FROM many WITH (connector = 'kafka', topic = 't', 'bootstrap.servers' = 'one:9092');",
+        folder.path().join("out").display()
+    );
+    let before = engine(&text, &topics, folder.path(), &clock);
+    for (from, to, expected) in [
+        ("'1 minute'", "'30 seconds'", None),
+        (
+            "FROM s WHERE 0 < v EMIT",
+            "FROM s WHERE 1 < v EMIT",
+            Some(("few", "sink `files` takes no rows back")),
+        ),
+        (
+            "VIEW many AS SELECT k, v FROM",
+            "VIEW many AS SELECT k, v AS w FROM",
+            Some(("many", "sink `records` publishes all rows again")),
+        ),
+        (
+            "VIEW many AS SELECT k, v FROM",
+            "VIEW many AS SELECT v, k FROM",
+            Some(("many", "sink `records` publishes all rows again")),
+        ),
+    ] {
+        assert_eq!(text.matches(from).count(), 1, "`{from}` stands there once");
+        let edited = engine(&text.replacen(from, to, 1), &topics, folder.path(), &clock);
+        let found = verdicts(&edited, &before);
+        for (view, (_, reasons)) in found["s"].as_ref().expect("the same source") {
+            let told: Vec<&String> = reasons.iter().filter(|reason| reason.starts_with("sink ")).collect();
+            match expected.filter(|(changed, _)| changed == view) {
+                Some((_, sentence)) => assert!(told.len() == 1 && told[0].starts_with(sentence), "{to}: {told:?}"),
+                None => assert!(told.is_empty(), "{to}: {told:?}"),
+            }
+        }
+    }
+}
+
+#[test]
 fn a_source_is_another_one_where_its_positions_mean_something_else() {
     let (folder, topics) = (tempfile::tempdir().unwrap(), MemoryTopics::default());
     let clock = Arc::new(ManualClock::at(EventTime(START)));

@@ -444,6 +444,58 @@ fn a_sink_of_its_own_query_comes_and_goes_with_its_view() {
 }
 
 #[test]
+fn a_sink_of_an_edited_view_goes_on_where_its_rows_are_the_same_and_is_refused_where_they_are_others() {
+    let (state, out) = (folder("state"), folder("out"));
+    let pipeline = |filter: &str, every: &str, name: &str| {
+        written(&format!(
+            "CREATE TABLE t (id BIGINT, k VARCHAR) APPEND ONLY;
+             CREATE MATERIALIZED VIEW few AS SELECT k, id FROM t WHERE id % {filter} = 0 EMIT EVERY INTERVAL '{every}';
+             CREATE SINK few_files FROM few WITH (connector = 'parquet', path = '{}');",
+            text(&out.join(name))
+        ))
+    };
+    let insert = |zeta: &Zeta, ids: std::ops::Range<i64>| {
+        let rows: Vec<String> = ids.map(|id| format!("({id}, 'k{id}')")).collect();
+        zeta.query(&format!("INSERT INTO t VALUES {}", rows.join(", ")));
+    };
+    let until_rows = |name: &str, expected: i64| {
+        until(&format!("{expected} rows of {name}"), || {
+            match rows_in(&out.join(name)) {
+                rows if rows == expected => Ok(()),
+                rows => Err(format!("{rows}")),
+            }
+        });
+    };
+    let zeta = start(&pipeline("2", "50 milliseconds", "one"), &state);
+    insert(&zeta, 0..10);
+    until_rows("one", 5);
+    assert!(zeta.stop().success());
+
+    // Rows of before would make it 20.
+    let zeta = start(&pipeline("2", "100 milliseconds", "one"), &state);
+    insert(&zeta, 10..30);
+    until_rows("one", 15);
+    assert!(zeta.stop().success());
+    assert_eq!(rows_in(&out.join("one")), 15);
+
+    let other = pipeline("4", "100 milliseconds", "one");
+    let arguments = ["run", text(&other), "--listen", "127.0.0.1:0", "--state", text(&state)];
+    let refused = zeta_with(&[], &arguments);
+    assert_eq!(refused.code, Some(1), "{}", refused.err);
+    for part in ["sink `few_files` would publish all of them again", "another `path`"] {
+        assert!(refused.err.contains(part), "{part} in {}", refused.err);
+    }
+    let zeta = start(&pipeline("2", "100 milliseconds", "one"), &state);
+    insert(&zeta, 30..40);
+    until_rows("one", 20);
+    assert!(zeta.stop().success());
+    let zeta = start(&pipeline("4", "100 milliseconds", "two"), &state);
+    until_rows("two", 10);
+    assert_eq!(rows_in(&out.join("one")), 20, "files of before stay");
+    assert!(zeta.stop().success());
+}
+
+#[test]
 fn what_cannot_be_published_as_files_is_refused_with_what_to_do() {
     let source = "CREATE SOURCE t (id BIGINT, k VARCHAR, x DOUBLE, at TIMESTAMP, WATERMARK FOR at AS at) WITH (connector = 'memory');
          CREATE MATERIALIZED VIEW rows AS SELECT id, k, x, at FROM t;

@@ -71,6 +71,10 @@ pub struct Change {
 pub struct Takeover {
     pub operators: Vec<OperatorTakeover>,
     pub rows: RowsFrom,
+    /// Its rows are what they were, and under the same names.
+    pub has_same_rows: bool,
+    /// They come in the epochs in which they would have come before.
+    pub has_same_epochs: bool,
     /// Late rows have the columns of before.
     pub keeps_late: bool,
     /// Why it is short of rows that could not be computed, if there were any: as sentences.
@@ -148,6 +152,13 @@ pub fn changes_of(
 }
 
 impl Change {
+    /// Whether sinks of the view go on where they are. `replays`: epochs that may be published run again.
+    pub fn lets_sinks_go_on(&self, replays: bool) -> bool {
+        self.takeover
+            .as_ref()
+            .is_some_and(|takeover| takeover.has_same_rows && (takeover.has_same_epochs || !replays))
+    }
+
     pub fn dropped(view: &str) -> Self {
         Self {
             view: view.to_owned(),
@@ -281,6 +292,12 @@ fn takeover(before: &ViewShape, now: &ViewShape, outline: &Outline) -> Result<(T
     };
     let meanings =
         |shape: &ViewShape| -> Vec<String> { shape.columns.iter().map(|column| column.meaning.is.clone()).collect() };
+    let named = |shape: &ViewShape| -> Vec<(String, String)> {
+        let columns = shape.columns.iter();
+        columns
+            .map(|column| (column.name.clone(), column.data_type.clone()))
+            .collect()
+    };
     let is_alike = before.top == now.top && meanings(before) == meanings(now);
     if is_held_alike && !is_alike {
         let mut reasons = news_of(before, now);
@@ -314,7 +331,9 @@ fn takeover(before: &ViewShape, now: &ViewShape, outline: &Outline) -> Result<(T
             Err(reasons) => return Err(reasons),
         }
     };
-    if before.hold.as_ref().map(|(_, interval)| interval) != now.hold.as_ref().map(|(_, interval)| interval) {
+    let interval = |shape: &ViewShape| shape.hold.as_ref().map(|(_, interval)| interval.clone());
+    let has_same_epochs = interval(before) == interval(now);
+    if !has_same_epochs {
         let said = |shape: &ViewShape| {
             shape
                 .hold
@@ -326,6 +345,8 @@ fn takeover(before: &ViewShape, now: &ViewShape, outline: &Outline) -> Result<(T
     let takeover = Takeover {
         operators,
         rows,
+        has_same_rows: is_alike && named(before) == named(now) && before.key == now.key,
+        has_same_epochs,
         keeps_late: before.late == now.late,
         lacks,
     };
