@@ -110,8 +110,16 @@ impl Engine {
                 continue;
             };
             let spec = self.0.registry.sink(&sink.connector);
+            // What it published before is not kept, so that nobody knows which keys it would have to take back.
+            let left = match sink.view.stream.is_append_only {
+                true => "",
+                false => ", and takes back none that are gone",
+            };
             change.reasons.push(match spec.is_none_or(|spec| spec.takes_changes) {
-                true => format!("sink `{}` publishes all rows again, if it has published any", sink.name),
+                true => format!(
+                    "sink `{}` publishes all rows again{left}, if it has published any",
+                    sink.name
+                ),
                 false => format!(
                     "sink `{}` takes no rows back: if it has published any, a start is refused until it has another `path` or name",
                     sink.name

@@ -210,11 +210,13 @@ impl Engine {
         let sinks = catalog.sinks_of(&source.name);
         for sink in sinks.iter().filter(|sink| timeline.publishes_again(sink)) {
             check_published_again(sink, &self.0.registry)?;
-            tracing::warn!(
-                sink = sink.name,
-                view = sink.view.name,
-                "the view has other rows now: the sink publishes all of them again"
-            );
+            let told = match sink.view.stream.is_append_only {
+                true => "the view has other rows now: the sink publishes all of them again",
+                false => {
+                    "the view has other rows now: the sink publishes all of them again, and takes back none that the view does not have any more"
+                }
+            };
+            tracing::warn!(sink = sink.name, view = sink.view.name, "{told}");
         }
         let make = self.connector_of(source)?;
         self.adopt(timeline.shared());

@@ -696,7 +696,9 @@ fn sinks_go_on_where_the_rows_are_the_same_and_else_it_is_said_that_all_are_publ
          CREATE MATERIALIZED VIEW few AS SELECT k, v FROM s WHERE 0 < v EMIT EVERY INTERVAL '1 minute';
          CREATE MATERIALIZED VIEW many AS SELECT k, v FROM s WHERE 0 < v;
          CREATE SINK files FROM few WITH (connector = 'parquet', path = '{}');
-         CREATE SINK records FROM many WITH (connector = 'kafka', topic = 't', 'bootstrap.servers' = 'one:9092');",
+         CREATE MATERIALIZED VIEW totals AS SELECT k, sum(v) AS total FROM s GROUP BY k;
+         CREATE SINK records FROM many WITH (connector = 'kafka', topic = 't', 'bootstrap.servers' = 'one:9092');
+         CREATE SINK keyed FROM totals WITH (connector = 'kafka', topic = 'k', 'bootstrap.servers' = 'one:9092');",
         folder.path().join("out").display()
     );
     let before = engine(&text, &topics, folder.path(), &clock);
@@ -716,6 +718,14 @@ fn sinks_go_on_where_the_rows_are_the_same_and_else_it_is_said_that_all_are_publ
             "VIEW many AS SELECT k, v FROM",
             "VIEW many AS SELECT v, k FROM",
             Some(("many", "sink `records` publishes all rows again")),
+        ),
+        (
+            "GROUP BY k",
+            "GROUP BY k HAVING 10 < sum(v)",
+            Some((
+                "totals",
+                "sink `keyed` publishes all rows again, and takes back none that are gone",
+            )),
         ),
     ] {
         assert_eq!(text.matches(from).count(), 1, "`{from}` stands there once");
