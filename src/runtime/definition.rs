@@ -6,12 +6,16 @@
 //!               └ the others ─────────────────────▶ go on, or take up what the views below them hold
 //! ```
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use crate::{
     plan::{Change, Outlines, Relation, Shapes, SinkDefinition, changes_of},
     state,
-    types::{Error, Result},
+    types::{Error, Result, folder_name},
 };
 
 use super::engine::Engine;
@@ -79,9 +83,13 @@ pub struct SourceChanges {
 impl SourceChanges {
     /// Whether a start goes on without being told more.
     pub fn is_taken_up(&self) -> bool {
-        let goes_on =
-            |changes: &Vec<Change>| self.is_new || !changes.iter().any(|change| change.verdict.needs_rebuild());
-        self.outcome.as_ref().is_ok_and(goes_on)
+        let changes = self.outcome.as_ref();
+        changes.is_ok_and(|changes| changes.iter().all(|change| self.goes_on(change)))
+    }
+
+    /// Whether it does so with one of the views.
+    pub fn goes_on(&self, change: &Change) -> bool {
+        self.is_new || !change.verdict.needs_rebuild()
     }
 }
 
@@ -157,21 +165,26 @@ impl Engine {
         }
         all
     }
-}
 
-/// What the states in a folder are of.
-///
-/// # Errors
-/// Where one of them cannot be read, or was written by another version.
-pub fn kept_shapes(folder: &Path) -> Result<Vec<Shapes>> {
-    let mut all = Vec::new();
-    for folder in state::folders(folder)? {
-        if let Some(text) = state::definition_of(&folder)? {
-            let shapes = Shapes::of_text(&text);
-            all.push(shapes.map_err(|error| Error::state(format!("{}: {error}", folder.display())))?);
+    /// What the states of the sources and tables that are defined are of. Others in the folder are of other pipelines, and not looked at.
+    ///
+    /// # Errors
+    /// Where one of them cannot be read, or was written by another version.
+    pub fn kept_shapes(&self, folder: &Path) -> Result<Vec<Shapes>> {
+        let own: BTreeSet<String> = self.source_names().iter().map(|name| folder_name(name)).collect();
+        let is_own = |folder: &PathBuf| {
+            let name = folder.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| own.contains(name))
+        };
+        let mut all = Vec::new();
+        for folder in state::folders(folder)?.into_iter().filter(is_own) {
+            if let Some(text) = state::definition_of(&folder)? {
+                let shapes = Shapes::of_text(&text);
+                all.push(shapes.map_err(|error| Error::state(format!("{}: {error}", folder.display())))?);
+            }
         }
+        Ok(all)
     }
-    Ok(all)
 }
 
 fn refusal(refused: &[&Change], before: &Shapes, now: &Shapes, folder: &Path) -> Error {

@@ -5,7 +5,7 @@
 //! edited pipeline ──────────────────────────────────────────────┴─▶ refused, or more rows ─▶ the same as without the edit before
 //! ```
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
 
 use zeta::{
     cli::{MemoryTopics, registry},
@@ -1246,6 +1246,12 @@ fn diff_says_beforehand_what_a_start_does() {
         (&"rebuild".into(), &false.into())
     );
 
+    let source = "CREATE SOURCE t (k VARCHAR) WITH (connector = 'memory');";
+    let view = "CREATE MATERIALIZED VIEW first AS SELECT k FROM t;";
+    let (alone, read) = (written(source), written(&format!("{source}\n{view}")));
+    let begins = zeta(&["diff", &text_of(&alone), &text_of(&read)]).expect(0);
+    assert!(begins.out.contains("begins with its source"), "{}", begins.out);
+
     zeta(&["diff", &old]).expect(1);
     zeta(&["diff", &old, &text_of(&written("CREATE NOTHING;"))]).expect(3);
 
@@ -1257,6 +1263,10 @@ fn diff_says_beforehand_what_a_start_does() {
     let made = "CREATE MATERIALIZED VIEW made AS SELECT count(*) AS n FROM names";
     started.post_sql(made, "application/json").expect(200);
     assert!(started.stop().success());
+    // What another pipeline left in the folder is not looked at.
+    let foreign = state.join("other/checkpoints/00000000000000000001");
+    fs::create_dir_all(&foreign).expect("a folder");
+    fs::write(foreign.join("MANIFEST"), "damaged").expect("a file");
     let state = text_of(&state);
     let same = zeta(&["diff", "--state", &state, &old]).expect(0);
     for view in ["per_minute", "named", "made"] {
@@ -1312,6 +1322,26 @@ fn a_start_is_refused_with_the_place_and_computes_anew_where_it_is_told_to() {
     ] {
         assert!(refused.contains(part), "{part} in {refused}");
     }
+
+    let old_file = text(&old);
+    let told = zeta_with(&history, &["diff", "--state", &folder, "--source", &source, &old_file])
+        .expect(0)
+        .out;
+    assert!(told.contains("same") && !told.contains("another source"), "{told}");
+    let told = zeta_with(&history, &["diff", "--state", &folder, &old_file])
+        .expect(1)
+        .out;
+    assert!(
+        told.contains("connector of source `candles` was `replay`, is `kafka`"),
+        "{told}"
+    );
+    let unknown = source.replacen("candles=", "candels=", 1);
+    let told = zeta_with(&history, &["diff", "--state", &folder, "--source", &unknown, &old_file]);
+    assert!(
+        told.err.contains("there is no such source; did you mean candles?"),
+        "{}",
+        told.err
+    );
 
     let zeta = replayed(&new).arg("--rebuild").arg("candles_5m").start();
     finished(&zeta);
