@@ -1104,6 +1104,45 @@ fn rows_that_could_not_be_computed_come_back_with_what_failed_in_them_or_the_edi
 }
 
 #[test]
+fn late_rows_stay_where_names_in_between_change_and_it_is_said_where_they_go() {
+    let text = |key: &str, value: &str, more: &str| {
+        let table = "CREATE TABLE names (k VARCHAR PRIMARY KEY, name VARCHAR);";
+        let source = &PIPELINE[PIPELINE.find("CREATE SOURCE").unwrap()..PIPELINE.find("CREATE TABLE").unwrap()];
+        format!(
+            "{source}{table}
+             CREATE MATERIALIZED VIEW counts AS SELECT {key} AS k, window_start, count(*) AS n{more}
+             FROM (SELECT k AS {key}, v AS {value}, window_start, window_end FROM TUMBLE(s, ts, INTERVAL '1 minute'))
+             GROUP BY {key}, window_start, window_end;"
+        )
+    };
+    for (edited, verdict, keeps) in [
+        (text("c", "d", ", sum(d) AS total"), Verdict::Same, true),
+        (text("b", "a", ", sum(a) AS total"), Verdict::Same, true),
+        (text("a", "b", ""), Resumes, false),
+    ] {
+        let (folder, topics) = (tempfile::tempdir().unwrap(), MemoryTopics::default());
+        let clock = Arc::new(ManualClock::at(EventTime(START)));
+        let first = engine(&text("a", "b", ", sum(b) AS total"), &topics, folder.path(), &clock);
+        first.open().unwrap();
+        before(&first, &topics, &clock, Kept::Checkpoint);
+        let held = rows(&first, "\"counts$late\"").len();
+        assert!(5 < held, "some rows are late");
+        let found = verdicts(&engine(&edited, &topics, folder.path(), &clock), &first);
+        let (found, reasons) = &found["s"].as_ref().expect("the same source")["counts"];
+        assert_eq!(*found, verdict, "{edited}: {reasons:?}");
+        let told = "late rows of `counts` have other columns now, and those that `counts$late` holds are not kept";
+        assert_eq!(reasons.iter().any(|reason| reason == told), !keeps, "{reasons:?}");
+        drop(first);
+        let second = engine_that_goes_on(&edited, &topics, folder.path(), &clock, Rebuild::default()).unwrap();
+        let left = rows(&second, "\"counts$late\"").len();
+        match keeps {
+            true => assert_eq!(left, held, "{edited}"),
+            false => assert!(left <= 4, "a table without a row: {left} lines"),
+        }
+    }
+}
+
+#[test]
 fn rows_that_are_gone_are_named_and_done_without_only_where_that_is_asked_for() {
     let (folder, topics) = (tempfile::tempdir().unwrap(), MemoryTopics::default());
     let clock = Arc::new(ManualClock::at(EventTime(START)));

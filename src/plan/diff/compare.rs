@@ -342,12 +342,18 @@ fn takeover(before: &ViewShape, now: &ViewShape, outline: &Outline) -> Result<(T
         };
         news.push(format!("emit of `{view}` was {}, is {}", said(before), said(now)));
     }
+    let keeps_late = has_same_late_columns(before, now);
+    if !keeps_late && !before.late.is_empty() {
+        news.push(format!(
+            "late rows of `{view}` have other columns now, and those that `{view}$late` holds are not kept"
+        ));
+    }
     let takeover = Takeover {
         operators,
         rows,
         has_same_rows: is_alike && named(before) == named(now) && before.key == now.key,
         has_same_epochs,
-        keeps_late: before.late == now.late,
+        keeps_late,
         lacks,
     };
     Ok((takeover, news))
@@ -359,6 +365,14 @@ impl RowsShape {
             filters: Vec::new(),
             ..self.clone()
         }
+    }
+}
+
+/// Whether late rows hold the same, by whatever names.
+fn has_same_late_columns(before: &ViewShape, now: &ViewShape) -> bool {
+    match before.late_columns.is_empty() || now.late_columns.is_empty() {
+        true => before.late == now.late,
+        false => before.late_columns == now.late_columns,
     }
 }
 

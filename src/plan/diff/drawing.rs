@@ -9,7 +9,7 @@ use datafusion::physical_expr::split_conjunction;
 use crate::{
     operator::{Assignment, ClosedBy, Emission, Feed, Step},
     plan::{
-        MaterializedDefinition, SourceDefinition,
+        MaterializedDefinition, OF_LATENESS, SourceDefinition,
         stream::{Node, Stage, StreamPlan},
         window::Cut,
     },
@@ -38,6 +38,8 @@ pub(super) struct Drawing<'a> {
     pub(super) leaves: Leaves,
     pub(super) operators: Vec<OperatorShape>,
     pub(super) hold: Option<(usize, Term)>,
+    /// What the rows hold that the first windows take.
+    pub(super) taken_by_windows: Option<Vec<Term>>,
 }
 
 impl<'a> Drawing<'a> {
@@ -48,6 +50,7 @@ impl<'a> Drawing<'a> {
             leaves: Leaves::default(),
             operators: Vec::new(),
             hold: None,
+            taken_by_windows: None,
         }
     }
 
@@ -94,6 +97,7 @@ impl<'a> Drawing<'a> {
             .collect::<Vec<_>>()
             .join("\n");
         let rows = digest(&format!("{operators}\n{}\nemit {emit}", top_rows.text()));
+        let late_columns = self.late_columns(stream);
         let late = stream.late_rows.iter().flat_map(|schema| schema.fields().iter());
         ViewShape {
             name: view.name.clone(),
@@ -112,7 +116,24 @@ impl<'a> Drawing<'a> {
             late: late
                 .map(|field| (field.name().clone(), field.data_type().to_string()))
                 .collect(),
+            late_columns,
         }
+    }
+
+    /// What late rows hold, column by column. Those of several branches have the columns of all.
+    fn late_columns(&self, stream: &StreamPlan) -> Vec<String> {
+        let is_one_branch = stream.nodes.iter().all(|node| node.feeds.len() == 1);
+        let (Some(schema), Some(terms), true) = (&stream.late_rows, &self.taken_by_windows, is_one_branch) else {
+            return Vec::new();
+        };
+        if schema.fields().len() != terms.len() {
+            return Vec::new();
+        }
+        let columns = schema.fields().iter().zip(terms);
+        columns
+            .filter(|(field, _)| !OF_LATENESS.contains(&field.name().as_str()))
+            .map(|(field, term)| format!("{} {}", digest(&term.is), field.data_type()))
+            .collect()
     }
 
     /// A source, or a view below.

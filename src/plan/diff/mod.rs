@@ -68,6 +68,9 @@ pub struct ViewShape {
     pub rows: String,
     /// The columns of late rows: name and type.
     pub late: Vec<(String, String)>,
+    /// Of those that are not about lateness: what they hold, and its type. Empty where that is not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub late_columns: Vec<String>,
 }
 
 /// A meaning, exactly and for people. Where names of columns are others it is the same, and shown otherwise.

@@ -26,6 +26,9 @@ impl Drawing<'_> {
         columns_before: usize,
     ) -> Flow {
         let (groups, calls) = self.aggregation(aggregation, &flow);
+        if self.taken_by_windows.is_none() {
+            self.taken_by_windows = Some(flow.columns.iter().map(|column| self.leaves.term(column)).collect());
+        }
         let aspects = vec![
             ("window".to_owned(), window),
             ("event time".to_owned(), time),
