@@ -111,6 +111,17 @@ fn a_sink_with_a_query_of_its_own_is_there_after_kill_9() {
             zeta.query("INSERT INTO log VALUES (6, 'd'), (7, 'e')");
         }
     }
+    let counted = "CREATE MATERIALIZED VIEW counted AS SELECT count(*) AS n FROM \"even$rows\"";
+    zeta.post_sql(counted, "application/json").expect(200);
+    let refused = zeta.post_sql("DROP SINK even", "application/json");
+    assert!(400 <= refused.status, "{}", refused.text());
+    assert!(
+        refused.text().contains("`even$rows` is read by counted"),
+        "{}",
+        refused.text()
+    );
+    zeta.post_sql("DROP MATERIALIZED VIEW counted", "application/json")
+        .expect(200);
     zeta.post_sql("DROP SINK even", "application/json").expect(200);
     zeta.kill();
     zeta = Zeta::run(&file).state(&state).start();
