@@ -591,7 +591,6 @@ fn verdicts(
 
 #[test]
 fn an_edit_is_told_view_by_view() {
-    assert!(40 <= CASES.len());
     let (folder, topics) = (tempfile::tempdir().unwrap(), MemoryTopics::default());
     let clock = Arc::new(ManualClock::at(EventTime(START)));
     let before = engine(PIPELINE, &topics, folder.path(), &clock);
@@ -948,9 +947,12 @@ fn what_goes_on_shows_what_it_would_show_had_it_always_been_so() {
             |view: &str| case.what != "no null in a column" || expected.iter().any(|(changed, _)| *changed == view);
         let wanted: BTreeMap<_, _> = wanted.into_iter().filter(|(view, _)| is_promised(view)).collect();
         let all = [Kept::Checkpoint, Kept::CheckpointAndJournal, Kept::Journal];
+        // From a journal alone all is made anew: it says nothing of what is taken up.
+        let takes_up = expected.is_empty() || expected.iter().any(|(_, verdict)| *verdict == Resumes);
+        let one_of = if takes_up { &all[..2] } else { &all[..] };
         let kept_as = match std::env::var_os("ZETA_CHANGES") {
             Some(_) => &all[..],
-            None => &all[number % 3..=number % 3],
+            None => &one_of[number % one_of.len()..][..1],
         };
         for kept in kept_as.iter().copied() {
             let (folder, topics) = (tempfile::tempdir().unwrap(), MemoryTopics::default());
@@ -1175,8 +1177,7 @@ fn rows_that_are_gone_are_named_and_done_without_only_where_that_is_asked_for() 
     drop(again);
 
     let second = engine_that_goes_on(&text, &topics, folder.path(), &clock, rebuild(true)).unwrap();
-    let count = block_on(sql(&second, "SELECT count(*) FROM groups"));
-    assert!(count[0].num_rows() == 1, "it is there");
+    assert!(5 < rows(&second, "groups").len(), "what is left is in it");
     assert_eq!(rows(&second, "plain"), whole, "the others keep what is gone");
     assert_ne!(
         rows(&second, "groups"),
