@@ -31,6 +31,19 @@ pub(super) struct Flow {
     pub(super) is_held_by_state: bool,
 }
 
+impl Flow {
+    /// All that there is of something.
+    pub(super) fn of(base: Term, columns: Vec<Meaning>) -> Self {
+        Self {
+            base,
+            columns,
+            filters: Vec::new(),
+            steps: Vec::new(),
+            is_held_by_state: false,
+        }
+    }
+}
+
 /// One view being read.
 pub(super) struct Drawing<'a> {
     pub(super) source: &'a SourceDefinition,
@@ -67,8 +80,7 @@ impl<'a> Drawing<'a> {
                 })
                 .collect();
             let flow = self.union(feeds);
-            let is_last = number + 1 == stream.nodes.len();
-            flows.push(self.node(number, node, flow, is_last));
+            flows.push(self.node(number, node, flow));
         }
         flows.pop().unwrap_or_else(|| inputs[0].clone())
     }
@@ -173,13 +185,7 @@ impl<'a> Drawing<'a> {
                 columns.push(self.leaves.leaf(is, &column.name));
             }
         }
-        Flow {
-            base,
-            columns,
-            filters: Vec::new(),
-            steps: Vec::new(),
-            is_held_by_state: false,
-        }
+        Flow::of(base, columns)
     }
 
     /// Rows of several branches, which have the same columns by place.
@@ -205,13 +211,7 @@ impl<'a> Drawing<'a> {
                 self.leaves.leaf_of(format!("union: {is}"), &of[0].shown, may_fail)
             })
             .collect();
-        Flow {
-            base,
-            columns,
-            filters: Vec::new(),
-            steps: Vec::new(),
-            is_held_by_state: false,
-        }
+        Flow::of(base, columns)
     }
 
     pub(super) fn rows(&self, flow: &Flow) -> RowsShape {
@@ -225,7 +225,7 @@ impl<'a> Drawing<'a> {
         }
     }
 
-    pub(super) fn node(&mut self, number: usize, node: &Node, mut flow: Flow, is_last: bool) -> Flow {
+    pub(super) fn node(&mut self, number: usize, node: &Node, mut flow: Flow) -> Flow {
         let stage = &node.stage;
         match stage {
             Stage::Segment(steps) => {
@@ -236,16 +236,10 @@ impl<'a> Drawing<'a> {
                 let aspects = vec![("watermark of another column".to_owned(), plain(format!("{mapping:?}")))];
                 self.passed_on(number, stage, flow, aspects)
             }
-            Stage::EmitEvery(interval) if is_last => {
+            // Behind all others: what it holds back is what the view shows next.
+            Stage::EmitEvery(interval) => {
                 self.hold = Some((number, plain(format!("every {interval:?}"))));
                 flow
-            }
-            Stage::EmitEvery(interval) => {
-                let aspects = vec![
-                    ("interval".to_owned(), plain(format!("{interval:?}"))),
-                    ("columns".to_owned(), self.all(&flow)),
-                ];
-                self.passed_on(number, stage, flow, aspects)
             }
             Stage::TemporalFilter { bounds, .. } => {
                 let bounds = bounds.iter().map(|bound| {

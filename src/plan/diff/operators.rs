@@ -87,16 +87,11 @@ impl Drawing<'_> {
             aggregates: calls.to_vec(),
             columns_before: columns_before.map(|before| before + groups.len()),
         });
-        Flow {
-            base: Term {
-                is: format!("#{}", self.operators.len() - 1),
-                shown: stage.title().to_owned(),
-            },
-            columns: Vec::new(),
-            filters: Vec::new(),
-            steps: Vec::new(),
-            is_held_by_state: false,
-        }
+        let base = Term {
+            is: format!("#{}", self.operators.len() - 1),
+            shown: stage.title().to_owned(),
+        };
+        Flow::of(base, Vec::new())
     }
 
     pub(super) fn results(&mut self, groups: &[Term], calls: &[(Term, usize)]) -> Vec<Meaning> {
