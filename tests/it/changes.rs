@@ -8,16 +8,15 @@
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
 
 use zeta::{
-    cli::{MemoryTopics, registry},
+    cli::MemoryTopics,
     connector::kafka::KafkaProducer,
     plan::Verdict,
-    runtime::{Engine, EngineOptions, Mode, Rebuild, StepEnd, clock::ManualClock, query_environment},
-    sql::{self, SourceText},
+    runtime::{Engine, Rebuild, StepEnd, clock::ManualClock},
     types::{EventTime, Position, RecordsBuilder, SplitId},
 };
 
 use super::{
-    engine::{block_on, sql},
+    engine::{block_on, defined, sql},
     services::Kafka,
     zeta::{Zeta, dataset, edited as edited_file, folder, until, written, zeta, zeta_with},
 };
@@ -556,24 +555,6 @@ fn edited(case: &Case) -> String {
     })
 }
 
-fn engine(text: &str, topics: &MemoryTopics, state: &Path, clock: &Arc<ManualClock>) -> Engine {
-    let options = EngineOptions {
-        state: Some(state.into()),
-        mode: Mode::Manual,
-        overrides: vec![],
-    };
-    let engine = Engine::new(
-        registry(topics.clone(), query_environment()),
-        options,
-        Arc::clone(clock) as _,
-    );
-    let text = SourceText::new("pipeline.sql", text);
-    if let Err(diagnostics) = block_on(engine.apply(&text, sql::parse(&text))) {
-        panic!("{}", sql::render(&text, &diagnostics, sql::Color::Never));
-    }
-    engine
-}
-
 fn verdicts(
     engine: &Engine,
     before: &Engine,
@@ -593,10 +574,10 @@ fn verdicts(
 fn an_edit_is_told_view_by_view() {
     let (folder, topics) = (tempfile::tempdir().unwrap(), MemoryTopics::default());
     let clock = Arc::new(ManualClock::at(EventTime(START)));
-    let before = engine(PIPELINE, &topics, folder.path(), &clock);
+    let before = defined(PIPELINE, &topics, folder.path(), &clock);
     let mut wrong = Vec::new();
     for case in CASES {
-        let found = verdicts(&engine(&edited(case), &topics, folder.path(), &clock), &before);
+        let found = verdicts(&defined(&edited(case), &topics, folder.path(), &clock), &before);
         for (source, outcome) in &found {
             match (outcome, &case.expected) {
                 (Err(_), Expected::OtherSource(other)) if other == source => {}
@@ -625,7 +606,7 @@ fn an_edit_is_told_view_by_view() {
 fn a_difference_is_told_in_the_words_of_the_query() {
     let (folder, topics) = (tempfile::tempdir().unwrap(), MemoryTopics::default());
     let clock = Arc::new(ManualClock::at(EventTime(START)));
-    let before = engine(PIPELINE, &topics, folder.path(), &clock);
+    let before = defined(PIPELINE, &topics, folder.path(), &clock);
     for (what, view, expected) in [
         (
             "another window",
@@ -680,7 +661,7 @@ fn a_difference_is_told_in_the_words_of_the_query() {
         ),
     ] {
         let case = CASES.iter().find(|case| case.what == what).expect("a case");
-        let found = verdicts(&engine(&edited(case), &topics, folder.path(), &clock), &before);
+        let found = verdicts(&defined(&edited(case), &topics, folder.path(), &clock), &before);
         let (_, reasons) = &found["s"].as_ref().expect("the same source")[view];
         assert!(reasons.iter().any(|reason| reason == expected), "{what}: {reasons:#?}");
     }
@@ -700,7 +681,7 @@ fn sinks_go_on_where_the_rows_are_the_same_and_else_it_is_said_that_all_are_publ
          CREATE SINK keyed FROM totals WITH (connector = 'kafka', topic = 'k', 'bootstrap.servers' = 'one:9092');",
         folder.path().join("out").display()
     );
-    let before = engine(&text, &topics, folder.path(), &clock);
+    let before = defined(&text, &topics, folder.path(), &clock);
     for (from, to, expected) in [
         ("'1 minute'", "'30 seconds'", None),
         (
@@ -728,7 +709,7 @@ fn sinks_go_on_where_the_rows_are_the_same_and_else_it_is_said_that_all_are_publ
         ),
     ] {
         assert_eq!(text.matches(from).count(), 1, "`{from}` stands there once");
-        let edited = engine(&text.replacen(from, to, 1), &topics, folder.path(), &clock);
+        let edited = defined(&text.replacen(from, to, 1), &topics, folder.path(), &clock);
         let found = verdicts(&edited, &before);
         for (view, (_, reasons)) in found["s"].as_ref().expect("the same source") {
             let told: Vec<&String> = reasons.iter().filter(|reason| reason.starts_with("sink ")).collect();
@@ -746,7 +727,7 @@ fn a_source_is_another_one_where_its_positions_mean_something_else() {
     let clock = Arc::new(ManualClock::at(EventTime(START)));
     let text = "CREATE SOURCE s (k BIGINT) WITH (connector = 'kafka', topic = 'a', 'bootstrap.servers' = 'one:9092', format = 'json');
         CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n FROM s;";
-    let before = engine(text, &topics, folder.path(), &clock);
+    let before = defined(text, &topics, folder.path(), &clock);
     for (from, to, expected) in [
         ("one:9092", "two:9092,three:9092", None),
         ("'one:9092'", "'one:9092', 'security.protocol' = 'PLAINTEXT'", None),
@@ -762,7 +743,7 @@ fn a_source_is_another_one_where_its_positions_mean_something_else() {
         ),
     ] {
         let found = verdicts(
-            &engine(&text.replace(from, to), &topics, folder.path(), &clock),
+            &defined(&text.replace(from, to), &topics, folder.path(), &clock),
             &before,
         );
         match (&found["s"], expected) {
@@ -782,13 +763,13 @@ fn a_source_is_another_one_where_its_positions_mean_something_else() {
 fn brackets_are_part_of_an_expression() {
     let (folder, topics) = (tempfile::tempdir().unwrap(), MemoryTopics::default());
     let clock = Arc::new(ManualClock::at(EventTime(START)));
-    let defined = |query: &str| {
+    let of_query = |query: &str| {
         let text = format!(
             "CREATE SOURCE s (a DOUBLE, b DOUBLE, c DOUBLE, v BIGINT, w BIGINT, p BOOLEAN, q BOOLEAN)
                WITH (connector = 'memory', format = 'json');
              CREATE MATERIALIZED VIEW v AS {query};"
         );
-        engine(&text, &topics, folder.path(), &clock)
+        defined(&text, &topics, folder.path(), &clock)
     };
     for (was, is) in [
         ("SELECT a - (b - c) AS x FROM s", "SELECT a - b - c AS x FROM s"),
@@ -803,10 +784,10 @@ fn brackets_are_part_of_an_expression() {
             "SELECT sum(a - b - c) AS x FROM s",
         ),
     ] {
-        let found = verdicts(&defined(is), &defined(was));
+        let found = verdicts(&of_query(is), &of_query(was));
         let (verdict, reasons) = &found["s"].as_ref().expect("the same source")["v"];
         assert_eq!(*verdict, Again, "{was} and {is}: {reasons:?}");
-        let same = verdicts(&defined(was), &defined(was));
+        let same = verdicts(&of_query(was), &of_query(was));
         let (verdict, reasons) = &same["s"].as_ref().expect("the same source")["v"];
         assert_eq!(*verdict, Verdict::Same, "{was}: {reasons:?}");
     }
@@ -931,7 +912,7 @@ fn what_goes_on_shows_what_it_would_show_had_it_always_been_so() {
 
         let (folder, topics) = (tempfile::tempdir().unwrap(), MemoryTopics::default());
         let clock = Arc::new(ManualClock::at(EventTime(START)));
-        let always = engine(&text, &topics, folder.path(), &clock);
+        let always = defined(&text, &topics, folder.path(), &clock);
         always.open().unwrap();
         before(&always, &topics, &clock, Kept::Journal);
         after(&always, &topics, &clock);
@@ -958,12 +939,12 @@ fn what_goes_on_shows_what_it_would_show_had_it_always_been_so() {
             let (folder, topics) = (tempfile::tempdir().unwrap(), MemoryTopics::default());
             let clock = Arc::new(ManualClock::at(EventTime(START)));
             {
-                let first = engine(PIPELINE, &topics, folder.path(), &clock);
+                let first = defined(PIPELINE, &topics, folder.path(), &clock);
                 first.open().unwrap();
                 before(&first, &topics, &clock, kept);
             }
             if !again.is_empty() {
-                let refused = engine(&text, &topics, folder.path(), &clock)
+                let refused = defined(&text, &topics, folder.path(), &clock)
                     .open()
                     .expect_err(case.what)
                     .to_string();
@@ -980,7 +961,7 @@ fn what_goes_on_shows_what_it_would_show_had_it_always_been_so() {
                     );
                 }
             }
-            let second = engine(&text, &topics, folder.path(), &clock);
+            let second = defined(&text, &topics, folder.path(), &clock);
             let rebuild = Rebuild {
                 views: again.iter().map(|view| (*view).to_owned()).collect(),
                 takes_what_is_left: false,
@@ -994,7 +975,7 @@ fn what_goes_on_shows_what_it_would_show_had_it_always_been_so() {
 
             // What it keeps now is of the edited pipeline.
             drop(second);
-            let third = engine(&text, &topics, folder.path(), &clock);
+            let third = defined(&text, &topics, folder.path(), &clock);
             third
                 .open()
                 .unwrap_or_else(|error| panic!("{}, {kept:?}, once more: {error}", case.what));
@@ -1067,7 +1048,7 @@ fn rows_that_could_not_be_computed_come_back_with_what_failed_in_them_or_the_edi
         for kept in [Kept::Checkpoint, Kept::CheckpointAndJournal] {
             let (folder, topics) = (tempfile::tempdir().unwrap(), MemoryTopics::default());
             let clock = Arc::new(ManualClock::at(EventTime(START)));
-            let first = engine(FAILING, &topics, folder.path(), &clock);
+            let first = defined(FAILING, &topics, folder.path(), &clock);
             first.open().unwrap();
             before(&first, &topics, &clock, kept);
             for view in ["divided", "groups", "sums", "parts"] {
@@ -1096,7 +1077,7 @@ fn rows_that_could_not_be_computed_come_back_with_what_failed_in_them_or_the_edi
             after(&second, &topics, &clock);
             let (topics, clock) = (MemoryTopics::default(), Arc::new(ManualClock::at(EventTime(START))));
             let folder = tempfile::tempdir().unwrap();
-            let always = engine(&text, &topics, folder.path(), &clock);
+            let always = defined(&text, &topics, folder.path(), &clock);
             always.open().unwrap();
             before(&always, &topics, &clock, Kept::Journal);
             after(&always, &topics, &clock);
@@ -1124,12 +1105,12 @@ fn late_rows_stay_where_names_in_between_change_and_it_is_said_where_they_go() {
     ] {
         let (folder, topics) = (tempfile::tempdir().unwrap(), MemoryTopics::default());
         let clock = Arc::new(ManualClock::at(EventTime(START)));
-        let first = engine(&text("a", "b", ", sum(b) AS total"), &topics, folder.path(), &clock);
+        let first = defined(&text("a", "b", ", sum(b) AS total"), &topics, folder.path(), &clock);
         first.open().unwrap();
         before(&first, &topics, &clock, Kept::Checkpoint);
         let held = rows(&first, "\"counts$late\"").len();
         assert!(5 < held, "some rows are late");
-        let found = verdicts(&engine(&edited, &topics, folder.path(), &clock), &first);
+        let found = verdicts(&defined(&edited, &topics, folder.path(), &clock), &first);
         let (found, reasons) = &found["s"].as_ref().expect("the same source")["counts"];
         assert_eq!(*found, verdict, "{edited}: {reasons:?}");
         let told = "late rows of `counts` have other columns now, and those that `counts$late` holds are not kept";
@@ -1149,7 +1130,7 @@ fn rows_that_are_gone_are_named_and_done_without_only_where_that_is_asked_for() 
     let (folder, topics) = (tempfile::tempdir().unwrap(), MemoryTopics::default());
     let clock = Arc::new(ManualClock::at(EventTime(START)));
     {
-        let first = engine(PIPELINE, &topics, folder.path(), &clock);
+        let first = defined(PIPELINE, &topics, folder.path(), &clock);
         first.open().unwrap();
         before(&first, &topics, &clock, Kept::Checkpoint);
     }
@@ -1190,7 +1171,7 @@ fn rows_that_are_gone_are_named_and_done_without_only_where_that_is_asked_for() 
 fn fresh(text: &str) -> Engine {
     let (folder, topics) = (tempfile::tempdir().unwrap(), MemoryTopics::default());
     let clock = Arc::new(ManualClock::at(EventTime(START)));
-    let engine = engine(text, &topics, folder.path(), &clock);
+    let engine = defined(text, &topics, folder.path(), &clock);
     engine.open().unwrap();
     before(&engine, &topics, &clock, Kept::Journal);
     engine
@@ -1203,7 +1184,7 @@ fn engine_that_goes_on(
     clock: &Arc<ManualClock>,
     rebuild: Rebuild,
 ) -> Result<Engine, String> {
-    let engine = engine(text, topics, state, clock);
+    let engine = defined(text, topics, state, clock);
     engine.rebuild(rebuild).unwrap();
     engine.open().map_err(|error| error.to_string())?;
     Ok(engine)
@@ -1214,7 +1195,7 @@ fn a_view_that_is_computed_anew_as_it_is_shows_the_same_and_so_do_those_over_it(
     let (folder, topics) = (tempfile::tempdir().unwrap(), MemoryTopics::default());
     let clock = Arc::new(ManualClock::at(EventTime(START)));
     let views: Vec<String> = VIEWS.iter().map(|view| (*view).to_owned()).collect();
-    let first = engine(PIPELINE, &topics, folder.path(), &clock);
+    let first = defined(PIPELINE, &topics, folder.path(), &clock);
     first.open().unwrap();
     before(&first, &topics, &clock, Kept::CheckpointAndJournal);
     let held = all_rows(&first, &views);
@@ -1233,7 +1214,7 @@ fn a_view_that_is_computed_anew_as_it_is_shows_the_same_and_so_do_those_over_it(
         &held,
     );
 
-    let mistaken = engine(PIPELINE, &topics, folder.path(), &clock);
+    let mistaken = defined(PIPELINE, &topics, folder.path(), &clock);
     let rebuild = Rebuild {
         views: ["per_minut".to_owned()].into(),
         takes_what_is_left: false,
