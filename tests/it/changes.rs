@@ -1005,7 +1005,8 @@ CREATE TABLE names (k VARCHAR PRIMARY KEY, name VARCHAR);
 CREATE MATERIALIZED VIEW divided AS SELECT k, v, ts, 10 / w AS q FROM s;
 CREATE MATERIALIZED VIEW groups AS SELECT w AS g, 10 / sum(w) AS q, count(*) AS n, sum(w) AS t FROM s GROUP BY w HAVING sum(w) < 1000;
 CREATE MATERIALIZED VIEW above AS SELECT count(*) AS n, sum(t) AS t FROM groups;
-CREATE MATERIALIZED VIEW sums AS SELECT k, sum(v * 100000000000000000) AS large, count(*) AS n FROM s GROUP BY k;
+CREATE MATERIALIZED VIEW sums AS SELECT k, sum(CASE WHEN k = 'a' THEN v * 100000000000000000 ELSE v END) AS large, count(*) AS n
+  FROM s GROUP BY k;
 CREATE MATERIALIZED VIEW parts AS SELECT k, sum(10 / w) AS parts, count(*) AS n FROM s GROUP BY k;
 CREATE MATERIALIZED VIEW good AS SELECT k, v, ts, v * 10 AS ten FROM s;";
 
@@ -1030,7 +1031,7 @@ fn rows_that_could_not_be_computed_come_back_with_what_failed_in_them_or_the_edi
         ),
         (
             "an aggregate whose sum is too large",
-            "sum(v * 100000000000000000) AS large, ",
+            "sum(CASE WHEN k = 'a' THEN v * 100000000000000000 ELSE v END) AS large, ",
             "",
             Some("sums"),
         ),
