@@ -1269,7 +1269,7 @@ fn diff_says_beforehand_what_a_start_does() {
     );
 
     let source = "CREATE SOURCE t (k VARCHAR) WITH (connector = 'memory');";
-    let view = "CREATE MATERIALIZED VIEW first AS SELECT k FROM t;";
+    let view = "CREATE MATERIALIZED VIEW seen AS SELECT k FROM t;";
     let (alone, read) = (written(source), written(&format!("{source}\n{view}")));
     let begins = zeta(&["diff", &text_of(&alone), &text_of(&read)]).expect(0);
     assert!(begins.out.contains("begins with its source"), "{}", begins.out);
