@@ -10,9 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     plan::Change,
-    runtime::{
-        Engine, EngineOptions, Mode, Rebuild, SourceOverride, clock::SystemClock, kept_shapes, query_environment,
-    },
+    runtime::{Engine, EngineOptions, Mode, Rebuild, SourceOverride, clock::SystemClock, query_environment},
     serve::{self, ServeOptions},
     sql::{Diagnostic, SourceText, SqlState, StatementKind},
     types::{Error, Result},
@@ -103,17 +101,7 @@ pub fn run_texts(texts: &[SourceText], args: &RunArgs) -> Result<Verdict> {
             }
         }
     }
-    for wanted in &args.sources {
-        if engine.catalog().source(&wanted.source).is_none() {
-            let catalog = engine.catalog();
-            let near = crate::sql::suggest::nearest(&wanted.source, catalog.names());
-            let hint = near.map_or(String::new(), |near| format!("; did you mean {near}?"));
-            return Err(Error::user(format!(
-                "--source {}: there is no such source{hint}",
-                wanted.source
-            )));
-        }
-    }
+    check_sources(&engine, &args.sources)?;
     let serve_options = ServeOptions {
         listen: args.listen,
         allowed_origins: args.allowed_origins.clone(),
@@ -171,9 +159,23 @@ pub fn run_texts(texts: &[SourceText], args: &RunArgs) -> Result<Verdict> {
     Ok(Verdict::Right)
 }
 
+/// Sources that are to be read from elsewhere are there.
+pub(super) fn check_sources(engine: &Engine, wanted: &[SourceOverride]) -> Result<()> {
+    let catalog = engine.catalog();
+    let Some(missing) = (wanted.iter()).find(|wanted| catalog.source(&wanted.source).is_none()) else {
+        return Ok(());
+    };
+    let near = crate::sql::suggest::nearest(&missing.source, catalog.names());
+    let hint = near.map_or(String::new(), |near| format!("; did you mean {near}?"));
+    Err(Error::user(format!(
+        "--source {}: there is no such source{hint}",
+        missing.source
+    )))
+}
+
 /// Where the definitions stand that a kept state does not go on with. What cannot be compared is told by the error itself.
 fn show_places(engine: &Engine, texts: &[SourceText], state: &Path, rebuild: &Rebuild) {
-    let Ok(before) = kept_shapes(state) else { return };
+    let Ok(before) = engine.kept_shapes(state) else { return };
     let changes: Vec<Change> = (engine.changes_since(&before, rebuild).into_iter())
         .filter(|changes| !changes.is_new)
         .flat_map(|changes| changes.outcome.unwrap_or_default())
@@ -184,6 +186,10 @@ fn show_places(engine: &Engine, texts: &[SourceText], state: &Path, rebuild: &Re
         let place = |change: &Change| {
             let statement = parsed.statements.iter().find(|statement| match &statement.kind {
                 StatementKind::CreateMaterializedView(view) => view.name.value == change.view,
+                StatementKind::CreateSink(sink) => {
+                    let own = sink.own_view.as_ref();
+                    own.is_some_and(|own| own.create.name.value == change.view)
+                }
                 _ => false,
             })?;
             let message = match change.reasons.as_slice() {
@@ -226,7 +232,7 @@ async fn wait_for_signal() {
 }
 
 /// `candles=connector=replay,path=dataset/,speed=60x`
-fn parse_override(text: &str) -> Result<SourceOverride, String> {
+pub(super) fn parse_override(text: &str) -> Result<SourceOverride, String> {
     let usage = "write NAME=connector=replay,path=dataset/,speed=60x";
     let (source, options) = text.split_once('=').ok_or(usage)?;
     let options: Vec<(String, String)> = options

@@ -31,6 +31,7 @@ use super::{
     face::*,
     host::SystemHost,
     kept::Kept,
+    outlets::check_published_again,
     query::QueryPool,
     shared::{Shared, Snapshot, ViewFace},
     timeline::Timeline,
@@ -206,12 +207,23 @@ impl Engine {
             &self.0.bounds,
             self.rebuild_of(),
         )?;
+        let sinks = catalog.sinks_of(&source.name);
+        for sink in sinks.iter().filter(|sink| timeline.publishes_again(sink)) {
+            check_published_again(sink, &self.0.registry)?;
+            let told = match sink.view.stream.is_append_only {
+                true => "the view has other rows now: the sink publishes all of them again",
+                false => {
+                    "the view has other rows now: the sink publishes all of them again, and takes back none that the view does not have any more"
+                }
+            };
+            tracing::warn!(sink = sink.name, view = sink.view.name, "{told}");
+        }
         let make = self.connector_of(source)?;
         self.adopt(timeline.shared());
         let driver = Driver::start(
             timeline,
             make,
-            catalog.sinks_of(&source.name),
+            sinks,
             self.0.was_reset.load(Ordering::Relaxed),
             self.0.registry.clone(),
             Arc::new(SystemHost(Arc::clone(&self.0.clock))),

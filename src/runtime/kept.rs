@@ -39,7 +39,7 @@ pub struct Recalled {
 
 impl Engine {
     /// The sources and tables that are defined.
-    fn source_names(&self) -> Vec<String> {
+    pub(super) fn source_names(&self) -> Vec<String> {
         let catalog = self.catalog();
         let sources = catalog
             .iter()

@@ -8,8 +8,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
-    plan::SinkDefinition,
-    types::{Epoch, Result},
+    plan::{Registry, SinkDefinition},
+    types::{Epoch, Error, Result},
 };
 
 use super::{
@@ -39,6 +39,22 @@ pub fn definition_of(sink: &SinkDefinition) -> String {
         "{} as {} of {} to {topic}{path}",
         sink.view.name, sink.format, sink.connector
     )
+}
+
+/// Whether a sink may publish all rows of its view though it has published some before.
+///
+/// # Errors
+/// [`Error::User`] with what to do, where these would stand there twice.
+pub fn check_published_again(sink: &SinkDefinition, registry: &Registry) -> Result<()> {
+    if registry.sink(&sink.connector).is_none_or(|spec| spec.takes_changes) {
+        return Ok(());
+    }
+    let (name, view) = (&sink.name, &sink.view.name);
+    Err(Error::user(format!(
+        "`{view}` has other rows now, so that sink `{name}` would publish all of them again, and connector '{}' takes back none of those \
+         that are there: give the sink another `path` or another name, or put the definition of `{view}` back",
+        sink.connector
+    )))
 }
 
 /// Those of one timeline.

@@ -461,8 +461,11 @@ impl Engine {
             "source `{}` is running: a view of it that is added now would miss the rows before",
             view.source
         );
-        let help = "let it read a materialized view that is there, or add it to the pipeline file and start again with --reset; \
-                    queries and plain views need no restart";
+        let help = format!(
+            "let it read a materialized view that is there, or add it to the pipeline file and start again with --rebuild {}; \
+             queries and plain views need no restart",
+            view.name
+        );
         Some(Diagnostic::error(SqlState::Unsupported, message, statement.span).help(help))
     }
 

@@ -11,7 +11,13 @@ use arrow::array::RecordBatch;
 use crate::{
     connector::{Publisher, SinkEpoch},
     plan::SinkDefinition,
-    runtime::{face::SourceState, outlet::Outlet, outlets::definition_of, reader::TICK, timeline::Ran},
+    runtime::{
+        face::SourceState,
+        outlet::Outlet,
+        outlets::{check_published_again, definition_of},
+        reader::TICK,
+        timeline::Ran,
+    },
     types::{Error, Result},
 };
 
@@ -79,6 +85,10 @@ impl Run {
         }
         if new.is_empty() {
             return Ok(true);
+        }
+        // Going back for others may have met the definition of before.
+        for sink in new.iter().filter(|sink| self.timeline.publishes_again(sink)) {
+            check_published_again(sink, &self.registry)?;
         }
         // Its first checkpoint must do for the others too.
         if !self.outlets.are_drained(self.timeline.sinks()) {
