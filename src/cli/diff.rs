@@ -9,6 +9,7 @@ use crate::{
 };
 
 use super::{
+    assemble::state_place,
     check::engine_on_paper,
     pipeline::{self, Verdict},
     told::complain,
@@ -23,7 +24,7 @@ pub struct DiffArgs {
     pub files: Vec<PathBuf>,
     /// Compare with what the state in this folder is of
     #[arg(long, value_name = "DIR")]
-    pub state: Option<PathBuf>,
+    pub state: Option<String>,
     /// As JSON: an object per view
     #[arg(long)]
     pub json: bool,
@@ -42,10 +43,11 @@ pub enum Compared {
 /// # Errors
 /// Where a file or state cannot be read.
 pub fn run(args: &DiffArgs) -> Result<Compared> {
-    let before = match (&args.state, args.files.as_slice()) {
+    let state = args.state.as_deref().map(state_place).transpose()?;
+    let before = match (&state, args.files.as_slice()) {
         (Some(state), [_]) => {
-            if !state.is_dir() {
-                return Err(Error::user(format!("there is no state in {}", state.display())));
+            if !state.is_there()? {
+                return Err(Error::user(format!("there is no state in {}", state.root.display())));
             }
             kept_shapes(state)?
         }
@@ -64,7 +66,7 @@ pub fn run(args: &DiffArgs) -> Result<Compared> {
         Ok(engine) => engine,
         Err(verdict) => return Ok(Compared::Unusable(verdict)),
     };
-    if let Some(state) = &args.state {
+    if let Some(state) = &state {
         // What was made over HTTP is there after a start, too.
         let recalled = super::run::runtime()?.block_on(now.recall(state))?;
         recalled

@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, path::Path};
 
 use crate::{
     plan::{Change, Outlines, Relation, Shapes, changes_of},
-    state,
+    state::{Place, definition_of, folders},
     types::{Error, Result},
 };
 
@@ -128,12 +128,12 @@ impl Engine {
 ///
 /// # Errors
 /// Where one of them cannot be read, or was written by another version.
-pub fn kept_shapes(folder: &Path) -> Result<Vec<Shapes>> {
+pub fn kept_shapes(state: &Place) -> Result<Vec<Shapes>> {
     let mut all = Vec::new();
-    for folder in state::folders(folder)? {
-        if let Some(text) = state::definition_of(&folder)? {
+    for folder in folders(state)? {
+        if let Some(text) = definition_of(&folder)? {
             let shapes = Shapes::of_text(&text);
-            all.push(shapes.map_err(|error| Error::state(format!("{}: {error}", folder.display())))?);
+            all.push(shapes.map_err(|error| Error::state(format!("{}: {error}", folder.root.display())))?);
         }
     }
     Ok(all)

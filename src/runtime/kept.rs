@@ -5,8 +5,6 @@
 //! start: files ─▶ those kept, in the order in which they were made; where both define a name, the file wins
 //! ```
 
-use std::path::Path;
-
 use crate::{
     plan::Relation,
     sql::{self, SourceText},
@@ -50,7 +48,7 @@ impl Engine {
     ///
     /// # Errors
     /// Where that is damaged, or does not fit what the files define now.
-    pub async fn recall(&self, state: &Path) -> Result<Recalled> {
+    pub async fn recall(&self, state: &Place) -> Result<Recalled> {
         let mut recalled = Recalled {
             sources: self.source_names(),
             ..Recalled::default()
@@ -94,7 +92,7 @@ impl Engine {
     ///
     /// # Errors
     /// Where the files of the state cannot be written.
-    pub fn keep_definitions(&self, state: &Path, recalled: Recalled) -> Result<()> {
+    pub fn keep_definitions(&self, state: &Place, recalled: Recalled) -> Result<()> {
         let sources = recalled.sources;
         let catalog = KeptCatalog::of(state);
         for kept in &recalled.superseded {
@@ -108,7 +106,7 @@ impl Engine {
     ///
     /// # Errors
     /// Where the files of the state cannot be written, or another process uses what they are of.
-    pub fn forget_all_made(&self, state: &Path) -> Result<()> {
+    pub fn forget_all_made(&self, state: &Place) -> Result<()> {
         let catalog = KeptCatalog::of(state);
         let sources = self.source_names();
         let statements = match catalog.statements() {
@@ -122,9 +120,9 @@ impl Engine {
         for kept in statements.iter().filter(|kept| kept.belongs_to(&sources)) {
             if let Some(folder) = self
                 .folder(&kept.name)
-                .filter(|folder| folder.exists() && !kept.is_function)
+                .filter(|_| !kept.is_function)
             {
-                Store::reset(&Place::local(&folder))?;
+                Store::reset(&folder)?;
             }
             catalog.forget(&kept.name, kept.is_function, &sources)?;
             tracing::info!(name = kept.name, "what was made over HTTP is forgotten");
@@ -136,7 +134,7 @@ impl Engine {
     ///
     /// # Errors
     /// Where there is none of that name.
-    pub fn forget_made(&self, state: &Path, name: &str) -> Result<()> {
+    pub fn forget_made(&self, state: &Place, name: &str) -> Result<()> {
         let (catalog, sources) = (KeptCatalog::of(state), self.source_names());
         let relation = catalog.forget(name, false, &sources)?;
         let function = catalog.forget(name, true, &sources)?;

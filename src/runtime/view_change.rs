@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use crate::{
     connector::TableLog,
     plan::{MaterializedDefinition, SinkDefinition},
-    state::{Place, Store},
+    state::Store,
     types::{Error, Result, limits},
 };
 
@@ -117,8 +117,10 @@ impl Engine {
         };
         shared.end();
         if let Some(folder) = self.folder(source) {
-            Store::reset(&Place::local(&folder))?;
-            TableLog::remove(&folder)?;
+            Store::reset(&folder)?;
+            if let Some(folder) = folder.on_this_machine() {
+                TableLog::remove(folder)?;
+            }
         }
         Ok(())
     }

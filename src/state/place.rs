@@ -66,6 +66,11 @@ impl Place {
         }
     }
 
+    /// Whether there is something.
+    pub fn is_there(&self) -> Result<bool> {
+        self.exists(&self.root).map_err(|e| cannot("find", &self.root, e))
+    }
+
     /// # Errors
     /// [`io::ErrorKind::NotFound`] where there is no such file.
     pub(super) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {

@@ -1,7 +1,7 @@
 //! The state folder of one source's timeline: locked by one process, numbered by generation.
 
 use crate::types::{
-    Epoch, EpochPlan, Error, Result,
+    Epoch, EpochPlan, Result,
     planted::{Bug, has},
 };
 
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
     use crate::{
         state::Part,
-        types::{EventTime, Saved},
+        types::{Error, EventTime, Saved},
     };
 
     fn plan(number: u64) -> EpochPlan {
