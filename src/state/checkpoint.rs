@@ -118,8 +118,7 @@ impl CheckpointWriter {
     /// `None` where it is there. Parts of two writers do not meet: each has its number in the names of his.
     fn write_to_remote(&self, remote: &RemoteFolder, checkpoint: Checkpoint, target: &Path) -> Result<Option<u64>> {
         let manifest_path = target.join(MANIFEST);
-        let is_there = self.place.exists(&manifest_path);
-        if is_there.map_err(|e| cannot("find", &manifest_path, e))? {
+        if self.place.has_file(&manifest_path)? {
             return Ok(None);
         }
         let (manifest, total) = self.write_parts(checkpoint, &format!("{:06}-", self.generation), |name, bytes| {
@@ -321,10 +320,7 @@ pub(super) fn list(place: &Place) -> Result<Vec<(Epoch, PathBuf)>> {
 fn is_published(place: &Place, path: &Path) -> Result<bool> {
     match place.medium {
         Medium::Disk(_) => Ok(true),
-        Medium::Remote(_) => {
-            let manifest = path.join(MANIFEST);
-            place.exists(&manifest).map_err(|e| cannot("find", &manifest, e))
-        }
+        Medium::Remote(_) => place.has_file(&path.join(MANIFEST)),
     }
 }
 

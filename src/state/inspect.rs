@@ -39,11 +39,7 @@ pub struct InspectedCheckpoint {
 pub fn folders(state: &Place) -> Result<Vec<Place>> {
     let mut folders = Vec::new();
     for path in state.list(&state.root).map_err(|e| cannot("list", &state.root, e))? {
-        let holds = |name: &str| {
-            let inside = path.join(name);
-            state.exists(&inside).map_err(|e| cannot("find", &inside, e))
-        };
-        if holds(checkpoint::FOLDER)? || holds(journal::FOLDER)? {
+        if state.has_folder(&path.join(checkpoint::FOLDER))? || state.has_folder(&path.join(journal::FOLDER))? {
             folders.push(Place { root: path, ..state.clone() });
         }
     }

@@ -68,7 +68,7 @@ impl Place {
 
     /// Whether there is something.
     pub fn is_there(&self) -> Result<bool> {
-        self.exists(&self.root).map_err(|e| cannot("find", &self.root, e))
+        self.has_folder(&self.root)
     }
 
     /// # Errors
@@ -109,15 +109,23 @@ impl Place {
         }
     }
 
-    /// Whether there is a file or a folder of that name.
-    pub(super) fn exists(&self, path: &Path) -> io::Result<bool> {
+    pub(super) fn has_file(&self, path: &Path) -> Result<bool> {
         match &self.medium {
             Medium::Disk(files) => Ok(files.exists(path)),
             Medium::Remote(folder) => {
-                let name = relative(folder, path);
-                let is_file = folder.length(&name);
-                // Some stores say of a folder that it is no file, others that there is nothing.
-                Ok(matches!(is_file, Ok(Some(_))) || !folder.list(&name).map_err(told)?.is_empty())
+                let length = folder.length(&relative(folder, path));
+                Ok(length.map_err(|e| cannot("find", path, told(e)))?.is_some())
+            }
+        }
+    }
+
+    /// Whether there is something in a folder; one of a disk may be empty.
+    pub(super) fn has_folder(&self, path: &Path) -> Result<bool> {
+        match &self.medium {
+            Medium::Disk(files) => Ok(files.exists(path)),
+            Medium::Remote(folder) => {
+                let entries = folder.list(&relative(folder, path));
+                Ok(!entries.map_err(|e| cannot("find", path, told(e)))?.is_empty())
             }
         }
     }

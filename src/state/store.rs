@@ -84,19 +84,19 @@ impl Store {
     /// Where another process uses it.
     pub fn reset(place: &Place) -> Result<()> {
         let root = &place.root;
-        if !place.exists(root).map_err(|e| cannot("find", root, e))? {
+        if !place.has_folder(root)? {
             return Ok(());
         }
         let lock = claim::keep_out(place)?;
         for name in [journal::FOLDER, checkpoint::FOLDER] {
             let path = root.join(name);
-            if place.exists(&path).map_err(|e| cannot("find", &path, e))? {
+            if place.has_folder(&path)? {
                 place.remove_folder(&path)?;
             }
         }
         for name in [DEFINITION, IDENTITY] {
             let path = root.join(name);
-            if place.exists(&path).map_err(|e| cannot("find", &path, e))? {
+            if place.has_file(&path)? {
                 place.remove_files(&[path])?;
             }
         }

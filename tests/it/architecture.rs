@@ -9,18 +9,19 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 /// Rooms from the top down; imports point down only, and rooms of one level do not know each other.
 const LEVELS: &[(&str, u8)] = &[
-    ("main", 5),
-    ("cli", 5),
-    ("serve", 4),
-    ("runtime", 3),
-    ("plan", 2),
-    ("sql", 1),
-    ("connector", 1),
-    ("format", 1),
-    ("function", 1),
-    ("operator", 1),
-    ("state", 1),
-    ("view", 1),
+    ("main", 6),
+    ("cli", 6),
+    ("serve", 5),
+    ("runtime", 4),
+    ("plan", 3),
+    ("sql", 2),
+    ("connector", 2),
+    ("format", 2),
+    ("function", 2),
+    ("operator", 2),
+    ("state", 2),
+    ("view", 2),
+    ("remote", 1),
     ("types", 0),
 ];
 

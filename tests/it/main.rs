@@ -30,6 +30,7 @@ mod http;
 mod kafka;
 mod kept;
 mod parquet_sink;
+mod remote_state;
 mod sink;
 mod soak;
 mod state;
