@@ -9,6 +9,7 @@ use crate::{
 };
 
 use super::{
+    assemble::state_place,
     check::engine_on_paper,
     pipeline::{self, Verdict},
     run::{check_sources, parse_override},
@@ -24,7 +25,7 @@ pub struct DiffArgs {
     pub files: Vec<PathBuf>,
     /// Compare with what the state in this folder is of
     #[arg(long, value_name = "DIR")]
-    pub state: Option<PathBuf>,
+    pub state: Option<String>,
     /// Read a source from elsewhere, as the start will: NAME=connector=replay,path=dataset/,speed=60x
     #[arg(long = "source", value_name = "NAME=OPTIONS", value_parser = parse_override)]
     pub sources: Vec<SourceOverride>,
@@ -46,10 +47,11 @@ pub enum Compared {
 /// # Errors
 /// Where a file or state cannot be read.
 pub fn run(args: &DiffArgs) -> Result<Compared> {
-    let (before, now) = match (&args.state, args.files.as_slice()) {
+    let state = args.state.as_deref().map(state_place).transpose()?;
+    let (before, now) = match (&state, args.files.as_slice()) {
         (Some(state), [file]) => {
-            if !state.is_dir() {
-                return Err(Error::user(format!("there is no state in {}", state.display())));
+            if !state.is_there()? {
+                return Err(Error::user(format!("there is no state in {}", state.root.display())));
             }
             let now = match defined(file, &args.sources)? {
                 Ok(engine) => engine,

@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -13,11 +13,12 @@ use crate::{
     runtime::{Engine, EngineOptions, Mode, Rebuild, SourceOverride, clock::SystemClock, query_environment},
     serve::{self, ServeOptions},
     sql::{Diagnostic, SourceText, SqlState, StatementKind},
+    state::Place,
     types::{Error, Result},
 };
 
 use super::{
-    assemble::{MemoryTopics, registry},
+    assemble::{MemoryTopics, registry, state_place},
     pipeline::{self, Verdict},
     told::complain,
 };
@@ -36,7 +37,7 @@ pub struct RunArgs {
         env = "ZETA_LISTEN"
     )]
     pub listen: SocketAddr,
-    /// Folder for journals and checkpoints
+    /// Folder for journals and checkpoints, of this machine or hdfs://host:port/folder
     #[arg(
         long,
         value_name = "DIR",
@@ -44,7 +45,7 @@ pub struct RunArgs {
         env = "ZETA_STATE",
         conflicts_with = "no_state"
     )]
-    pub state: PathBuf,
+    pub state: String,
     /// Keep nothing over a restart: read every source from its start
     #[arg(long)]
     pub no_state: bool,
@@ -81,8 +82,12 @@ pub fn run(args: &RunArgs) -> Result<Verdict> {
 /// Runs pipelines whose text is at hand.
 pub fn run_texts(texts: &[SourceText], args: &RunArgs) -> Result<Verdict> {
     let runtime = runtime()?;
+    let state = match args.no_state {
+        true => None,
+        false => Some(state_place(&args.state)?),
+    };
     let options = EngineOptions {
-        state: (!args.no_state).then(|| args.state.clone()),
+        state: state.clone(),
         mode: Mode::Live,
         overrides: args.sources.clone(),
     };
@@ -108,17 +113,18 @@ pub fn run_texts(texts: &[SourceText], args: &RunArgs) -> Result<Verdict> {
     };
     // The port first: nothing is read or written when it is taken.
     let listener = runtime.block_on(serve::bind(&serve_options))?;
-    let recalled = if args.no_state {
-        None
-    } else if args.reset {
-        engine.forget_all_made(&args.state)?;
-        engine.reset()?;
-        Some(runtime.block_on(engine.recall(&args.state))?)
-    } else {
-        for name in &args.forget {
-            engine.forget_made(&args.state, name)?;
+    let recalled = match &state {
+        None => None,
+        Some(state) => {
+            if args.reset {
+                engine.forget_all_made(state)?;
+                engine.reset()?;
+            }
+            for name in &args.forget {
+                engine.forget_made(state, name)?;
+            }
+            Some(runtime.block_on(engine.recall(state))?)
         }
-        Some(runtime.block_on(engine.recall(&args.state))?)
     };
     for told in recalled.iter().flat_map(|recalled| &recalled.told) {
         complain(format_args!("warning: {told}"));
@@ -129,12 +135,12 @@ pub fn run_texts(texts: &[SourceText], args: &RunArgs) -> Result<Verdict> {
     };
     engine.rebuild(rebuild.clone())?;
     engine.start().inspect_err(|error| {
-        if matches!(error, Error::State(_)) && !args.no_state {
-            show_places(&engine, texts, &args.state, &rebuild);
+        if let (Error::State(_), Some(state)) = (error, &state) {
+            show_places(&engine, texts, state, &rebuild);
         }
     })?;
-    if let Some(recalled) = recalled {
-        engine.keep_definitions(&args.state, recalled)?;
+    if let (Some(recalled), Some(state)) = (recalled, &state) {
+        engine.keep_definitions(state, recalled)?;
     }
     let address = listener
         .local_addr()
@@ -174,7 +180,7 @@ pub(super) fn check_sources(engine: &Engine, wanted: &[SourceOverride]) -> Resul
 }
 
 /// Where the definitions stand that a kept state does not go on with. What cannot be compared is told by the error itself.
-fn show_places(engine: &Engine, texts: &[SourceText], state: &Path, rebuild: &Rebuild) {
+fn show_places(engine: &Engine, texts: &[SourceText], state: &Place, rebuild: &Rebuild) {
     let Ok(before) = engine.kept_shapes(state) else { return };
     let changes: Vec<Change> = (engine.changes_since(&before, rebuild).into_iter())
         .filter(|changes| !changes.is_new)

@@ -6,15 +6,11 @@
 //!               └ the others ─────────────────────▶ go on, or take up what the views below them hold
 //! ```
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use crate::{
     plan::{Change, Outlines, Relation, Shapes, SinkDefinition, changes_of},
-    state,
+    state::{Place, definition_of, folders},
     types::{Error, Result, folder_name},
 };
 
@@ -170,17 +166,17 @@ impl Engine {
     ///
     /// # Errors
     /// Where one of them cannot be read, or was written by another version.
-    pub fn kept_shapes(&self, folder: &Path) -> Result<Vec<Shapes>> {
+    pub fn kept_shapes(&self, state: &Place) -> Result<Vec<Shapes>> {
         let own: BTreeSet<String> = self.source_names().iter().map(|name| folder_name(name)).collect();
-        let is_own = |folder: &PathBuf| {
-            let name = folder.file_name().and_then(|name| name.to_str());
+        let is_own = |folder: &Place| {
+            let name = folder.root.file_name().and_then(|name| name.to_str());
             name.is_some_and(|name| own.contains(name))
         };
         let mut all = Vec::new();
-        for folder in state::folders(folder)?.into_iter().filter(is_own) {
-            if let Some(text) = state::definition_of(&folder)? {
+        for folder in folders(state)?.into_iter().filter(is_own) {
+            if let Some(text) = definition_of(&folder)? {
                 let shapes = Shapes::of_text(&text);
-                all.push(shapes.map_err(|error| Error::state(format!("{}: {error}", folder.display())))?);
+                all.push(shapes.map_err(|error| Error::state(format!("{}: {error}", folder.root.display())))?);
             }
         }
         Ok(all)

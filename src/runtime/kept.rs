@@ -5,8 +5,6 @@
 //! start: files ─▶ those kept, in the order in which they were made; where both define a name, the file wins
 //! ```
 
-use std::path::Path;
-
 use crate::{
     connector::TableLog,
     plan::Relation,
@@ -51,7 +49,7 @@ impl Engine {
     ///
     /// # Errors
     /// Where that is damaged, or does not fit what the files define now.
-    pub async fn recall(&self, state: &Path) -> Result<Recalled> {
+    pub async fn recall(&self, state: &Place) -> Result<Recalled> {
         let mut recalled = Recalled {
             sources: self.source_names(),
             ..Recalled::default()
@@ -95,7 +93,7 @@ impl Engine {
     ///
     /// # Errors
     /// Where the files of the state cannot be written.
-    pub fn keep_definitions(&self, state: &Path, recalled: Recalled) -> Result<()> {
+    pub fn keep_definitions(&self, state: &Place, recalled: Recalled) -> Result<()> {
         let sources = recalled.sources;
         let catalog = KeptCatalog::of(state);
         for kept in &recalled.superseded {
@@ -109,7 +107,7 @@ impl Engine {
     ///
     /// # Errors
     /// Where the files of the state cannot be written, or another process uses what they are of.
-    pub fn forget_all_made(&self, state: &Path) -> Result<()> {
+    pub fn forget_all_made(&self, state: &Place) -> Result<()> {
         let catalog = KeptCatalog::of(state);
         let sources = self.source_names();
         let statements = match catalog.statements() {
@@ -134,7 +132,7 @@ impl Engine {
     ///
     /// # Errors
     /// Where there is none of that name, or another process uses what it is of.
-    pub fn forget_made(&self, state: &Path, name: &str) -> Result<()> {
+    pub fn forget_made(&self, state: &Place, name: &str) -> Result<()> {
         let (catalog, sources) = (KeptCatalog::of(state), self.source_names());
         let is_it = |kept: &KeptStatement| kept.name == name && kept.belongs_to(&sources) && self.has_folder(kept);
         if catalog.statements()?.iter().any(is_it) {
@@ -174,8 +172,9 @@ impl Engine {
         let Some(folder) = self.folder(name) else {
             return Ok(());
         };
-        Store::reset(&Place::local(&folder))?;
-        TableLog::remove(&folder)
+        Store::reset(&folder)?;
+        // A table is kept on this machine only.
+        folder.on_this_machine().map_or(Ok(()), TableLog::remove)
     }
 
     /// Keeps a definition that runs. After an error it is not kept.

@@ -31,6 +31,7 @@ mod kafka;
 mod kept;
 mod parquet_sink;
 mod recovery;
+mod remote_state;
 mod sink;
 mod soak;
 mod state;

@@ -6,7 +6,6 @@
 //! ```
 
 use std::{
-    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     fs,
     io::Write as _,
@@ -33,12 +32,12 @@ use crate::{
     zeta::{Zeta, dataset, folder, signal, text, until, written, zeta_with},
 };
 
-const PAIRS: u32 = 8;
+pub const PAIRS: u32 = 8;
 /// Event minutes pass in this time, about: a day in five seconds.
-const PACED: &str = "17280x";
+pub const PACED: &str = "17280x";
 
 /// Every row as it is, by symbol; and windows once they are closed, by day and symbol.
-fn pipeline(dataset: &Path, speed: &str, out: &str, more: &str) -> PathBuf {
+pub fn pipeline(dataset: &Path, speed: &str, out: &str, more: &str) -> PathBuf {
     written(&format!(
         "CREATE SOURCE candles (symbol VARCHAR NOT NULL, open_time TIMESTAMP NOT NULL, close REAL, volume REAL,
            WATERMARK FOR open_time AS open_time - INTERVAL '5 seconds')
@@ -55,13 +54,13 @@ fn pipeline(dataset: &Path, speed: &str, out: &str, more: &str) -> PathBuf {
     ))
 }
 
-fn start(file: &Path, state: &Path) -> Zeta {
+pub fn start(file: &Path, state: &Path) -> Zeta {
     Zeta::run(file).state(state).start()
 }
 
 /// Waits until everything was read and is published.
 #[track_caller]
-fn until_published(zeta: &Zeta) {
+pub fn until_published(zeta: &Zeta) {
     zeta.until_source("candles", "the end", |source| source.state() == "finished");
     until("all is published", || {
         let sinks = zeta.rows("SHOW SINKS");
@@ -81,7 +80,7 @@ fn until_published(zeta: &Zeta) {
 
 /// What is wrong with the rows in a folder.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Verdict {
+pub struct Verdict {
     published: i64,
     lost: i64,
     duplicated: i64,
@@ -89,7 +88,7 @@ struct Verdict {
 }
 
 /// What DuckDB says of files in `out/every` and `out/closed`.
-fn verdicts(dataset: &Path, out: &Path) -> [Verdict; 2] {
+pub fn verdicts(dataset: &Path, out: &Path) -> [Verdict; 2] {
     let rows = "(SELECT parse_filename(filename, true) AS symbol, open_time, close, volume
                  FROM read_parquet(getvariable('dataset') || '/*.parquet', filename = true))";
     let windows = format!(
@@ -133,7 +132,7 @@ fn verdicts(dataset: &Path, out: &Path) -> [Verdict; 2] {
 }
 
 #[track_caller]
-fn assert_right(dataset: &Path, out: &Path, days: u32) {
+pub fn assert_right(dataset: &Path, out: &Path, days: u32) {
     let [every, closed] = verdicts(dataset, out);
     let right = |published| Verdict {
         published,
@@ -161,14 +160,14 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn number(name: &str, default: u64) -> u64 {
+pub fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| {
         value.parse().unwrap_or_else(|_| panic!("{name} is a number"))
     })
 }
 
 /// A line for the campaign, on standard output and in the file that `ZETA_CHAOS_CSV` names.
-fn report(place: &str, seed: u64, kills: u64, interrupted: u64, rows_in: u32, verdicts: &[Verdict; 2]) {
+pub fn report(place: &str, seed: u64, kills: u64, interrupted: u64, rows_in: u32, verdicts: &[Verdict; 2]) {
     let sum = |of: fn(&Verdict) -> i64| verdicts.iter().map(of).sum::<i64>();
     let line = format!(
         "{place},{seed},{kills},{interrupted},{rows_in},{},{},{},{}",
@@ -214,24 +213,24 @@ fn read_on(folder: PathBuf, is_over: Arc<AtomicBool>) -> u64 {
 }
 
 /// Kills a pipeline again and again while rows come, then lets it finish. Returns how many kills left something staged behind them.
-fn killed(kills: u64, seed: u64, paced: &Path, unpaced: &Path, has_staged: impl Fn() -> bool) -> u64 {
-    let (state, mut interrupted) = (folder("state"), 0);
+pub fn killed(kills: u64, seed: u64, paced: &Path, unpaced: &Path, state: &Path, has_staged: impl Fn() -> bool) -> u64 {
+    let mut interrupted = 0;
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     for _ in 0..kills {
-        let zeta = start(paced, &state);
+        let zeta = start(paced, state);
         // Some die while they recover, some in the middle of their work.
         std::thread::sleep(Duration::from_millis(random.random_range(0..1500)));
         zeta.kill();
         interrupted += u64::from(has_staged());
     }
-    let zeta = start(unpaced, &state);
+    let zeta = start(unpaced, state);
     until_published(&zeta);
     assert!(zeta.stop().success());
     interrupted
 }
 
 /// So many days of history that they do not end before the kills do.
-fn days_for(kills: u64) -> u32 {
+pub fn days_for(kills: u64) -> u32 {
     u32::try_from(kills / 5 + 1).expect("not that many")
 }
 
@@ -257,13 +256,13 @@ fn killed_on_disk(kills: u64, more: &str, is_listed: bool) -> bool {
         pipeline(&dataset, PACED, text(&out), more),
         pipeline(&dataset, "max", text(&out), more),
     );
-    let merged = Cell::new(false);
+    let merged = std::cell::Cell::new(false);
     let staged = || {
         let all = files(&out);
         merged.set(merged.get() || has_merged(&all));
         all.iter().any(|path| text(path).contains("/staging/"))
     };
-    let interrupted = killed(kills, seed, &paced, &unpaced, &staged);
+    let interrupted = killed(kills, seed, &paced, &unpaced, &folder("state"), staged);
     is_over.store(true, Ordering::Relaxed);
     if let Some(reader) = reader {
         println!(
@@ -315,7 +314,7 @@ fn killed_on_hdfs_at_any_moment_each_row_is_published_once() {
                 .any(|writer| !hdfs.names(&format!("{staging}/{writer}")).is_empty())
         })
     };
-    let interrupted = killed(kills, seed, &paced, &unpaced, staged);
+    let interrupted = killed(kills, seed, &paced, &unpaced, &folder("state"), staged);
     let out = folder("out");
     hdfs.get("/lake/every", &out);
     hdfs.get("/lake/closed", &out);

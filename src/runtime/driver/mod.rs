@@ -174,7 +174,7 @@ impl Run {
                 // What is wrong with what was asked for does not pass.
                 Ok(Err(error)) => (
                     error.to_string(),
-                    matches!(error, Error::Bug(_) | Error::External { .. }),
+                    matches!(error, Error::Bug(_) | Error::External { .. } | Error::Overtaken(_)),
                 ),
                 Err(panic) => {
                     let message = panic_message(&*panic);
@@ -593,10 +593,12 @@ impl Run {
                     return Ok(());
                 }
                 Err(error) if self.stop.load(Ordering::Relaxed) => return Err(error),
+                // The state is another's, or has moved on.
+                Err(error @ (Error::User(_) | Error::Overtaken(_))) => return Err(error),
                 Err(error) => {
                     tracing::warn!(source = self.timeline.source().name, %error, retry_ms = backoff.as_millis() as u64, "epoch not committed");
                     let reason =
-                        format!("{error}; reading waits, nothing is lost, and it goes on as soon as the disk takes it");
+                        format!("{error}; reading waits, nothing is lost, and it goes on as soon as the state can be written");
                     before.get_or_insert_with(|| {
                         let status = self.timeline.shared().status();
                         (status.state, status.reason)

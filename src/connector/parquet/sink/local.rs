@@ -10,8 +10,8 @@ use std::{
 
 use bytes::Bytes;
 
-use super::store::{Entry, Store};
-use crate::connector::SinkError;
+use super::store::Store;
+use crate::{connector::SinkError, remote::Entry};
 
 pub struct LocalStore {
     root: PathBuf,

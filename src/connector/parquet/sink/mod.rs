@@ -39,7 +39,6 @@ use crate::{
 };
 
 pub use local::LocalStore;
-pub use remote::RemoteStore;
 pub use store::{Destination, Store};
 
 /// How often a claim is tried while others claim too.

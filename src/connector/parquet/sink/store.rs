@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::connector::SinkError;
+use crate::{connector::SinkError, remote::Entry};
 
 /// A folder, its own or of another machine. Paths are relative to it, with `/` between their parts.
 ///
@@ -36,13 +36,6 @@ pub trait Store: Send {
 
     /// Makes the name of a file that was found survive a power cut: who gave it may have been killed before that.
     fn sync(&self, path: &str) -> Result<(), SinkError>;
-}
-
-/// In a folder.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Entry {
-    pub name: String,
-    pub is_folder: bool,
 }
 
 /// Where a sink writes, as its `path` says.

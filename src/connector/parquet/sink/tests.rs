@@ -18,7 +18,8 @@ use bytes::Bytes;
 use object_store::memory::InMemory;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::{store::Entry, *};
+use super::*;
+use crate::remote::{Entry, RemoteFolder};
 
 type Done = Box<dyn FnOnce(&mut World) + Send>;
 
@@ -734,7 +735,7 @@ fn every_store_keeps_to_the_contract() {
     let folder = tempfile::tempdir().unwrap();
     check_store(&LocalStore::new(folder.path().join("not/there/yet")));
     let memory: Arc<dyn object_store::ObjectStore> = Arc::new(InMemory::new());
-    let remote = RemoteStore::connect("memory", "base/folder".into(), |_| Ok(memory)).unwrap();
+    let remote = RemoteFolder::connect("memory", "base/folder".into(), |_| Ok(memory)).unwrap();
     check_store(&remote);
     check_store(&TestStore(Arc::new(Mutex::new(Line {
         world: Arc::default(),
