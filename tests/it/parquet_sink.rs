@@ -365,6 +365,46 @@ fn while_the_name_node_is_down_or_the_data_node_files_wait_and_then_come() {
 }
 
 #[test]
+fn a_name_node_that_freezes_and_a_quota_are_told_and_waited_for() {
+    let mut hdfs = Hdfs::start();
+    let days = 6;
+    let dataset = dataset(PAIRS, days, "2024-01-01");
+    let out = folder("out");
+    let url = format!("{}/lake", hdfs.url);
+    let zeta = start(&pipeline(&dataset, PACED, &url, ""), &folder("state"));
+    let until_more_is_published = || {
+        let published = || zeta.rows("SHOW SINKS")[0][4].as_u64().unwrap_or(0);
+        let before = published();
+        until("it publishes", || match published() {
+            now if before + 3 < now => Ok(()),
+            now => Err(format!("{now}")),
+        });
+    };
+    let until_told = |words: &str| {
+        until("a sink says what is wrong", || {
+            let sinks = zeta.rows("SHOW SINKS");
+            match sinks.iter().any(|sink| sink[5].to_string().contains(words)) {
+                true => Ok(()),
+                false => Err(format!("{words} in {sinks:?}")),
+            }
+        });
+    };
+    until_more_is_published();
+    hdfs.admin(&["-setQuota", "1", "/lake"]);
+    until_told("quota");
+    hdfs.admin(&["-clrQuota", "/lake"]);
+    until_more_is_published();
+    hdfs.pause("namenode");
+    until_told("no answer within 20 s");
+    hdfs.resume("namenode");
+    until_published(&zeta);
+    assert!(zeta.stop().success());
+    hdfs.get("/lake/every", &out);
+    hdfs.get("/lake/closed", &out);
+    assert_right(&dataset, &out, days);
+}
+
+#[test]
 fn a_zeta_that_sleeps_while_another_takes_its_place_publishes_nothing_more() {
     let dataset = dataset(PAIRS, 2, "2024-01-01");
     let (state, out) = (folder("state"), folder("out"));
