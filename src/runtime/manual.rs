@@ -220,6 +220,7 @@ impl Engine {
             complete_below: end.complete_below.max(closes_below),
             is_last: end.is_last,
             checkpoint: end.checkpoint,
+            gaps: BTreeMap::new(),
             anchors: timeline.anchors_of(&rows),
         };
         manual.run(&plan, rows)

@@ -6,6 +6,8 @@
 //! ```
 //! Nothing is visible outside before the journal has the plan. Running a plan again on the same state gives the same bytes.
 
+mod replaying;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
@@ -435,35 +437,6 @@ impl Timeline {
         self.watermark_rule.is_some()
     }
 
-    /// Where reading has to start so that the committed plans can run again, and goes on behind them.
-    pub fn replay_positions(&self) -> BTreeMap<SplitId, Position> {
-        let mut positions = self.positions.clone();
-        for plan in self.plans_to_replay.as_slice() {
-            for (split, start) in &plan.new_splits {
-                positions.entry(split.clone()).or_insert(*start);
-            }
-        }
-        positions
-    }
-
-    /// First unread row of each split once all committed plans ran again.
-    pub fn committed_positions(&self) -> BTreeMap<SplitId, Position> {
-        let mut positions = self.replay_positions();
-        for plan in self.plans_to_replay.as_slice() {
-            positions.extend(plan.ranges.iter().map(|(split, range)| (split.clone(), range.to)));
-        }
-        positions
-    }
-
-    /// What was read last, also by committed plans that have to run again.
-    pub fn committed_anchors(&self) -> Anchors {
-        let mut anchors = self.anchors.clone();
-        for plan in self.plans_to_replay.as_slice() {
-            anchors.add(&plan.anchors);
-        }
-        anchors
-    }
-
     /// The source is the one that was read before, or is read for the first time: the next plan says what it is told from others by.
     pub fn recognised(&mut self, identity: Option<String>) {
         self.new_identity = identity.filter(|_| self.committed_anchors().identity.is_none());
@@ -477,10 +450,6 @@ impl Timeline {
         }
     }
 
-    /// The next committed plan that has to run again before anything new.
-    pub fn next_replay(&mut self) -> Option<EpochPlan> {
-        self.plans_to_replay.next()
-    }
 
     /// When an operator wants an epoch even if no row comes.
     pub fn wakes_at(&self) -> Option<EventTime> {
@@ -568,6 +537,7 @@ impl Timeline {
             complete_below: None,
             is_last: false,
             checkpoint: self.is_durable(),
+            gaps: BTreeMap::new(),
             anchors: self.anchors_of(&[]),
         }
     }

@@ -334,6 +334,7 @@ mod tests {
             complete_below: None,
             is_last: false,
             checkpoint: false,
+            gaps: Default::default(),
             anchors: Default::default(),
         }
     }

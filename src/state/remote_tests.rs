@@ -143,6 +143,7 @@ fn plan(number: u64, told_by: i64) -> EpochPlan {
         complete_below: None,
         is_last: false,
         checkpoint: false,
+        gaps: Default::default(),
         anchors: Default::default(),
     }
 }

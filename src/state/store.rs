@@ -190,6 +190,7 @@ mod tests {
             complete_below: None,
             is_last: false,
             checkpoint: false,
+            gaps: Default::default(),
             anchors: Default::default(),
         }
     }

@@ -34,6 +34,9 @@ pub struct EpochPlan {
     pub number: Epoch,
     /// Splits without rows in this epoch are absent.
     pub ranges: BTreeMap<SplitId, PlannedRange>,
+    /// Positions of the ranges whose rows were gone before they were read, and passed over.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gaps: BTreeMap<SplitId, Vec<PlannedRange>>,
     /// What `now()` means, and what decides timers. Never before the epoch before.
     pub epoch_time: EventTime,
     /// Splits that are caught up and silent: they do not hold the watermark back.

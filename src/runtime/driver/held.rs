@@ -6,7 +6,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::types::{Chunk, Position, SplitId};
+use crate::{
+    connector::LostRows,
+    types::{Chunk, PlannedRange, Position, SplitId},
+};
 
 pub struct Held {
     chunks: BTreeMap<SplitId, VecDeque<Chunk>>,
@@ -16,25 +19,44 @@ pub struct Held {
     next: BTreeMap<SplitId, Position>,
     /// Of each split, from where on nothing is needed.
     until: BTreeMap<SplitId, Position>,
+    /// What plans passed over before that.
+    gaps: BTreeMap<SplitId, Vec<PlannedRange>>,
     /// The source was told to give this split alone.
     alone: Option<SplitId>,
 }
 
 impl Held {
     /// The source stands at `next`.
-    pub fn new(next: BTreeMap<SplitId, Position>, until: BTreeMap<SplitId, Position>, bytes_max: usize) -> Self {
+    pub fn new(
+        next: BTreeMap<SplitId, Position>,
+        until: BTreeMap<SplitId, Position>,
+        gaps: BTreeMap<SplitId, Vec<PlannedRange>>,
+        bytes_max: usize,
+    ) -> Self {
         Self {
             chunks: BTreeMap::new(),
             bytes: 0,
             bytes_max,
             next,
             until,
+            gaps,
             alone: None,
         }
     }
 
-    pub fn until(&self) -> &BTreeMap<SplitId, Position> {
-        &self.until
+    /// Whether some of the rows that are gone were there when they were read.
+    pub fn needs(&self, lost: &LostRows) -> bool {
+        let Some(until) = self.until.get(&lost.split) else {
+            return false;
+        };
+        let mut from = lost.from;
+        // In the order in which they were passed over, which is that of positions.
+        for gap in self.gaps.get(&lost.split).into_iter().flatten() {
+            if gap.from <= from {
+                from = from.max(gap.to);
+            }
+        }
+        from < lost.to.min(*until)
     }
 
     /// What came behind all that is needed is dropped.
@@ -103,7 +125,8 @@ mod tests {
     }
 
     fn held() -> Held {
-        Held::new(positions(&[(0, 0), (1, 0)]), positions(&[(0, 10), (1, 10)]), 1_000)
+        let until = positions(&[(0, 10), (1, 10)]);
+        Held::new(positions(&[(0, 0), (1, 0)]), until, BTreeMap::new(), 1_000)
     }
 
     #[test]
@@ -154,5 +177,31 @@ mod tests {
         held.push(chunk(0, 5, 7));
         let found = held.take(&SplitId::from(0), Position(2)).unwrap();
         assert_eq!((found.from, found.to), (Position(5), Position(7)));
+    }
+
+    #[test]
+    fn what_was_gone_when_it_was_read_may_be_gone_again_and_nothing_else() {
+        let gap = |from: u64, to: u64| PlannedRange {
+            from: Position(from),
+            to: Position(to),
+        };
+        let split = SplitId::from(0);
+        let gaps = BTreeMap::from([(split.clone(), vec![gap(3, 5), gap(5, 6), gap(8, 9)])]);
+        let held = Held::new(positions(&[(0, 0)]), positions(&[(0, 10)]), gaps, 1_000);
+        for (from, to, expected, why) in [
+            (3, 6, false, "the same, in two parts"),
+            (3, 7, true, "one more behind"),
+            (2, 6, true, "one more before"),
+            (8, 9, false, "another"),
+            (10, 20, false, "behind all that is needed"),
+            (9, 20, true, "the last that is needed"),
+        ] {
+            let lost = LostRows {
+                split: split.clone(),
+                from: Position(from),
+                to: Position(to),
+            };
+            assert_eq!(held.needs(&lost), expected, "{from} to {to}: {why}");
+        }
     }
 }

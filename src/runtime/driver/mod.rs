@@ -28,7 +28,7 @@ use crate::{
     connector::{LostRows, SourceError},
     plan::{MakeSource, Registry, SinkDefinition, Trigger},
     types::{
-        Epoch, EpochPlan, Error, EventTime, Position, Result, SplitId, limits,
+        Epoch, EpochPlan, Error, EventTime, PlannedRange, Position, Result, SplitId, limits,
         planted::{Bug, has},
     },
 };
@@ -91,6 +91,7 @@ impl Driver {
             resets_sinks,
             failures: 0,
             failed_at: Epoch(0),
+            passed_over: BTreeMap::new(),
             effort: Duration::ZERO,
         };
         let shared = Arc::clone(run.timeline.shared());
@@ -151,6 +152,8 @@ struct Run {
     /// Failures in a row, and the epoch that was committed when the last of them came.
     failures: u32,
     failed_at: Epoch,
+    /// Rows that the source did not have any more, until the plan of those behind them says it.
+    passed_over: BTreeMap<SplitId, Vec<PlannedRange>>,
     /// Time that decoding and computing took since the last checkpoint, about: a restart takes it again.
     effort: Duration,
 }
@@ -290,6 +293,7 @@ impl Run {
         self.outlets.let_go(|_| true);
         self.wait_for_checkpoint();
         self.unreachable_since = None;
+        self.passed_over.clear();
         self.timeline.begin_again()?;
         Ok(true)
     }
@@ -429,9 +433,11 @@ impl Run {
                 || (self.timeline.is_durable()
                     && (last_checkpoint + self.timeline.bounds().checkpoint_interval <= elapsed
                         || self.would_recover_too_long()));
+            let ranges = ranges(&input);
             let plan = EpochPlan {
                 number: self.timeline.epoch().next(),
-                ranges: ranges(&input),
+                gaps: self.gaps_in(&ranges),
+                ranges,
                 anchors: self.timeline.anchors_of(&input),
                 epoch_time: now,
                 idle_splits: idle,
@@ -456,6 +462,20 @@ impl Run {
             }
         }
         self.last_checkpoint()
+    }
+
+    /// What was passed over before the rows of these ranges.
+    fn gaps_in(&mut self, ranges: &BTreeMap<SplitId, PlannedRange>) -> BTreeMap<SplitId, Vec<PlannedRange>> {
+        let mut gaps = BTreeMap::new();
+        for (split, range) in ranges {
+            if let Some(waiting) = self.passed_over.get_mut(split) {
+                let of_range: Vec<PlannedRange> = waiting.extract_if(.., |gap| gap.from < range.to).collect();
+                if !of_range.is_empty() {
+                    gaps.insert(split.clone(), of_range);
+                }
+            }
+        }
+        gaps
     }
 
     /// Changes the views, and answers once the state knows.
@@ -536,6 +556,8 @@ impl Run {
                     .source_rows_lost_total
                     .with_label_values(&[source, split.as_str()]);
                 lost.inc_by(to.0 - from.0);
+                let gap = PlannedRange { from, to };
+                self.passed_over.entry(split).or_default().push(gap);
             }
             Event::Finished => *is_finished = true,
             Event::Failed(error) => return Err(error),

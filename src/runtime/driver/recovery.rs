@@ -78,7 +78,7 @@ impl Run {
         // The life before may have counted some of it.
         self.effort = Duration::ZERO;
         let positions = self.timeline.replay_positions();
-        let committed = self.timeline.committed_positions();
+        let (committed, gaps) = (self.timeline.committed_positions(), self.timeline.committed_gaps());
         let Some(mut plan) = self.timeline.next_replay() else {
             self.timeline.publish_state();
             return Ok(());
@@ -86,7 +86,7 @@ impl Run {
         if self.patiently(|| source.seek(&positions))?.is_none() {
             return Ok(());
         }
-        let mut held = Held::new(positions, committed.clone(), self.timeline.bounds().read_ahead_bytes);
+        let mut held = Held::new(positions, committed, gaps, self.timeline.bounds().read_ahead_bytes);
         let mut epochs = 0u64;
         loop {
             let mut rows = Vec::new();
@@ -102,7 +102,7 @@ impl Run {
                     self.effort += self.host.elapsed().saturating_sub(began);
                 }
             }
-            self.refuse_lost(source, &committed)?;
+            self.refuse_lost(source, &held)?;
             let began = self.host.elapsed();
             let ran = self.timeline.run(&plan, rows)?;
             self.effort += self.host.elapsed().saturating_sub(began);
@@ -136,9 +136,9 @@ impl Run {
 
     /// # Errors
     /// Where the source passed over rows that committed plans have.
-    fn refuse_lost(&self, source: &mut dyn Source, committed: &BTreeMap<SplitId, Position>) -> Result<()> {
-        let is_needed = |lost: &LostRows| committed.get(&lost.split).is_some_and(|to| lost.from < *to);
-        let Some(LostRows { split, from, to }) = source.lost().into_iter().find(is_needed) else {
+    fn refuse_lost(&self, source: &mut dyn Source, held: &Held) -> Result<()> {
+        let lost = source.lost().into_iter().find(|lost| held.needs(lost));
+        let Some(LostRows { split, from, to }) = lost else {
             return Ok(());
         };
         Err(Error::user(format!(
@@ -165,7 +165,7 @@ impl Run {
                 return Ok(false);
             }
             let until = BTreeMap::from([(split.clone(), range.to)]);
-            let mut held = Held::new(from, until, self.timeline.bounds().read_ahead_bytes);
+            let mut held = Held::new(from, until, BTreeMap::new(), self.timeline.bounds().read_ahead_bytes);
             // A piece may be large: no more of it is in memory at once than an epoch takes.
             let mut gathered = Gathered::new(self.timeline.bounds());
             let mut left = range;
@@ -211,7 +211,7 @@ impl Run {
             }
             if let Some(positions) = held.seek_for(split) {
                 // A seek forgets what was lost.
-                self.refuse_lost(source, held.until())?;
+                self.refuse_lost(source, held)?;
                 if self.patiently(|| source.seek(&positions))?.is_none() {
                     return Ok(None);
                 }
