@@ -74,9 +74,19 @@ impl Unfit<'_> {
             Why::Type(data_type) => {
                 let way_out = match is_nested {
                     true => "take what is needed of it as columns of their own".to_owned(),
-                    false => format!("write CAST({name} AS {}) AS {name} in the query", instead_of(data_type)),
+                    false => {
+                        // What is not quoted is folded.
+                        let name = match name.contains(|c: char| c.is_ascii_uppercase()) {
+                            true => format!("\"{name}\""),
+                            false => name.to_owned(),
+                        };
+                        format!("write CAST({name} AS {}) AS {name} in the query", instead_of(data_type))
+                    }
                 };
-                format!("column {path}: {} cannot be written as Avro; {way_out}", told_type(data_type))
+                format!(
+                    "column {path}: {} cannot be written as Avro; {way_out}",
+                    told_type(data_type)
+                )
             }
         }
     }
@@ -101,11 +111,7 @@ fn instead_of(data_type: &DataType) -> &'static str {
     }
 }
 
-fn record<'a>(
-    name: &str,
-    fields: &'a Fields,
-    taken: &mut BTreeSet<String>,
-) -> std::result::Result<Value, Unfit<'a>> {
+fn record<'a>(name: &str, fields: &'a Fields, taken: &mut BTreeSet<String>) -> std::result::Result<Value, Unfit<'a>> {
     let mut name = name.to_owned();
     while !taken.insert(name.clone()) {
         name.push('_');
@@ -132,11 +138,7 @@ fn record<'a>(
 }
 
 /// The type of a field or of a list's items, null among its values where it may be.
-fn site<'a>(
-    name: &str,
-    field: &'a Field,
-    taken: &mut BTreeSet<String>,
-) -> std::result::Result<Value, Unfit<'a>> {
+fn site<'a>(name: &str, field: &'a Field, taken: &mut BTreeSet<String>) -> std::result::Result<Value, Unfit<'a>> {
     let form = form(name, field.data_type(), taken)?;
     Ok(match field.is_nullable() {
         true => json!(["null", form]),
