@@ -15,6 +15,8 @@
 
 pub mod types;
 
+pub mod remote;
+
 pub mod connector;
 pub mod format;
 pub mod function;

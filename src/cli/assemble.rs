@@ -20,7 +20,7 @@ use crate::{
         SinkEpoch, SinkError, ToRecords, kafka,
         memory::MemoryTopic,
         nexmark,
-        parquet::{self, Destination, LocalStore, ParquetSink, ParquetTable, RemoteStore, Store},
+        parquet::{self, Destination, LocalStore, ParquetSink, ParquetTable, Store},
         replay,
     },
     format::{
@@ -29,6 +29,8 @@ use crate::{
         json::{self, ChangeStyle, JsonChanges},
     },
     plan::{ConnectorSpec, FieldSpec, FormatSpec, OpenExternal, Registry, SinkSpec, base_session},
+    remote::{RemoteError, RemoteFolder},
+    state::Place,
     types::{Error, RecordSchema, Records, Result, SplitId},
 };
 
@@ -222,14 +224,14 @@ async fn open_external(
 }
 
 /// Where a location is.
-enum Place {
+enum Location {
     Local(PathBuf),
     Hdfs { url: String, path: Path },
 }
 
 /// # Errors
 /// A sentence about what no location is.
-fn place(location: &str) -> Result<Place> {
+fn located(location: &str) -> Result<Location> {
     let bad = |reason: String| Error::user(format!("'{location}' is no location: {reason}"));
     match location.split_once("://") {
         Some(("hdfs", rest)) => {
@@ -239,12 +241,12 @@ fn place(location: &str) -> Result<Place> {
             }
             let path = Path::parse(rest[authority.len()..].trim_matches('/')).map_err(|e| bad(e.to_string()))?;
             let url = format!("hdfs://{authority}");
-            Ok(Place::Hdfs { url, path })
+            Ok(Location::Hdfs { url, path })
         }
         Some(("file", _)) | None => {
             let text = location.strip_prefix("file://").unwrap_or(location);
             let absolute = std::path::absolute(text).map_err(|e| bad(e.to_string()))?;
-            Ok(Place::Local(absolute))
+            Ok(Location::Local(absolute))
         }
         Some((scheme, _)) => Err(bad(format!(
             "{scheme}:// is not supported; use a folder, file:// or hdfs://"
@@ -255,8 +257,8 @@ fn place(location: &str) -> Result<Place> {
 /// The store of a location, known to the environment by its URL, and the path in it.
 fn resolve(location: &str, environment: &RuntimeEnv) -> Result<(Arc<dyn ObjectStore>, ObjectStoreUrl, Path)> {
     let bad = |reason: String| Error::user(format!("'{location}' is no location: {reason}"));
-    match place(location)? {
-        Place::Hdfs { url, path } => {
+    match located(location)? {
+        Location::Hdfs { url, path } => {
             let store_url = ObjectStoreUrl::parse(&url).map_err(|e| bad(e.strip_backtrace()))?;
             let store = HdfsObjectStoreBuilder::new()
                 .with_url(url)
@@ -266,7 +268,7 @@ fn resolve(location: &str, environment: &RuntimeEnv) -> Result<(Arc<dyn ObjectSt
             environment.register_object_store(store_url.as_ref(), Arc::clone(&store));
             Ok((store, store_url, path))
         }
-        Place::Local(absolute) => {
+        Location::Local(absolute) => {
             if !absolute.exists() {
                 return Err(Error::user(format!(
                     "there is no {}; make data with `zeta generate --pairs 3 --days 7 --seed 1 --out {}`, or see dataset/README.md",
@@ -284,22 +286,41 @@ fn resolve(location: &str, environment: &RuntimeEnv) -> Result<(Arc<dyn ObjectSt
 
 /// Where a sink writes files. Nothing is asked of it yet.
 fn destination(location: &str) -> Result<Destination> {
-    let connect: Box<dyn Fn() -> Result<Box<dyn Store>, SinkError> + Send> = match place(location)? {
-        Place::Local(folder) => Box::new(move || Ok(Box::new(LocalStore::new(folder.clone())))),
-        Place::Hdfs { url, path } => {
+    let connect: Box<dyn Fn() -> Result<Box<dyn Store>, SinkError> + Send> = match located(location)? {
+        Location::Local(folder) => Box::new(move || Ok(Box::new(LocalStore::new(folder.clone())))),
+        Location::Hdfs { url, path } => {
             let location = location.to_owned();
-            Box::new(move || {
-                let open = |handle: &tokio::runtime::Handle| {
-                    let builder = HdfsObjectStoreBuilder::new().with_url(&url);
-                    let store = builder.with_io_runtime(handle.clone()).build()?;
-                    Ok(Arc::new(store) as Arc<dyn ObjectStore>)
-                };
-                Ok(Box::new(RemoteStore::connect(&location, path.clone(), open)?))
-            })
+            Box::new(move || Ok(Box::new(remote_folder(&location, &url, path.clone())?)))
         }
     };
     Ok(Destination {
         location: location.to_owned(),
         connect,
+    })
+}
+
+/// Where a state lies. Nothing is asked of it yet.
+///
+/// # Errors
+/// A sentence about what no location is.
+pub fn state_place(location: &str) -> Result<Place> {
+    if !location.contains("://") {
+        return Ok(PathBuf::from(location).into());
+    }
+    match located(location)? {
+        Location::Local(folder) => Ok(folder.into()),
+        Location::Hdfs { url, path } => {
+            let location = location.trim_end_matches('/');
+            let folder = remote_folder(location, &url, path).map_err(|error| Error::external(error.to_string()))?;
+            Ok(Place::remote(folder))
+        }
+    }
+}
+
+fn remote_folder(location: &str, url: &str, path: Path) -> Result<RemoteFolder, RemoteError> {
+    RemoteFolder::connect(location, path, |handle| {
+        let builder = HdfsObjectStoreBuilder::new().with_url(url);
+        let store = builder.with_io_runtime(handle.clone()).build()?;
+        Ok(Arc::new(store) as Arc<dyn ObjectStore>)
     })
 }

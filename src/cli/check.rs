@@ -7,7 +7,7 @@ use datafusion::catalog::TableProvider;
 
 use crate::{
     plan::{ExternalFuture, OpenExternal, StreamRelation},
-    runtime::{Engine, EngineOptions, Mode, clock::SystemClock, query_environment},
+    runtime::{Engine, EngineOptions, Mode, SourceOverride, clock::SystemClock, query_environment},
     types::Result,
 };
 
@@ -33,7 +33,7 @@ pub fn run(args: &CheckArgs) -> Result<Verdict> {
     for file in &args.files {
         let text = pipeline::read(file)?;
         let parsed = pipeline::parse(&text);
-        let engine = engine_on_paper();
+        let engine = engine_on_paper(&[]);
         let statements = parsed.statements.len();
         match runtime.block_on(engine.apply(&text, parsed)) {
             Ok(warnings) => {
@@ -53,15 +53,15 @@ pub fn run(args: &CheckArgs) -> Result<Verdict> {
     Ok(verdict)
 }
 
-/// One that defines and starts nothing, without the network.
-pub(super) fn engine_on_paper() -> Engine {
+/// One that defines and starts nothing, without the network; with sources from elsewhere than the file says.
+pub(super) fn engine_on_paper(overrides: &[SourceOverride]) -> Engine {
     let mut registry = registry(MemoryTopics::default(), query_environment());
     // A file server may be far away: its tables are taken on trust.
     registry.open_external = offline(registry.open_external);
     let options = EngineOptions {
         state: None,
         mode: Mode::Manual,
-        overrides: vec![],
+        overrides: overrides.to_vec(),
     };
     Engine::new(registry, options, Arc::new(SystemClock::default()))
 }

@@ -1,16 +1,15 @@
 //! `zeta checkpoints`: what lies in a state folder, and whether every byte of it is right.
 
-use std::path::{Path, PathBuf};
-
 use clap::{Args, Subcommand};
 
 use crate::{
     plan::Shapes,
-    state::{Inspection, folders, inspection_of},
+    state::{Inspection, Place, folders, inspection_of},
     types::{Error, Result, folder_name},
 };
 
 use super::{
+    assemble::state_place,
     told::complain,
     topics::{aligned, print},
 };
@@ -18,7 +17,7 @@ use super::{
 /// Look at the kept state: its checkpoints and its journal
 #[derive(Args, Debug)]
 pub struct CheckpointsArgs {
-    /// Folder of the state
+    /// Folder of the state, of this machine or hdfs://host:port/folder
     #[arg(
         long,
         env = "ZETA_STATE",
@@ -26,7 +25,7 @@ pub struct CheckpointsArgs {
         global = true,
         value_name = "DIR"
     )]
-    state: PathBuf,
+    state: String,
     #[command(subcommand)]
     command: CheckpointsCommand,
 }
@@ -60,6 +59,7 @@ pub enum Verified {
 /// # Errors
 /// Where there is no such state, source or checkpoint, or it cannot be read.
 pub fn run(args: &CheckpointsArgs) -> Result<Verified> {
+    let state = state_place(&args.state)?;
     match &args.command {
         CheckpointsCommand::Ls => {
             let mut table = vec![
@@ -72,7 +72,7 @@ pub fn run(args: &CheckpointsArgs) -> Result<Verified> {
                 ]
                 .map(str::to_owned),
             ];
-            let all = of(&args.state, None)?;
+            let all = of(&state, None)?;
             for state in &all {
                 for checkpoint in &state.checkpoints {
                     let bytes: u64 = checkpoint.parts.iter().map(|(_, bytes)| bytes).sum();
@@ -96,7 +96,7 @@ pub fn run(args: &CheckpointsArgs) -> Result<Verified> {
             Ok(told(&all))
         }
         CheckpointsCommand::Show { source, epoch } => {
-            let all = of(&args.state, Some(source))?;
+            let all = of(&state, Some(source))?;
             let checkpoint = all[0].checkpoint(*epoch)?;
             let header = serde_json::to_string_pretty(&checkpoint.header)
                 .map_err(|e| Error::bug(format!("a header cannot be shown: {e}")))?;
@@ -114,7 +114,7 @@ pub fn run(args: &CheckpointsArgs) -> Result<Verified> {
             Ok(told(&all))
         }
         CheckpointsCommand::Verify { source } => {
-            let all = of(&args.state, source.as_deref())?;
+            let all = of(&state, source.as_deref())?;
             let verified = told(&all);
             if verified == Verified::Whole {
                 let checkpoints: usize = all.iter().map(|state| state.checkpoints.len()).sum();
@@ -129,25 +129,25 @@ pub fn run(args: &CheckpointsArgs) -> Result<Verified> {
 }
 
 /// The states in a folder, or that of one source.
-fn of(state: &Path, source: Option<&str>) -> Result<Vec<Inspection>> {
-    if !state.is_dir() {
+fn of(state: &Place, source: Option<&str>) -> Result<Vec<Inspection>> {
+    if !state.is_there()? {
         return Err(Error::user(format!(
             "there is no state in {}; name its folder with --state",
-            state.display()
+            state.root.display()
         )));
     }
     let all = folders(state)?;
     let Some(source) = source else {
-        return all.iter().map(|folder| inspection_of(folder)).collect();
+        return all.iter().map(inspection_of).collect();
     };
-    let wanted = state.join(folder_name(source));
-    if !all.contains(&wanted) {
-        let names: Vec<&str> = (all.iter()).filter_map(|path| path.file_name()?.to_str()).collect();
+    let wanted = state.join(&folder_name(source));
+    if !all.iter().any(|folder| folder.root == wanted.root) {
+        let names: Vec<&str> = (all.iter()).filter_map(|folder| folder.root.file_name()?.to_str()).collect();
         return Err(Error::user(match names.as_slice() {
-            [] => format!("there is no state of any source in {}", state.display()),
+            [] => format!("there is no state of any source in {}", state.root.display()),
             names => format!(
                 "there is no state of `{source}` in {}; there are {}",
-                state.display(),
+                state.root.display(),
                 names.join(", ")
             ),
         }));

@@ -94,7 +94,7 @@ fn run_in(args: &DemoArgs, folder: &std::path::Path) -> Result<Verdict> {
     let run = RunArgs {
         files: vec![],
         listen: args.listen,
-        state: folder.join("state"),
+        state: folder.join("state").to_string_lossy().into_owned(),
         no_state: false,
         reset: false,
         rebuild: vec![],

@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     plan::{Change, Shapes, Verdict as ViewVerdict},
-    runtime::{Engine, Rebuild, SourceChanges, kept_shapes},
+    runtime::{Engine, Rebuild, SourceChanges, SourceOverride},
     types::{Error, Result},
 };
 
 use super::{
+    assemble::state_place,
     check::engine_on_paper,
     pipeline::{self, Verdict},
+    run::{check_sources, parse_override},
     told::complain,
     topics::{aligned, print},
 };
@@ -23,7 +25,10 @@ pub struct DiffArgs {
     pub files: Vec<PathBuf>,
     /// Compare with what the state in this folder is of
     #[arg(long, value_name = "DIR")]
-    pub state: Option<PathBuf>,
+    pub state: Option<String>,
+    /// Read a source from elsewhere, as the start will: NAME=connector=replay,path=dataset/,speed=60x
+    #[arg(long = "source", value_name = "NAME=OPTIONS", value_parser = parse_override)]
+    pub sources: Vec<SourceOverride>,
     /// As JSON: an object per view
     #[arg(long)]
     pub json: bool,
@@ -42,17 +47,33 @@ pub enum Compared {
 /// # Errors
 /// Where a file or state cannot be read.
 pub fn run(args: &DiffArgs) -> Result<Compared> {
-    let before = match (&args.state, args.files.as_slice()) {
-        (Some(state), [_]) => {
-            if !state.is_dir() {
-                return Err(Error::user(format!("there is no state in {}", state.display())));
+    let state = args.state.as_deref().map(state_place).transpose()?;
+    let (before, now) = match (&state, args.files.as_slice()) {
+        (Some(state), [file]) => {
+            if !state.is_there()? {
+                return Err(Error::user(format!("there is no state in {}", state.root.display())));
             }
-            kept_shapes(state)?
+            let now = match defined(file, &args.sources)? {
+                Ok(engine) => engine,
+                Err(verdict) => return Ok(Compared::Unusable(verdict)),
+            };
+            // What was made over HTTP is there after a start, too.
+            let recalled = super::run::runtime()?.block_on(now.recall(state))?;
+            recalled
+                .told
+                .iter()
+                .for_each(|told| complain(format_args!("warning: {told}")));
+            (now.kept_shapes(state)?, now)
         }
-        (None, [old, _]) => match defined(old)? {
-            Ok(engine) => engine.shapes(),
-            Err(verdict) => return Ok(Compared::Unusable(verdict)),
-        },
+        (None, [old, new]) => {
+            let (old, now) = match (defined(old, &args.sources)?, defined(new, &args.sources)?) {
+                (Ok(old), Ok(now)) => (old, now),
+                (Err(verdict), _) | (_, Err(verdict)) => return Ok(Compared::Unusable(verdict)),
+            };
+            // Without a view nothing was read: whatever comes begins with its source.
+            let was_read = |shapes: &Shapes| !shapes.views.is_empty();
+            (old.shapes().into_iter().filter(was_read).collect(), now)
+        }
         (Some(_), _) => return Err(Error::user("with --state there is one file: the pipeline as it is now")),
         (None, _) => {
             return Err(Error::user(
@@ -60,24 +81,8 @@ pub fn run(args: &DiffArgs) -> Result<Compared> {
             ));
         }
     };
-    let now = match defined(args.files.last().expect("one file at least"))? {
-        Ok(engine) => engine,
-        Err(verdict) => return Ok(Compared::Unusable(verdict)),
-    };
-    if let Some(state) = &args.state {
-        // What was made over HTTP is there after a start, too.
-        let recalled = super::run::runtime()?.block_on(now.recall(state))?;
-        recalled
-            .told
-            .iter()
-            .for_each(|told| complain(format_args!("warning: {told}")));
-    }
-    let mut changes = now.changes_since(&before, &Rebuild::default());
-    if args.state.is_some() {
-        // Other pipelines may share the folder.
-        let own: Vec<Shapes> = now.shapes();
-        changes.retain(|changes| own.iter().any(|shapes| shapes.source.name == changes.source));
-    }
+    check_sources(&now, &args.sources)?;
+    let changes = now.changes_since(&before, &Rebuild::default());
     print(&if args.json {
         as_json(&changes)?
     } else {
@@ -90,9 +95,9 @@ pub fn run(args: &DiffArgs) -> Result<Compared> {
 }
 
 /// The pipeline of a file, on paper.
-fn defined(file: &Path) -> Result<std::result::Result<Engine, Verdict>> {
+fn defined(file: &Path, sources: &[SourceOverride]) -> Result<std::result::Result<Engine, Verdict>> {
     let text = pipeline::read(file)?;
-    let engine = engine_on_paper();
+    let engine = engine_on_paper(sources);
     let applied = super::run::runtime()?.block_on(engine.apply(&text, pipeline::parse(&text)));
     Ok(match applied {
         Ok(_) => Ok(engine),
@@ -153,13 +158,9 @@ fn what_happens(change: &Change, is_new: bool) -> String {
 
 fn as_json(changes: &[SourceChanges]) -> Result<String> {
     let mut all = Vec::new();
-    for SourceChanges {
-        source,
-        outcome,
-        is_new,
-    } in changes
-    {
-        match outcome {
+    for of_source in changes {
+        let source = &of_source.source;
+        match &of_source.outcome {
             Err(differences) => all.push(serde_json::json!({
                 "source": source, "view": null, "verdict": "another source", "goes_on": false, "reasons": differences,
             })),
@@ -168,7 +169,7 @@ fn as_json(changes: &[SourceChanges]) -> Result<String> {
                     "source": source,
                     "view": change.view,
                     "verdict": change.verdict.to_string(),
-                    "goes_on": *is_new || !change.verdict.needs_rebuild(),
+                    "goes_on": of_source.goes_on(change),
                     "reasons": change.reasons,
                 })
             })),

@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -10,16 +10,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     plan::Change,
-    runtime::{
-        Engine, EngineOptions, Mode, Rebuild, SourceOverride, clock::SystemClock, kept_shapes, query_environment,
-    },
+    runtime::{Engine, EngineOptions, Mode, Rebuild, SourceOverride, clock::SystemClock, query_environment},
     serve::{self, ServeOptions},
     sql::{Diagnostic, SourceText, SqlState, StatementKind},
+    state::Place,
     types::{Error, Result},
 };
 
 use super::{
-    assemble::{MemoryTopics, registry},
+    assemble::{MemoryTopics, registry, state_place},
     pipeline::{self, Verdict},
     told::complain,
 };
@@ -38,7 +37,7 @@ pub struct RunArgs {
         env = "ZETA_LISTEN"
     )]
     pub listen: SocketAddr,
-    /// Folder for journals and checkpoints
+    /// Folder for journals and checkpoints, of this machine or hdfs://host:port/folder
     #[arg(
         long,
         value_name = "DIR",
@@ -46,17 +45,17 @@ pub struct RunArgs {
         env = "ZETA_STATE",
         conflicts_with = "no_state"
     )]
-    pub state: PathBuf,
+    pub state: String,
     /// Keep nothing over a restart: read every source from its start
     #[arg(long)]
     pub no_state: bool,
-    /// Forget what was computed, and read every source from its start; rows of tables are kept
+    /// Forget what was computed, and read every source from its start; rows of tables of the files are kept
     #[arg(long)]
     pub reset: bool,
     /// Compute a view anew, and those that read it: from the rows that its source still has
     #[arg(long = "rebuild", value_name = "VIEW", conflicts_with_all = ["reset", "no_state"])]
     pub rebuild: Vec<String>,
-    /// Forget what was made over HTTP under this name
+    /// Forget what was made over HTTP under this name, with the rows of a table
     #[arg(long = "forget", value_name = "NAME", conflicts_with_all = ["reset", "no_state"])]
     pub forget: Vec<String>,
     /// With --rebuild: also where the source does not have all of its rows any more
@@ -83,8 +82,12 @@ pub fn run(args: &RunArgs) -> Result<Verdict> {
 /// Runs pipelines whose text is at hand.
 pub fn run_texts(texts: &[SourceText], args: &RunArgs) -> Result<Verdict> {
     let runtime = runtime()?;
+    let state = match args.no_state {
+        true => None,
+        false => Some(state_place(&args.state)?),
+    };
     let options = EngineOptions {
-        state: (!args.no_state).then(|| args.state.clone()),
+        state: state.clone(),
         mode: Mode::Live,
         overrides: args.sources.clone(),
     };
@@ -103,34 +106,25 @@ pub fn run_texts(texts: &[SourceText], args: &RunArgs) -> Result<Verdict> {
             }
         }
     }
-    for wanted in &args.sources {
-        if engine.catalog().source(&wanted.source).is_none() {
-            let catalog = engine.catalog();
-            let near = crate::sql::suggest::nearest(&wanted.source, catalog.names());
-            let hint = near.map_or(String::new(), |near| format!("; did you mean {near}?"));
-            return Err(Error::user(format!(
-                "--source {}: there is no such source{hint}",
-                wanted.source
-            )));
-        }
-    }
+    check_sources(&engine, &args.sources)?;
     let serve_options = ServeOptions {
         listen: args.listen,
         allowed_origins: args.allowed_origins.clone(),
     };
     // The port first: nothing is read or written when it is taken.
     let listener = runtime.block_on(serve::bind(&serve_options))?;
-    let recalled = if args.no_state {
-        None
-    } else if args.reset {
-        engine.forget_all_made(&args.state)?;
-        engine.reset()?;
-        Some(runtime.block_on(engine.recall(&args.state))?)
-    } else {
-        for name in &args.forget {
-            engine.forget_made(&args.state, name)?;
+    let recalled = match &state {
+        None => None,
+        Some(state) => {
+            if args.reset {
+                engine.forget_all_made(state)?;
+                engine.reset()?;
+            }
+            for name in &args.forget {
+                engine.forget_made(state, name)?;
+            }
+            Some(runtime.block_on(engine.recall(state))?)
         }
-        Some(runtime.block_on(engine.recall(&args.state))?)
     };
     for told in recalled.iter().flat_map(|recalled| &recalled.told) {
         complain(format_args!("warning: {told}"));
@@ -141,12 +135,12 @@ pub fn run_texts(texts: &[SourceText], args: &RunArgs) -> Result<Verdict> {
     };
     engine.rebuild(rebuild.clone())?;
     engine.start().inspect_err(|error| {
-        if matches!(error, Error::State(_)) && !args.no_state {
-            show_places(&engine, texts, &args.state, &rebuild);
+        if let (Error::State(_), Some(state)) = (error, &state) {
+            show_places(&engine, texts, state, &rebuild);
         }
     })?;
-    if let Some(recalled) = recalled {
-        engine.keep_definitions(&args.state, recalled)?;
+    if let (Some(recalled), Some(state)) = (recalled, &state) {
+        engine.keep_definitions(state, recalled)?;
     }
     let address = listener
         .local_addr()
@@ -171,9 +165,23 @@ pub fn run_texts(texts: &[SourceText], args: &RunArgs) -> Result<Verdict> {
     Ok(Verdict::Right)
 }
 
+/// Sources that are to be read from elsewhere are there.
+pub(super) fn check_sources(engine: &Engine, wanted: &[SourceOverride]) -> Result<()> {
+    let catalog = engine.catalog();
+    let Some(missing) = (wanted.iter()).find(|wanted| catalog.source(&wanted.source).is_none()) else {
+        return Ok(());
+    };
+    let near = crate::sql::suggest::nearest(&missing.source, catalog.names());
+    let hint = near.map_or(String::new(), |near| format!("; did you mean {near}?"));
+    Err(Error::user(format!(
+        "--source {}: there is no such source{hint}",
+        missing.source
+    )))
+}
+
 /// Where the definitions stand that a kept state does not go on with. What cannot be compared is told by the error itself.
-fn show_places(engine: &Engine, texts: &[SourceText], state: &Path, rebuild: &Rebuild) {
-    let Ok(before) = kept_shapes(state) else { return };
+fn show_places(engine: &Engine, texts: &[SourceText], state: &Place, rebuild: &Rebuild) {
+    let Ok(before) = engine.kept_shapes(state) else { return };
     let changes: Vec<Change> = (engine.changes_since(&before, rebuild).into_iter())
         .filter(|changes| !changes.is_new)
         .flat_map(|changes| changes.outcome.unwrap_or_default())
@@ -184,6 +192,10 @@ fn show_places(engine: &Engine, texts: &[SourceText], state: &Path, rebuild: &Re
         let place = |change: &Change| {
             let statement = parsed.statements.iter().find(|statement| match &statement.kind {
                 StatementKind::CreateMaterializedView(view) => view.name.value == change.view,
+                StatementKind::CreateSink(sink) => {
+                    let own = sink.own_view.as_ref();
+                    own.is_some_and(|own| own.create.name.value == change.view)
+                }
                 _ => false,
             })?;
             let message = match change.reasons.as_slice() {
@@ -226,7 +238,7 @@ async fn wait_for_signal() {
 }
 
 /// `candles=connector=replay,path=dataset/,speed=60x`
-fn parse_override(text: &str) -> Result<SourceOverride, String> {
+pub(super) fn parse_override(text: &str) -> Result<SourceOverride, String> {
     let usage = "write NAME=connector=replay,path=dataset/,speed=60x";
     let (source, options) = text.split_once('=').ok_or(usage)?;
     let options: Vec<(String, String)> = options

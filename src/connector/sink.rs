@@ -57,7 +57,10 @@ pub struct Publisher {
     pub takes_over: bool,
 }
 
-/// Rows of epochs to where others read them. Every call may block, but none for longer than half a minute.
+/// Rows of epochs to where others read them.
+///
+/// A call may ask the world many things, and blocks for as long as it gets answers. No answer within about half a minute ends it with
+/// [`SinkError::Unreachable`]; only a disk of this machine may keep it longer.
 pub trait Sink: Send {
     /// From now on no earlier writer of this sink can publish anything, and the answer is what is published; `None` is nothing.
     /// Where that is of another state, which is not to be taken over, it is left alone. One that is to be taken over counts as epoch 0.

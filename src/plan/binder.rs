@@ -458,21 +458,23 @@ impl Binder<'_> {
                     .help(format!("write DROP {words} {}", drop.name.value)),
             ]);
         }
-        let readers = catalog.readers_of(&drop.name.value);
-        if !readers.is_empty() {
-            let message = format!("`{}` is read by {}", drop.name.value, readers.join(", "));
-            return Err(vec![
-                Diagnostic::error(SqlState::Invalid, message, drop.name.span).help("drop those first"),
-            ]);
-        }
+        // A sink goes with the view of its own query.
         let own_view = match relation {
             Relation::Sink(sink) => sink.own_view().map(str::to_owned),
             _ => None,
         };
-        catalog.remove(&drop.name.value);
-        if let Some(view) = own_view.filter(|view| catalog.readers_of(view).is_empty()) {
-            catalog.remove(&view);
+        let going: Vec<&String> = std::iter::once(&drop.name.value).chain(&own_view).collect();
+        for name in &going {
+            let mut readers = catalog.readers_of(name);
+            readers.retain(|reader| *reader != drop.name.value);
+            if !readers.is_empty() {
+                let message = format!("`{name}` is read by {}", readers.join(", "));
+                return Err(vec![
+                    Diagnostic::error(SqlState::Invalid, message, drop.name.span).help("drop those first"),
+                ]);
+            }
         }
+        going.into_iter().for_each(|name| catalog.remove(name));
         Ok(Bound::Drop(drop.name.value.clone()))
     }
 

@@ -350,10 +350,13 @@ pub fn errors_schema() -> SchemaRef {
     ]))
 }
 
+/// The columns of `<view>$late` that say why a row is there; those of the row stand before them.
+pub const OF_LATENESS: [&str; 3] = ["window_start", "window_end", "late_by_ms"];
+
 /// `<view>$late`: the row as the window would have taken it, its window, and how much too late it was.
 pub fn late_schema(rows: &SchemaRef) -> SchemaRef {
     let time = DataType::Timestamp(TimeUnit::Nanosecond, None);
-    let own = ["window_start", "window_end", "late_by_ms"];
+    let own = OF_LATENESS;
     let fields = rows
         .fields()
         .iter()

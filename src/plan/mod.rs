@@ -32,8 +32,8 @@ mod window_call;
 pub use assignment::takes;
 pub use binder::{Binder, Bound, Write};
 pub use catalog::{
-    Catalog, ExternalDefinition, MaterializedDefinition, Relation, SinkDefinition, SourceDefinition, TableDefinition,
-    Trigger, ViewDefinition, WatermarkDefinition, bad_schema, errors_schema, late_schema,
+    Catalog, ExternalDefinition, MaterializedDefinition, OF_LATENESS, Relation, SinkDefinition, SourceDefinition,
+    TableDefinition, Trigger, ViewDefinition, WatermarkDefinition, bad_schema, errors_schema, late_schema,
 };
 pub use dataflow::{analyze, explain};
 pub use diff::{Change, OperatorTakeover, Outlines, RowsFrom, Shapes, Takeover, Verdict, ViewShape, changes_of};

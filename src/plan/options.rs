@@ -89,13 +89,7 @@ pub struct SourceOptions<'a> {
 impl<'a> SourceOptions<'a> {
     /// Checks all options of a source; those that no one takes are left out.
     pub fn of(create: &CreateSource, statement: &Statement, registry: &'a Registry, mistakes: &mut Mistakes) -> Self {
-        let value = |name: &str| {
-            create
-                .options
-                .iter()
-                .find(|option| option.key.value.eq_ignore_ascii_case(name))
-                .map(|option| &option.value)
-        };
+        let value = |name: &str| given(&create.options, name).map(|option| &option.value);
         let connector_names: Vec<&str> = registry.connectors.iter().map(|connector| connector.name).collect();
         let connector = value("connector").and_then(|given| {
             let found = registry.connector(&given.value);
@@ -155,6 +149,13 @@ impl<'a> SourceOptions<'a> {
     }
 }
 
+/// What a statement says of an option; its first word on it.
+fn given<'o>(options: &'o [SqlOption], name: &str) -> Option<&'o SqlOption> {
+    options
+        .iter()
+        .find(|option| option.key.value.eq_ignore_ascii_case(name))
+}
+
 /// Options that every sink takes, whatever its connector.
 pub const SINK_OPTIONS: &[OptionSpec] = &[
     OptionSpec::text("connector", "where the rows go").required(),
@@ -203,10 +204,7 @@ pub struct SinkOptions<'a> {
 impl<'a> SinkOptions<'a> {
     /// Checks all options of a sink; those that no one takes are left out.
     pub fn of(create: &CreateSink, statement: &Statement, registry: &'a Registry, mistakes: &mut Mistakes) -> Self {
-        let value = |name: &str| {
-            let found = (create.options.iter()).find(|option| option.key.value.eq_ignore_ascii_case(name));
-            found.map(|option| &option.value)
-        };
+        let value = |name: &str| given(&create.options, name).map(|option| &option.value);
         let names: Vec<&str> = registry.sinks.iter().map(|sink| sink.name).collect();
         let connector = value("connector").and_then(|given| {
             let found = registry.sink(&given.value);
@@ -277,13 +275,8 @@ pub fn view_options(given: &[SqlOption], mistakes: &mut Mistakes) -> Options {
 }
 
 /// Refuses a panel that cannot be drawn from these columns.
-pub fn check_panel(given: &[SqlOption], schema: &Schema, has_time: bool, mistakes: &mut Mistakes) {
-    let Some(panel) = given
-        .iter()
-        .find(|option| option.key.value.eq_ignore_ascii_case("panel"))
-    else {
-        return;
-    };
+pub fn check_panel(options: &[SqlOption], schema: &Schema, has_time: bool, mistakes: &mut Mistakes) {
+    let Some(panel) = given(options, "panel") else { return };
     let is_number = |name: &str| {
         schema
             .field_with_name(name)
@@ -311,11 +304,7 @@ pub fn check_panel(given: &[SqlOption], schema: &Schema, has_time: bool, mistake
 
 /// Refuses `close_after` where there is nothing to close, or no time to wait.
 pub fn check_close_after(create: &CreateSource, mistakes: &mut Mistakes) {
-    let Some(option) = create
-        .options
-        .iter()
-        .find(|option| option.key.value.eq_ignore_ascii_case("close_after"))
-    else {
+    let Some(option) = given(&create.options, "close_after") else {
         return;
     };
     if create.watermark.is_none() {

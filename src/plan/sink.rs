@@ -87,7 +87,6 @@ impl Binder<'_> {
             return done;
         }
         let options = SinkOptions::of(create, statement, self.registry, &mut mistakes);
-        let mut text = &statement.text;
         if let Some(own) = &create.own_view {
             let of_view = Statement {
                 text: own.view_text.clone(),
@@ -97,7 +96,6 @@ impl Binder<'_> {
                 mistakes.extend(more);
                 return Err(mistakes);
             }
-            text = &own.sink_text;
         }
         let view = match self.known(&create.view, catalog) {
             Ok(name) => catalog.materialized(name),
@@ -184,7 +182,8 @@ impl Binder<'_> {
             connector_options: options.of_connector,
             format_options: options.of_format,
             schemas,
-            sql: text.clone(),
+            // All of it: without its query nobody could make it again.
+            sql: statement.text.clone(),
         };
         self.created(Relation::Sink(Arc::new(definition)), mistakes, catalog)
     }

@@ -12,6 +12,7 @@ pub struct Bounds {
     pub view_rows_max: usize,
     pub operator_state_bytes_max: usize,
     pub write_visible_timeout: Duration,
+    pub view_change_timeout: Duration,
     /// How long, and for how many rows, epochs run until a checkpoint follows one.
     pub checkpoint_interval: Duration,
     pub checkpoint_rows: u64,
@@ -26,6 +27,7 @@ impl Default for Bounds {
             view_rows_max: limits::VIEW_ROWS_MAX,
             operator_state_bytes_max: limits::OPERATOR_STATE_BYTES_MAX,
             write_visible_timeout: limits::WRITE_VISIBLE_TIMEOUT,
+            view_change_timeout: limits::VIEW_CHANGE_TIMEOUT,
             checkpoint_interval: limits::CHECKPOINT_INTERVAL,
             checkpoint_rows: limits::CHECKPOINT_ROWS,
         }

@@ -6,12 +6,12 @@
 //!               └ the others ─────────────────────▶ go on, or take up what the views below them hold
 //! ```
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use crate::{
-    plan::{Change, Outlines, Relation, Shapes, changes_of},
-    state,
-    types::{Error, Result},
+    plan::{Change, Outlines, Relation, Shapes, SinkDefinition, changes_of},
+    state::{Place, definition_of, folders},
+    types::{Error, Result, folder_name},
 };
 
 use super::engine::Engine;
@@ -31,14 +31,20 @@ pub struct Changes {
     pub has_other_watermark: bool,
 }
 
-/// What becomes of each view on the state of `before`.
+/// What becomes of each view on the state of `before`, in which those of `failed` have set rows aside.
 ///
 /// # Errors
 /// [`Error::State`] with the difference and the ways out, where the source is another one, or a view would have to be computed anew
 /// and the start was not told so.
-pub fn changes(before: &str, now: &Outlines, rebuild: &Rebuild, folder: &Path) -> Result<Changes> {
+pub fn changes(
+    before: &str,
+    now: &Outlines,
+    rebuild: &Rebuild,
+    failed: &BTreeSet<String>,
+    folder: &Path,
+) -> Result<Changes> {
     let before = Shapes::of_text(before).map_err(|error| Error::state(format!("{}: {error}", folder.display())))?;
-    let views = changes_of(&before, now, &rebuild.views).map_err(|differences| {
+    let views = changes_of(&before, now, &rebuild.views, Some(failed)).map_err(|differences| {
         let kept = match now.shapes.source.is_table {
             true => ", which keeps the rows of tables",
             false => "",
@@ -73,9 +79,13 @@ pub struct SourceChanges {
 impl SourceChanges {
     /// Whether a start goes on without being told more.
     pub fn is_taken_up(&self) -> bool {
-        let goes_on =
-            |changes: &Vec<Change>| self.is_new || !changes.iter().any(|change| change.verdict.needs_rebuild());
-        self.outcome.as_ref().is_ok_and(goes_on)
+        let changes = self.outcome.as_ref();
+        changes.is_ok_and(|changes| changes.iter().all(|change| self.goes_on(change)))
+    }
+
+    /// Whether it does so with one of the views.
+    pub fn goes_on(&self, change: &Change) -> bool {
+        self.is_new || !change.verdict.needs_rebuild()
     }
 }
 
@@ -96,6 +106,32 @@ impl Engine {
         self.outlines().into_iter().map(|outlines| outlines.shapes).collect()
     }
 
+    /// Says which sinks have to publish all rows of their view again. Which of them have published any is not looked at.
+    fn tell_of_sinks(&self, sinks: &[Arc<SinkDefinition>], before: &Shapes, changes: &mut [Change]) {
+        for sink in sinks.iter().filter(|sink| before.view(&sink.view.name).is_some()) {
+            let change = changes.iter_mut().find(|change| change.view == sink.view.name);
+            let Some(change) = change.filter(|change| !change.lets_sinks_go_on(false)) else {
+                continue;
+            };
+            let spec = self.0.registry.sink(&sink.connector);
+            // What it published before is not kept, so that nobody knows which keys it would have to take back.
+            let left = match sink.view.stream.is_append_only {
+                true => "",
+                false => ", and takes back none that are gone",
+            };
+            change.reasons.push(match spec.is_none_or(|spec| spec.takes_changes) {
+                true => format!(
+                    "sink `{}` publishes all rows again{left}, if it has published any",
+                    sink.name
+                ),
+                false => format!(
+                    "sink `{}` takes no rows back: if it has published any, a start is refused until it has another `path` or name",
+                    sink.name
+                ),
+            });
+        }
+    }
+
     /// What becomes of what was defined `before`, by source, those that are gone behind.
     pub fn changes_since(&self, before: &[Shapes], rebuild: &Rebuild) -> Vec<SourceChanges> {
         let mut all = Vec::new();
@@ -105,7 +141,10 @@ impl Engine {
             let of_before = before.iter().find(|shapes| shapes.source.name == source);
             // Nothing of itself is what a new one begins with.
             let begins = now.shapes.without_views();
-            let outcome = changes_of(of_before.unwrap_or(&begins), now, &rebuild.views);
+            let mut outcome = changes_of(of_before.unwrap_or(&begins), now, &rebuild.views, None);
+            if let (Ok(changes), Some(before)) = (&mut outcome, of_before) {
+                self.tell_of_sinks(&self.catalog().sinks_of(&source), before, changes);
+            }
             all.push(SourceChanges {
                 source,
                 outcome,
@@ -122,21 +161,26 @@ impl Engine {
         }
         all
     }
-}
 
-/// What the states in a folder are of.
-///
-/// # Errors
-/// Where one of them cannot be read, or was written by another version.
-pub fn kept_shapes(folder: &Path) -> Result<Vec<Shapes>> {
-    let mut all = Vec::new();
-    for folder in state::folders(folder)? {
-        if let Some(text) = state::definition_of(&folder)? {
-            let shapes = Shapes::of_text(&text);
-            all.push(shapes.map_err(|error| Error::state(format!("{}: {error}", folder.display())))?);
+    /// What the states of the sources and tables that are defined are of. Others in the folder are of other pipelines, and not looked at.
+    ///
+    /// # Errors
+    /// Where one of them cannot be read, or was written by another version.
+    pub fn kept_shapes(&self, state: &Place) -> Result<Vec<Shapes>> {
+        let own: BTreeSet<String> = self.source_names().iter().map(|name| folder_name(name)).collect();
+        let is_own = |folder: &Place| {
+            let name = folder.root.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| own.contains(name))
+        };
+        let mut all = Vec::new();
+        for folder in folders(state)?.into_iter().filter(is_own) {
+            if let Some(text) = definition_of(&folder)? {
+                let shapes = Shapes::of_text(&text);
+                all.push(shapes.map_err(|error| Error::state(format!("{}: {error}", folder.root.display())))?);
+            }
         }
+        Ok(all)
     }
-    Ok(all)
 }
 
 fn refusal(refused: &[&Change], before: &Shapes, now: &Shapes, folder: &Path) -> Error {

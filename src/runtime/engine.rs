@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
     sync::{
         Arc, Mutex, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -31,6 +30,7 @@ use super::{
     face::*,
     host::SystemHost,
     kept::Kept,
+    outlets::check_published_again,
     query::QueryPool,
     shared::{Shared, Snapshot, ViewFace},
     timeline::Timeline,
@@ -42,7 +42,7 @@ pub struct Engine(pub(super) Arc<Inner>);
 
 pub struct EngineOptions {
     /// Where journals and checkpoints go, a folder per source; `None` keeps nothing over a restart.
-    pub state: Option<PathBuf>,
+    pub state: Option<Place>,
     pub mode: Mode,
     /// Connectors that stand in for those of the text, by source.
     pub overrides: Vec<SourceOverride>,
@@ -140,8 +140,8 @@ impl Engine {
         self.0.was_reset.store(true, Ordering::Relaxed);
         for relation in self.catalog().iter() {
             if let (Relation::Source(_) | Relation::Table(_), Some(folder)) = (relation, self.folder(relation.name())) {
-                tracing::info!(source = relation.name(), folder = %folder.display(), "state removed");
-                Store::reset(&Place::local(&folder))?;
+                tracing::info!(source = relation.name(), folder = %folder.root.display(), "state removed");
+                Store::reset(&folder)?;
             }
         }
         Ok(())
@@ -201,17 +201,28 @@ impl Engine {
         let timeline = Timeline::open(
             Arc::clone(source),
             catalog,
-            folder.as_deref().map(Place::local),
+            folder,
             Arc::clone(&self.0.metrics),
             &self.0.bounds,
             self.rebuild_of(),
         )?;
+        let sinks = catalog.sinks_of(&source.name);
+        for sink in sinks.iter().filter(|sink| timeline.publishes_again(sink)) {
+            check_published_again(sink, &self.0.registry)?;
+            let told = match sink.view.stream.is_append_only {
+                true => "the view has other rows now: the sink publishes all of them again",
+                false => {
+                    "the view has other rows now: the sink publishes all of them again, and takes back none that the view does not have any more"
+                }
+            };
+            tracing::warn!(sink = sink.name, view = sink.view.name, "{told}");
+        }
         let make = self.connector_of(source)?;
         self.adopt(timeline.shared());
         let driver = Driver::start(
             timeline,
             make,
-            catalog.sinks_of(&source.name),
+            sinks,
             self.0.was_reset.load(Ordering::Relaxed),
             self.0.registry.clone(),
             Arc::new(SystemHost(Arc::clone(&self.0.clock))),
@@ -266,9 +277,9 @@ impl Engine {
         self.0.catalog.read().expect("nobody panics while holding it").clone()
     }
 
-    pub(super) fn folder(&self, source: &str) -> Option<PathBuf> {
+    pub(super) fn folder(&self, source: &str) -> Option<Place> {
         let state = self.0.options.state.as_ref()?;
-        Some(state.join(folder_name(source)))
+        Some(state.join(&folder_name(source)))
     }
 
     pub(super) fn next_query_id(&self) -> String {

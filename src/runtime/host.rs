@@ -13,14 +13,17 @@ use std::{
 };
 
 use super::clock::{Clock, Stopwatch};
-use crate::types::EventTime;
+use crate::types::{Error, EventTime, Result};
 
 pub trait Host: Clock {
     /// Waits for so long.
     fn sleep(&self, duration: Duration);
 
     /// Runs `work` beside the caller.
-    fn spawn(&self, name: &str, work: Box<dyn FnOnce() + Send>) -> Box<dyn Worker>;
+    ///
+    /// # Errors
+    /// Where the system gives no more threads; `work` is gone then.
+    fn spawn(&self, name: &str, work: Box<dyn FnOnce() + Send>) -> Result<Box<dyn Worker>>;
 
     /// A bell by which threads tell each other that something has changed.
     fn bell(&self) -> Arc<dyn Bell>;
@@ -80,9 +83,10 @@ impl Host for SystemHost {
         std::thread::sleep(duration);
     }
 
-    fn spawn(&self, name: &str, work: Box<dyn FnOnce() + Send>) -> Box<dyn Worker> {
+    fn spawn(&self, name: &str, work: Box<dyn FnOnce() + Send>) -> Result<Box<dyn Worker>> {
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
-        Box::new(SystemWorker(thread.expect("the system can start a thread")))
+        let thread = thread.map_err(|e| Error::caused(format!("cannot start the thread `{name}`"), e))?;
+        Ok(Box::new(SystemWorker(thread)))
     }
 
     fn bell(&self) -> Arc<dyn Bell> {
@@ -160,6 +164,7 @@ mod tests {
                 ringing.ring();
             }),
         );
+        let worker = worker.unwrap();
         let long = Duration::from_secs(60);
         assert_eq!(wait_for(&*bell, long, || *found.lock().unwrap()), Some(7));
         worker.join().unwrap();
@@ -169,7 +174,7 @@ mod tests {
     #[test]
     fn the_message_of_a_panic_is_told() {
         let host = SystemHost(Arc::new(SystemClock::default()));
-        let worker = host.spawn("a worker", Box::new(|| panic!("on purpose")));
+        let worker = host.spawn("a worker", Box::new(|| panic!("on purpose"))).unwrap();
         assert_eq!(worker.join(), Err("on purpose".to_owned()));
     }
 }

@@ -5,11 +5,10 @@
 //! start: files ─▶ those kept, in the order in which they were made; where both define a name, the file wins
 //! ```
 
-use std::path::Path;
-
 use crate::{
+    connector::TableLog,
     plan::Relation,
-    sql::{self, SourceText},
+    sql::{self, SourceText, StatementKind},
     state::{KeptCatalog, KeptStatement, Place, Store},
     types::{Error, Result},
 };
@@ -38,7 +37,7 @@ pub struct Recalled {
 
 impl Engine {
     /// The sources and tables that are defined.
-    fn source_names(&self) -> Vec<String> {
+    pub(super) fn source_names(&self) -> Vec<String> {
         let catalog = self.catalog();
         let sources = catalog
             .iter()
@@ -50,7 +49,7 @@ impl Engine {
     ///
     /// # Errors
     /// Where that is damaged, or does not fit what the files define now.
-    pub async fn recall(&self, state: &Path) -> Result<Recalled> {
+    pub async fn recall(&self, state: &Place) -> Result<Recalled> {
         let mut recalled = Recalled {
             sources: self.source_names(),
             ..Recalled::default()
@@ -94,7 +93,7 @@ impl Engine {
     ///
     /// # Errors
     /// Where the files of the state cannot be written.
-    pub fn keep_definitions(&self, state: &Path, recalled: Recalled) -> Result<()> {
+    pub fn keep_definitions(&self, state: &Place, recalled: Recalled) -> Result<()> {
         let sources = recalled.sources;
         let catalog = KeptCatalog::of(state);
         for kept in &recalled.superseded {
@@ -108,7 +107,7 @@ impl Engine {
     ///
     /// # Errors
     /// Where the files of the state cannot be written, or another process uses what they are of.
-    pub fn forget_all_made(&self, state: &Path) -> Result<()> {
+    pub fn forget_all_made(&self, state: &Place) -> Result<()> {
         let catalog = KeptCatalog::of(state);
         let sources = self.source_names();
         let statements = match catalog.statements() {
@@ -120,11 +119,8 @@ impl Engine {
             Err(error) => return Err(error),
         };
         for kept in statements.iter().filter(|kept| kept.belongs_to(&sources)) {
-            if let Some(folder) = self
-                .folder(&kept.name)
-                .filter(|folder| folder.exists() && !kept.is_function)
-            {
-                Store::reset(&Place::local(&folder))?;
+            if self.has_folder(kept) {
+                self.forget_folder(&kept.name)?;
             }
             catalog.forget(&kept.name, kept.is_function, &sources)?;
             tracing::info!(name = kept.name, "what was made over HTTP is forgotten");
@@ -132,12 +128,16 @@ impl Engine {
         Ok(())
     }
 
-    /// Forgets one thing that was defined while the pipeline ran before. Behind the files, before `recall`.
+    /// Forgets one thing that was defined while the pipeline ran before, and what was computed for it. Behind the files, before `recall`.
     ///
     /// # Errors
-    /// Where there is none of that name.
-    pub fn forget_made(&self, state: &Path, name: &str) -> Result<()> {
+    /// Where there is none of that name, or another process uses what it is of.
+    pub fn forget_made(&self, state: &Place, name: &str) -> Result<()> {
         let (catalog, sources) = (KeptCatalog::of(state), self.source_names());
+        let is_it = |kept: &KeptStatement| kept.name == name && kept.belongs_to(&sources) && self.has_folder(kept);
+        if catalog.statements()?.iter().any(is_it) {
+            self.forget_folder(name)?;
+        }
         let relation = catalog.forget(name, false, &sources)?;
         let function = catalog.forget(name, true, &sources)?;
         if relation.is_some() || function.is_some() {
@@ -152,6 +152,29 @@ impl Engine {
             [] => format!("--forget {name}: nothing was made over HTTP"),
             names => format!("--forget {name}: it was not made over HTTP; {} were", names.join(", ")),
         }))
+    }
+
+    /// Whether it is a source or table, which have folders, and not one that the files define by now: what is in the folder is theirs then.
+    fn has_folder(&self, kept: &KeptStatement) -> bool {
+        let parsed = sql::parse(&SourceText::new("a statement made over HTTP", kept.sql.clone()));
+        let is_of_rows = parsed.statements.iter().any(|statement| {
+            matches!(
+                statement.kind,
+                StatementKind::CreateSource(_) | StatementKind::CreateTable(_)
+            )
+        });
+        is_of_rows && !kept.is_function && self.defined_as(kept).is_none()
+    }
+
+    /// Forgets what was computed for a source or table that is not there any more, and what was written to it: the next one of its name has
+    /// nothing of it.
+    pub(super) fn forget_folder(&self, name: &str) -> Result<()> {
+        let Some(folder) = self.folder(name) else {
+            return Ok(());
+        };
+        Store::reset(&folder)?;
+        // A table is kept on this machine only.
+        folder.on_this_machine().map_or(Ok(()), TableLog::remove)
     }
 
     /// Keeps a definition that runs. After an error it is not kept.

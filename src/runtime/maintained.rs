@@ -11,7 +11,8 @@ use std::{
 };
 
 use arrow::{
-    array::{Int64Array, RecordBatch, RecordBatchOptions},
+    array::{AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions},
+    compute::filter_record_batch,
     datatypes::{FieldRef, Schema, SchemaRef},
 };
 
@@ -484,8 +485,8 @@ impl MaintainedView {
         Ok(parts)
     }
 
-    /// Takes up what [`save`](Self::save) gave: `part` hands out its parts by name. Returns whether rows that it had before are gone,
-    /// because something of them cannot be computed any more.
+    /// Takes up what [`save`](Self::save) gave: `part` hands out its parts by name. Returns whether it may have other rows than before
+    /// though the same pass: because something of them cannot be computed any more, or did not have to be.
     pub fn restore(
         &mut self,
         mut part: impl FnMut(String) -> Result<Vec<RecordBatch>>,
@@ -543,9 +544,44 @@ impl MaintainedView {
         for flow in &out.flows {
             self.rows.apply(&flow.delta)?;
         }
-        drop(self.keep_failed(&out.failed, epoch, self.handed_on, metrics)?);
-        Ok(!out.failed.is_empty())
+        let mut failed = out.failed;
+        let mut has_other_rows = !failed.is_empty();
+        if matches!(takeover.rows, RowsFrom::State) {
+            has_other_rows |= 0 < failed_total;
+            let told = self.errors.as_ref().map(SideOutput::batches).unwrap_or_default();
+            failed = untold(failed, &told)?;
+        }
+        drop(self.keep_failed(&failed, epoch, self.handed_on, metrics)?);
+        Ok(has_other_rows)
     }
+}
+
+/// Those of `failed` that are not among the rows of `$errors` that were `told`: a state that is handed on again fails again.
+fn untold(failed: Vec<FailedRows>, told: &[RecordBatch]) -> Result<Vec<FailedRows>> {
+    let lines = |rows: &RecordBatch| -> Vec<[String; 3]> {
+        let [operators, reasons, texts] = [0, 1, 2].map(|column| rows.column(column).as_string_view());
+        let line = |row| [operators, reasons, texts].map(|column| column.value(row).to_owned());
+        (0..rows.num_rows()).map(line).collect()
+    };
+    let told: BTreeSet<[String; 3]> = told.iter().flat_map(lines).collect();
+    let mut new = Vec::new();
+    for failed in failed {
+        let lines = lines(&failed_rows(&failed, Epoch(0))?);
+        let is_new: Vec<bool> = lines.iter().map(|line| !told.contains(line)).collect();
+        let reasons = failed.reasons.into_iter().zip(&is_new);
+        let reasons: Vec<String> = reasons
+            .filter(|(_, is_new)| **is_new)
+            .map(|(reason, _)| reason)
+            .collect();
+        if !reasons.is_empty() {
+            new.push(FailedRows {
+                rows: filter_record_batch(&failed.rows, &BooleanArray::from(is_new)).map_err(Error::of_arrow)?,
+                reasons,
+                operator: failed.operator,
+            });
+        }
+    }
+    Ok(new)
 }
 
 /// The state of an operator as it is planned now.

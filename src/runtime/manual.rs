@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use crate::{
     connector::Source,
     plan::Relation,
-    state::Place,
     types::{
         EpochPlan, Error, EventTime, PlannedRange, Result, SplitId,
         planted::{Bug, has},
@@ -63,7 +62,7 @@ impl Engine {
         let mut timeline = Timeline::open(
             Arc::clone(&source),
             &catalog,
-            folder.as_deref().map(Place::local),
+            folder,
             Arc::clone(&self.0.metrics),
             &self.0.bounds,
             self.rebuild_of(),

@@ -43,7 +43,7 @@ mod watermark_rule;
 mod written;
 
 pub use bounds::Bounds;
-pub use definition::{Rebuild, SourceChanges, kept_shapes};
+pub use definition::{Rebuild, SourceChanges};
 pub use engine::{Engine, EngineOptions, Mode, SourceOverride, ViewReader};
 pub use face::*;
 pub use kept::Recalled;

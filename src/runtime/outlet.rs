@@ -69,17 +69,19 @@ struct Run {
     metrics: Arc<Metrics>,
     host: Arc<dyn Host>,
     takes_over: bool,
+    /// The threads of outlets of its name that were told to end.
+    before: Vec<Box<dyn Worker>>,
     /// What the sink had when it was first asked: replayed rows must come to the same.
     first_marker: Option<Marker>,
 }
 
 impl Outlet {
-    /// Starts to ask the sink how far it is. `takes_over`: what another state published does not count.
+    /// Starts to ask the sink how far it is, once the outlets of its name that were `before` it are at their end.
     pub fn start(
         definition: Arc<SinkDefinition>,
+        before: Vec<Box<dyn Worker>>,
         registry: &Registry,
-        state: &str,
-        takes_over: bool,
+        publisher: Publisher,
         shared: Arc<Shared>,
         metrics: Arc<Metrics>,
         host: Arc<dyn Host>,
@@ -87,15 +89,10 @@ impl Outlet {
         let spec = registry.sink(&definition.connector);
         let spec = spec.ok_or_else(|| Error::bug("a sink was bound whose connector is not registered"))?;
         let stream = &definition.view.stream;
+        let (state, takes_over) = (publisher.state.clone(), publisher.takes_over);
         let sink = (spec.make)(OpenSink {
             source: &definition.view.source,
-            publisher: Publisher {
-                sink: definition.name.clone(),
-                state: state.to_owned(),
-                generation: shared.generation,
-                instance: host.nonce(),
-                takes_over,
-            },
+            publisher,
             schema: Arc::clone(&stream.schema),
             key: &stream.key,
             format: &definition.format,
@@ -116,18 +113,19 @@ impl Outlet {
         });
         let run = Run {
             name: definition.name.clone(),
-            state: state.to_owned(),
+            state,
             sink,
             desk: Arc::clone(&desk),
             shared,
             metrics,
             host: Arc::clone(&host),
             takes_over,
+            before,
             first_marker: None,
         };
         run.show(SourceState::Starting, None);
         run.desk.staged.set(0);
-        let worker = host.spawn(&format!("sink {}", definition.name), Box::new(move || run.whole_life()));
+        let worker = host.spawn(&format!("sink {}", definition.name), Box::new(move || run.whole_life()))?;
         Ok(Self {
             definition,
             desk,
@@ -146,7 +144,11 @@ impl Outlet {
     pub fn published(&self) -> Result<Option<Epoch>> {
         let state = self.desk.lock();
         match &state.failure {
-            Some(reason) => Err(Error::user(format!("sink `{}`: {reason}", self.name()))),
+            Some(reason) => Err(Error::user(format!(
+                "sink `{name}`: {reason}; to go on without it, drop it (DROP SINK {name}, or --forget {name} at a start) or take it out of its \
+                 file, and start again",
+                name = self.name()
+            ))),
             None => Ok(state.published),
         }
     }
@@ -185,6 +187,12 @@ impl Outlet {
     pub fn ask_to_end(&self) {
         self.desk.lock().is_over = true;
         self.desk.changed.ring();
+    }
+
+    /// Nothing more is published; the thread that may still be at it.
+    pub fn leave(mut self) -> Option<Box<dyn Worker>> {
+        self.ask_to_end();
+        self.worker.take()
     }
 
     /// What is under way is not waited for longer than `wait`.
@@ -230,6 +238,13 @@ impl Desk {
 
 impl Run {
     fn whole_life(mut self) {
+        // One that claimed the sink after this one did would fence it for good. It is waited for where this one is over meanwhile, too:
+        // who comes then waits for this one alone.
+        for worker in self.before.drain(..) {
+            if let Err(reason) = worker.join() {
+                tracing::error!(sink = self.name, reason, "the thread of a sink ended by a panic");
+            }
+        }
         let outcome = catch_unwind(AssertUnwindSafe(|| self.publish_all()));
         let reason = match outcome {
             Ok(Ok(())) => return,
@@ -428,5 +443,77 @@ impl Run {
                 published,
             },
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::runtime::{clock::SystemClock, host::SystemHost};
+
+    /// Notes when it is asked.
+    struct Noting(Arc<Mutex<Vec<&'static str>>>);
+
+    impl Sink for Noting {
+        fn recover(&mut self) -> Result<Option<Marker>, SinkError> {
+            self.0.lock().unwrap().push("the one behind it is asked");
+            Ok(None)
+        }
+
+        fn publish(&mut self, _: &[SinkEpoch]) -> Result<(), SinkError> {
+            Ok(())
+        }
+
+        fn digest(&mut self, _: &SinkEpoch) -> Result<(u64, u64), SinkError> {
+            Ok((0, 0))
+        }
+    }
+
+    #[test]
+    fn a_sink_is_asked_once_the_one_of_its_name_before_it_is_at_its_end() {
+        let host: Arc<dyn Host> = Arc::new(SystemHost(Arc::new(SystemClock::default())));
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let gate = host.bell();
+        let (waiting, noted) = (Arc::clone(&gate), Arc::clone(&events));
+        let ends = move || {
+            waiting.wait(0, Duration::MAX);
+            noted.lock().unwrap().push("the one before ends");
+        };
+        let before = host.spawn("before", Box::new(ends)).unwrap();
+        let metrics = Arc::new(Metrics::default());
+        let desk = Arc::new(Desk {
+            state: Mutex::new(State {
+                queue: VecDeque::new(),
+                epochs: 0,
+                bytes: 0,
+                published: None,
+                failure: None,
+                is_over: false,
+            }),
+            changed: host.bell(),
+            staged: metrics.sink_staged_epochs.with_label_values(&["s"]),
+        });
+        let run = Run {
+            name: "s".to_owned(),
+            state: "a".to_owned(),
+            sink: Box::new(Noting(Arc::clone(&events))),
+            desk: Arc::clone(&desk),
+            shared: Arc::new(Shared::new("source", "none", 1, BTreeMap::new())),
+            metrics,
+            host: Arc::clone(&host),
+            takes_over: false,
+            before: vec![before],
+            first_marker: None,
+        };
+        let worker = host.spawn("behind", Box::new(move || run.whole_life())).unwrap();
+        gate.ring();
+        let published = wait_for(&*desk.changed, Duration::from_secs(60), || desk.lock().published);
+        assert_eq!(published, Some(Epoch(0)));
+        desk.lock().is_over = true;
+        desk.changed.ring();
+        worker.join().unwrap();
+        assert_eq!(*events.lock().unwrap(), ["the one before ends", "the one behind it is asked"]);
     }
 }

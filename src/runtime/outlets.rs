@@ -8,11 +8,14 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
-    plan::SinkDefinition,
-    types::{Epoch, Result},
+    plan::{Registry, SinkDefinition},
+    types::{Epoch, Error, Result},
 };
 
-use super::{host::Host, outlet::Outlet};
+use super::{
+    host::{Host, Worker},
+    outlet::Outlet,
+};
 
 /// How a sink stands to the state, as a checkpoint has it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -44,10 +47,28 @@ pub fn definition_of(sink: &SinkDefinition) -> String {
     )
 }
 
+/// Whether a sink may publish all rows of its view though it has published some before.
+///
+/// # Errors
+/// [`Error::User`] with what to do, where these would stand there twice.
+pub fn check_published_again(sink: &SinkDefinition, registry: &Registry) -> Result<()> {
+    if registry.sink(&sink.connector).is_none_or(|spec| spec.takes_changes) {
+        return Ok(());
+    }
+    let (name, view) = (&sink.name, &sink.view.name);
+    Err(Error::user(format!(
+        "`{view}` has other rows now, so that sink `{name}` would publish all of them again, and connector '{}' takes back none of those \
+         that are there: give the sink another `path` or another name, or put the definition of `{view}` back",
+        sink.connector
+    )))
+}
+
 /// Those of one timeline.
 #[derive(Default)]
 pub struct Outlets {
     pub all: Vec<Outlet>,
+    /// Threads of those that were let go, by name.
+    leaving: Vec<(String, Box<dyn Worker>)>,
     /// Checkpoints that are there and may be needed, oldest first.
     checkpoints: Vec<(Epoch, SinkProgresses)>,
 }
@@ -55,6 +76,21 @@ pub struct Outlets {
 impl Outlets {
     pub fn of(&self, name: &str) -> Option<&Outlet> {
         self.all.iter().find(|outlet| outlet.name() == name)
+    }
+
+    /// Lets those of these names go; what they are at is not waited for.
+    pub fn let_go(&mut self, is_gone: impl Fn(&str) -> bool) {
+        self.leaving.retain(|(_, worker)| !worker.is_finished());
+        for outlet in self.all.extract_if(.., |outlet| is_gone(outlet.name())) {
+            let name = outlet.name().to_owned();
+            self.leaving.extend(outlet.leave().map(|worker| (name, worker)));
+        }
+    }
+
+    /// The threads of those of a name that were let go: who takes their place waits for them.
+    pub fn take_leaving(&mut self, name: &str) -> Vec<Box<dyn Worker>> {
+        let of_name = self.leaving.extract_if(.., |(leaving, _)| leaving == name);
+        of_name.map(|(_, worker)| worker).collect()
     }
 
     /// Of those that are known to the state, by name, once they were asked.
@@ -70,6 +106,13 @@ impl Outlets {
             published.insert(outlet.name().to_owned(), epoch);
         }
         Ok(Some(published))
+    }
+
+    /// One of those that are known to the state, and that were not asked yet how far they are.
+    pub fn first_unasked(&self, known: &SinkProgresses) -> Option<&str> {
+        let mut known = self.all.iter().filter(|outlet| known.contains_key(outlet.name()));
+        let unasked = known.find(|outlet| matches!(outlet.published(), Ok(None)));
+        unasked.map(Outlet::name)
     }
 
     /// Nothing more is published; what is under way is not waited for longer than `wait`.

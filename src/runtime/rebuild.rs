@@ -8,13 +8,17 @@
 //! epochs are cut otherwise than they were, all splits count from the beginning, and none is idle: a row that was late only because
 //! its split had been silent, or was new, counts now.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use arrow::array::Int64Array;
 
 use crate::{
     connector::SplitBounds,
     operator::{EpochEnd, SplitWatermarks},
+    plan::MaterializedDefinition,
     types::{Error, EventTime, PlannedRange, Position, Result, SplitId, limits},
 };
 
@@ -32,8 +36,6 @@ pub struct Rebuilding {
     pieces: VecDeque<(SplitId, PlannedRange)>,
     /// As if these rows were the first.
     watermarks: SplitWatermarks,
-    /// How many views were there.
-    first: usize,
     rows: u64,
 }
 
@@ -54,7 +56,6 @@ impl Timeline {
             return Ok(None);
         }
         let pieces = self.pieces(bounds)?;
-        let first = self.views.len();
         for definition in self.to_rebuild.clone() {
             let view = MaintainedView::new(definition, &self.needed, &self.views, &self.bounds)?;
             self.views.push(view);
@@ -69,7 +70,6 @@ impl Timeline {
         Ok(Some(Rebuilding {
             pieces,
             watermarks,
-            first,
             rows: 0,
         }))
     }
@@ -120,7 +120,7 @@ impl Timeline {
         Ok(pieces)
     }
 
-    /// Takes the rows of a piece, in the order of their positions.
+    /// Takes the next rows of a piece, in the order of their positions.
     pub fn rebuild_rows(&mut self, rebuilding: &mut Rebuilding, input: Vec<SplitRows>) -> Result<()> {
         if input.is_empty() {
             return Ok(());
@@ -159,10 +159,10 @@ impl Timeline {
             watermark: rebuilding.watermarks.end_epoch(&Default::default(), false),
             epoch_time: self.epoch_time,
         };
-        let mut steps: Vec<Step> = (0..rebuilding.first).map(|_| Step::nothing()).collect();
-        for view in &mut self.views[rebuilding.first..] {
+        let mut steps: Vec<Step> = Vec::with_capacity(self.views.len());
+        for view in &mut self.views {
             // One over others comes when these are complete.
-            let step = match view.reads_source() {
+            let step = match is_among(&self.to_rebuild, view) && view.reads_source() {
                 true => view
                     .step(self.epoch, end, &slices, &steps, &self.metrics)?
                     .without_flows(),
@@ -184,9 +184,12 @@ impl Timeline {
             epoch_time: self.epoch_time,
         };
         let next = self.epoch.next();
-        for index in rebuilding.first..self.views.len() {
+        for index in 0..self.views.len() {
             let (before, rest) = self.views.split_at_mut(index);
             let view = &mut rest[0];
+            if !is_among(&self.to_rebuild, view) {
+                continue;
+            }
             match view.reads_source() {
                 true => view.take_up_at(before, self.epoch, end, &self.metrics)?,
                 false => view.take_up(before, self.epoch, self.epoch_time, &self.metrics)?,
@@ -205,4 +208,9 @@ impl Timeline {
         self.redefine();
         Ok(())
     }
+}
+
+/// By their names: while rows are read a view may be dropped, and the others move up.
+fn is_among(definitions: &[Arc<MaterializedDefinition>], view: &MaintainedView) -> bool {
+    definitions.iter().any(|definition| definition.name == view.name())
 }

@@ -21,7 +21,7 @@ use super::{
     face::*,
     functions,
     query::problem_of,
-    view_change::ViewChange,
+    view_change::{Taken, ViewChange},
 };
 
 /// Whether a statement is of use only while a pipeline runs.
@@ -195,14 +195,17 @@ impl Engine {
                 let kept = self
                     .keep_gone(&name, false)
                     .map_err(|error| Problem::from(error).kind)?;
-                if let Err(error) = self.remove(&name, catalog).await {
-                    if let Some(kept) = kept {
-                        let again = self.keep_made(&kept.name, false, &kept.sql);
-                        again.map_err(|error| Problem::from(error).kind)?;
+                match self.remove(&name, catalog).await {
+                    Ok(Taken::Now) => Ok(told("result", vec![format!("dropped {name}")])),
+                    Ok(Taken::Later(why)) => Ok(told("result", vec![format!("dropped {name}: {why}")])),
+                    Err(error) => {
+                        if let Some(kept) = kept {
+                            let again = self.keep_made(&kept.name, false, &kept.sql);
+                            again.map_err(|error| Problem::from(error).kind)?;
+                        }
+                        Err(Problem::from(error).kind)
                     }
-                    return Err(Problem::from(error).kind);
                 }
-                Ok(told("result", vec![format!("dropped {name}")]))
             }
             Bound::CreateFunction(function) => {
                 self.keep_made(&function.name, true, &function.sql)
@@ -359,7 +362,8 @@ impl Engine {
         let before = self.set_catalog(catalog);
         let outcome = match relation {
             Relation::Materialized(view) if self.has_started(&view.source) => {
-                self.change_views(&view.source, ViewChange::Add(Arc::clone(view))).await
+                let added = self.change_views(&view.source, ViewChange::Add(Arc::clone(view)));
+                added.await.map(drop)
             }
             Relation::Sink(sink) if self.has_started(&sink.view.source) => {
                 let is_own = before.get(&sink.view.name).is_none();
@@ -389,14 +393,14 @@ impl Engine {
             self.change_views(source, ViewChange::Remove(sink.view.name.clone()))
                 .await?;
         }
-        added
+        added.map(drop)
     }
 
     /// Forgets a relation that no other reads.
-    async fn remove(&self, name: &str, catalog: Catalog) -> Result<()> {
+    async fn remove(&self, name: &str, catalog: Catalog) -> Result<Taken> {
         let before = self.set_catalog(catalog);
         let Some(relation) = before.get(name) else {
-            return Ok(());
+            return Ok(Taken::Now);
         };
         let outcome = match relation {
             Relation::Materialized(view) if self.has_started(&view.source) => {
@@ -408,18 +412,21 @@ impl Engine {
                 let own_view = sink.own_view().filter(|view| self.catalog().get(view).is_none());
                 let removed = match self.has_started(source) {
                     true => self.change_views(source, ViewChange::RemoveSink(name.to_owned())).await,
-                    false => Ok(()),
+                    false => Ok(Taken::Now),
                 };
                 match own_view {
                     Some(view) if removed.is_ok() && self.has_started(source) => {
                         self.change_views(source, ViewChange::Remove(view.to_owned())).await
                     }
-                    Some(_) if removed.is_ok() => self.close_manual(&Relation::Materialized(Arc::clone(&sink.view))),
+                    Some(_) if removed.is_ok() => {
+                        let view = Relation::Materialized(Arc::clone(&sink.view));
+                        self.close_manual(&view).map(|()| Taken::Now)
+                    }
                     _ => removed,
                 }
             }
-            Relation::Source(_) | Relation::Table(_) => self.remove_source(name).await,
-            relation => self.close_manual(relation),
+            Relation::Source(_) | Relation::Table(_) => self.remove_source(name).await.map(|()| Taken::Now),
+            relation => self.close_manual(relation).map(|()| Taken::Now),
         };
         if outcome.is_err() {
             self.set_catalog(before);
@@ -458,8 +465,11 @@ impl Engine {
             "source `{}` is running: a view of it that is added now would miss the rows before",
             view.source
         );
-        let help = "let it read a materialized view that is there, or add it to the pipeline file and start again with --reset; \
-                    queries and plain views need no restart";
+        let help = format!(
+            "let it read a materialized view that is there, or add it to the pipeline file and start again with --rebuild {}; \
+             queries and plain views need no restart",
+            view.name
+        );
         Some(Diagnostic::error(SqlState::Unsupported, message, statement.span).help(help))
     }
 

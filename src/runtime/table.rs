@@ -159,7 +159,17 @@ impl Engine {
             return Err(Error::bug("a log is that of a table"));
         };
         let fits = |record: &[u8]| changes::fits(record, definition.schema(), definition.is_append_only);
-        let log = TableLog::open(folder.as_deref(), fits)?;
+        let folder = match &folder {
+            None => None,
+            Some(folder) => Some(folder.on_this_machine().ok_or_else(|| {
+                Error::user(format!(
+                    "table `{table}` cannot be kept in {}: what is written to a table needs a folder of this machine; give one with --state, \
+                     or keep the rows in a topic and read it with CREATE SOURCE",
+                    folder.root.display()
+                ))
+            })?),
+        };
+        let log = TableLog::open(folder, fits)?;
         logs.insert(table.to_owned(), log.clone());
         Ok(log)
     }

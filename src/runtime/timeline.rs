@@ -20,8 +20,7 @@ use arrow::{
 use crate::{
     operator::{EpochEnd, SplitWatermarks},
     plan::{
-        Catalog, Change as ViewVerdict, MaterializedDefinition, Outlines, SinkDefinition, SourceDefinition, Verdict,
-        bad_schema,
+        Catalog, Change as ViewVerdict, MaterializedDefinition, Outlines, SinkDefinition, SourceDefinition, bad_schema,
     },
     state::{Checkpoint, CheckpointWriter, Part, Place, Recovered, Store},
     types::{
@@ -83,6 +82,8 @@ pub struct Timeline {
     plans_to_replay: std::vec::IntoIter<EpochPlan>,
     /// Of the sinks that were there when the state was made, and of those that began since.
     sinks: SinkProgresses,
+    /// Of the sinks that were there, those that begin anew: their views have other rows now, by no epoch.
+    sinks_anew: SinkProgresses,
     folder: Option<PathBuf>,
     committed: Epoch,
     /// Readers have seen it: an epoch before it is not shown again.
@@ -109,6 +110,23 @@ struct Header {
     sinks: SinkProgresses,
     #[serde(default, skip_serializing_if = "Anchors::is_empty")]
     anchors: Anchors,
+}
+
+impl Header {
+    fn of(checkpoint: &Checkpoint, folder: &Path) -> Result<Self> {
+        serde_json::from_value(checkpoint.header.clone()).map_err(|e| {
+            Error::state(format!(
+                "the checkpoint in {} has another header: {e}",
+                folder.display()
+            ))
+        })
+    }
+
+    /// Views that ever set a row aside that could not be computed.
+    fn views_that_failed(self) -> BTreeSet<String> {
+        let failed = self.failed_totals.into_iter().filter(|(_, total)| 0 < *total);
+        failed.map(|(view, _)| view).collect()
+    }
 }
 
 impl Timeline {
@@ -169,6 +187,7 @@ impl Timeline {
             plans_to_replay: Vec::new().into_iter(),
             heard_at: BTreeMap::new(),
             sinks: SinkProgresses::new(),
+            sinks_anew: SinkProgresses::new(),
             folder: place.map(|place| place.root),
             committed: Epoch(0),
             shown: Epoch(0),
@@ -214,10 +233,16 @@ impl Timeline {
         };
         // A checkpoint of no definition cannot be: each is written with one.
         let before = before.unwrap_or_else(|| outlines.shapes.to_text());
-        let changes = changes(&before, &outlines, rebuild, &folder)?;
+        let failed = match &recovered.checkpoint {
+            Some(checkpoint) => Header::of(checkpoint, &folder)?.views_that_failed(),
+            // All of it runs again.
+            None => BTreeSet::new(),
+        };
+        let changes = changes(&before, &outlines, rebuild, &failed, &folder)?;
         self.has_other_watermark = changes.has_other_watermark;
+        let replays = !recovered.plans.is_empty();
         match recovered.checkpoint {
-            Some(checkpoint) => self.restore(checkpoint, &changes.views, &folder)?,
+            Some(checkpoint) => self.restore(checkpoint, &changes.views, replays, &folder)?,
             // A journal alone does not tell what it is a journal of. All of it runs again, so that every view is made anew.
             None if store.definition()?.as_ref() != Some(&self.definition) => {
                 let store = self.store.as_mut().expect("state came from a store");
@@ -333,11 +358,26 @@ impl Timeline {
             view: sink.view.name.clone(),
             definition: definition_of(sink),
         };
+        self.sinks_anew.remove(&sink.name);
         self.sinks.insert(sink.name.clone(), progress);
     }
 
     pub fn forget_sink(&mut self, name: &str) {
         self.sinks.remove(name);
+    }
+
+    /// Whether a sink that published rows of its view before has to publish all of them once more.
+    pub fn publishes_again(&self, sink: &SinkDefinition) -> bool {
+        let before = self.sinks_anew.get(&sink.name);
+        before.is_some_and(|progress| progress.definition == definition_of(sink))
+    }
+
+    /// Sinks of a view whose rows are others by no epoch.
+    fn begin_sinks_anew(&mut self, is_of: impl Fn(&SinkProgress) -> bool) {
+        let sinks = std::mem::take(&mut self.sinks);
+        let (anew, going_on): (SinkProgresses, SinkProgresses) = sinks.into_iter().partition(|(_, sink)| is_of(sink));
+        self.sinks = going_on;
+        self.sinks_anew.extend(anew);
     }
 
     /// The changes of `view` in an epoch that ran, where a sink that began before it has to publish them.
@@ -694,8 +734,8 @@ impl Timeline {
         self.views.iter().enumerate().map(of_view).collect()
     }
 
-    /// The state after an epoch whose plan says that a checkpoint follows; also in a replay, where it is thrown away:
-    /// taking a snapshot merges states anew, and later results must not depend on who did.
+    /// The state after an epoch whose plan says that a checkpoint follows. Taking it merges states anew, and later results must not depend
+    /// on who did: a replay [repeats it](Self::repeat_checkpoint).
     pub fn checkpoint(&mut self) -> Result<Option<(CheckpointWriter, Checkpoint)>> {
         let mut parts = vec![Part {
             name: "bad".into(),
@@ -745,14 +785,18 @@ impl Timeline {
         Ok(self.store.as_mut().map(|store| (store.begin_checkpoint(), checkpoint)))
     }
 
+    /// In a replay: does to the state what taking the checkpoint did. None is written, so that what ran still has none.
+    pub fn repeat_checkpoint(&mut self) -> Result<()> {
+        let without = (self.rows_since_checkpoint, self.is_ahead_of_checkpoint);
+        drop(self.checkpoint()?);
+        (self.rows_since_checkpoint, self.is_ahead_of_checkpoint) = without;
+        Ok(())
+    }
+
     /// Takes up a checkpoint: views go on with their state, take up what those below them hold, or wait until their rows are read again.
-    fn restore(&mut self, checkpoint: Checkpoint, changes: &[ViewVerdict], folder: &Path) -> Result<()> {
-        let header: Header = serde_json::from_value(checkpoint.header).map_err(|e| {
-            Error::state(format!(
-                "the checkpoint in {} has another header: {e}",
-                folder.display()
-            ))
-        })?;
+    /// `replays`: plans behind it run again.
+    fn restore(&mut self, checkpoint: Checkpoint, changes: &[ViewVerdict], replays: bool, folder: &Path) -> Result<()> {
+        let header = Header::of(&checkpoint, folder)?;
         let mut parts: BTreeMap<String, Vec<RecordBatch>> = checkpoint
             .parts
             .into_iter()
@@ -773,8 +817,7 @@ impl Timeline {
         let verdict = |name: &str| changes.iter().find(|change| change.view == name);
         // Rows of a view that are others now came by no epoch: its sinks begin anew too.
         self.sinks = header.sinks;
-        self.sinks
-            .retain(|_, progress| verdict(&progress.view).is_some_and(|change| change.verdict == Verdict::Same));
+        self.begin_sinks_anew(|sink| verdict(&sink.view).is_none_or(|change| !change.lets_sinks_go_on(replays)));
         self.set_aside_views_to_rebuild(changes)?;
         let mut made_anew: BTreeSet<String> = BTreeSet::new();
         self.bad.restore(part("bad".into())?, header.bad_total);
@@ -786,8 +829,8 @@ impl Timeline {
             if let (Some(takeover), false) = (&change.takeover, reads_anew) {
                 let total = |totals: &BTreeMap<String, u64>| totals.get(view.name()).copied().unwrap_or_default();
                 let totals = (total(&header.late_totals), total(&header.failed_totals));
-                let lost_rows = view.restore(&mut part, takeover, totals, self.epoch, &self.metrics)?;
-                if lost_rows {
+                let has_other_rows = view.restore(&mut part, takeover, totals, self.epoch, &self.metrics)?;
+                if has_other_rows {
                     made_anew.insert(view.name().to_owned());
                 }
                 let watermark = header.view_watermarks.get(view.name());
@@ -796,7 +839,7 @@ impl Timeline {
             }
             if view.reads_source() {
                 return Err(Error::user(format!(
-                    "some rows of a view that `{}` reads cannot be computed any more, so that it has to be computed anew: start with --rebuild {}",
+                    "some rows of a view that `{}` reads could not be computed before, or cannot be now, so that it has to be computed anew: start with --rebuild {}",
                     view.name(),
                     view.name()
                 )));
@@ -807,8 +850,9 @@ impl Timeline {
                 "view computed from those below it"
             );
             view.take_up(before, self.epoch, self.epoch_time, &self.metrics)?;
-            made_anew.insert(view.name().to_owned());
-            self.sinks.retain(|_, progress| progress.view != view.name());
+            let name = view.name().to_owned();
+            self.begin_sinks_anew(|sink| sink.view == name);
+            made_anew.insert(name);
         }
         for (_, face) in self.shared.faces() {
             *face.log.lock().expect("nobody panics while holding it") = ChangeLog::new(self.epoch.max(self.shown));

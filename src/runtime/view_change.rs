@@ -10,10 +10,8 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use crate::{
-    connector::TableLog,
     plan::{MaterializedDefinition, SinkDefinition},
-    state::{Place, Store},
-    types::{Error, Result, limits},
+    types::{Error, Result},
 };
 
 use super::{
@@ -21,6 +19,7 @@ use super::{
     shared::Shared,
 };
 
+#[derive(Clone)]
 pub enum ViewChange {
     /// One over views that are there.
     Add(Arc<MaterializedDefinition>),
@@ -31,6 +30,20 @@ pub enum ViewChange {
     RemoveSink(String),
 }
 
+impl ViewChange {
+    /// Then it is final: it is carried out though nobody waits for it any more.
+    pub fn is_removal(&self) -> bool {
+        matches!(self, Self::Remove(_) | Self::RemoveSink(_))
+    }
+}
+
+/// When a source carries a change out.
+pub(super) enum Taken {
+    Now,
+    /// As soon as it takes one; why it took none so far. Only what is removed waits so long.
+    Later(String),
+}
+
 /// For the thread that runs the epochs.
 pub struct Command {
     pub change: ViewChange,
@@ -38,15 +51,13 @@ pub struct Command {
 }
 
 impl Engine {
-    /// Adds a view to a source that runs, or removes one, and returns when readers see it.
-    pub(super) async fn change_views(&self, source: &str, change: ViewChange) -> Result<()> {
+    /// Adds a view to a source that runs, or removes one, and returns when readers see it. What is removed goes in any case: where the source
+    /// takes no change for long, as soon as it does.
+    pub(super) async fn change_views(&self, source: &str, change: ViewChange) -> Result<Taken> {
         if self.0.options.mode == Mode::Manual {
-            return self.change_manual_views(source, change);
+            return self.change_manual_views(source, change).map(|()| Taken::Now);
         }
-        let removed = match &change {
-            ViewChange::Remove(name) => Some(name.clone()),
-            ViewChange::Add(_) | ViewChange::AddSink(_) | ViewChange::RemoveSink(_) => None,
-        };
+        let removal = change.is_removal().then(|| change.clone());
         let answer = {
             let drivers = self.0.drivers.lock().expect("nobody panics while holding it");
             drivers.get(source).map(|driver| driver.change_views(change))
@@ -54,20 +65,27 @@ impl Engine {
         let Some(answer) = answer else {
             return Err(Error::bug("only views of a source that runs are changed"));
         };
-        match tokio::time::timeout(limits::VIEW_CHANGE_TIMEOUT, answer).await {
-            Ok(Ok(done)) => done,
-            Ok(Err(_)) if let (Some(name), Some(shared)) = (&removed, self.shared_of(source)) => {
-                // What does not run is not asked; its state forgets the view at the next start.
-                shared.forget(name);
-                Ok(())
-            }
-            Ok(Err(_)) => Err(Error::external(format!(
-                "source `{source}` does not run: {}",
+        let timeout = self.0.bounds.view_change_timeout;
+        let waited_s = timeout.as_secs();
+        match tokio::time::timeout(timeout, answer).await {
+            Ok(Ok(done)) => done.map(|()| Taken::Now),
+            Ok(Err(_)) => match (removal, self.shared_of(source)) {
+                // What does not run is not asked; its state forgets at the next start what is gone.
+                (Some(removal), Some(shared)) => {
+                    shared.let_go(&removal);
+                    Ok(Taken::Now)
+                }
+                _ => Err(Error::external(format!(
+                    "source `{source}` does not run: {}",
+                    self.state_of(source)
+                ))),
+            },
+            Err(_) if removal.is_some() => Ok(Taken::Later(format!(
+                "source `{source}` took no change for {waited_s} s ({}), and it goes as soon as that takes one",
                 self.state_of(source)
             ))),
             Err(_) => Err(Error::external(format!(
-                "source `{source}` took no change for {} s: {}; try again when it runs",
-                limits::VIEW_CHANGE_TIMEOUT.as_secs(),
+                "source `{source}` took no change for {waited_s} s: {}; try again when it runs",
                 self.state_of(source)
             ))),
         }
@@ -116,10 +134,20 @@ impl Engine {
             return Ok(());
         };
         shared.end();
-        if let Some(folder) = self.folder(source) {
-            Store::reset(&Place::local(&folder))?;
-            TableLog::remove(&folder)?;
+        self.forget_folder(source)
+    }
+}
+
+impl Shared {
+    /// Of a timeline that does not run any more.
+    fn let_go(&self, removal: &ViewChange) {
+        match removal {
+            ViewChange::Remove(view) => self.forget(view),
+            ViewChange::RemoveSink(sink) => {
+                let mut sinks = self.sinks.lock().expect("nobody panics while holding it");
+                sinks.remove(sink);
+            }
+            ViewChange::Add(_) | ViewChange::AddSink(_) => {}
         }
-        Ok(())
     }
 }

@@ -160,7 +160,6 @@ impl StatementParser<'_> {
                     .help(example));
             }
         };
-        let options_at = self.at;
         while self.at < self.tokens.len() {
             if self.with_options(&["WITH"], &mut options)? || self.format_encode(&mut options)? {
                 continue;
@@ -180,17 +179,12 @@ impl StatementParser<'_> {
                 own_view: None,
             }));
         }
-        let options_text = match options_at < self.at {
-            true => self.text_from(options_at),
-            false => String::new(),
-        };
         let is_fed_later = !columns.is_empty() && self.peek_word().as_deref() != Some("AS");
         let sink = SinkWithoutRows {
             name,
             if_not_exists,
             columns,
             options,
-            options_text,
             text: self.text_from(0),
         };
         if is_fed_later {
@@ -211,11 +205,12 @@ impl StatementParser<'_> {
             value: format!("{}{OWN_VIEW_SUFFIX}", sink.name.value),
             span: query.query_span,
         };
-        let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-        let (sink_name, view_name) = (quoted(&sink.name.value), quoted(&view.value));
+        let view_name = view.value.replace('"', "\"\"");
         let own_view = OwnView {
-            view_text: format!("CREATE MATERIALIZED VIEW {view_name} AS {}", self.text_from(query_at)),
-            sink_text: format!("CREATE SINK {sink_name} FROM {view_name} {}", sink.options_text),
+            view_text: format!(
+                "CREATE MATERIALIZED VIEW \"{view_name}\" AS {}",
+                self.text_from(query_at)
+            ),
             create: Box::new(CreateMaterializedView {
                 name: view.clone(),
                 ..query

@@ -100,8 +100,6 @@ pub struct SinkWithoutRows {
     pub if_not_exists: bool,
     pub columns: Vec<Column>,
     pub options: Vec<SqlOption>,
-    /// `WITH (…)` as written.
-    pub options_text: String,
     /// The whole statement as written.
     pub text: String,
 }
@@ -109,14 +107,12 @@ pub struct SinkWithoutRows {
 /// Behind the name of a sink, the name of the view of its own query.
 pub const OWN_VIEW_SUFFIX: &str = "$rows";
 
-/// The materialized view of a sink's own query, and both as statements of their own.
+/// The materialized view of a sink's own query, also as a statement of its own.
 #[derive(Clone, Debug)]
 pub struct OwnView {
     pub create: Box<CreateMaterializedView>,
     /// `CREATE MATERIALIZED VIEW "s$rows" AS …`
     pub view_text: String,
-    /// `CREATE SINK s FROM "s$rows" WITH (…)`
-    pub sink_text: String,
 }
 
 /// `CREATE SOURCE name (columns, WATERMARK FOR column AS expression) INCLUDE … WITH (…)`

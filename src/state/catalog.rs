@@ -3,6 +3,7 @@
 //! ```text
 //! <state>/catalog.jnl   "zeta-catalog 1\n" frame*        types/frame.rs: lengths and checksums
 //! frame of JSON: a statement that was made, or one that is gone
+//! on a remote store: <state>/catalog/<number>.rec, one frame each, made by one alone
 //! ```
 //! A torn last record was never answered. Damage stops the start. Pipelines may share a folder: a statement belongs to those that have
 //! a source or table in common with the one that it was made in, and no two of these run at a time.
@@ -13,17 +14,27 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::types::{Error, Framed, Result, read_frame, write_frame};
+use crate::{
+    remote::RemoteFolder,
+    types::{Error, Framed, Result, read_frame, write_frame},
+};
 
-use super::files::{Files, LocalFiles, cannot, write_atomic};
+use super::{
+    files::{Files, LocalFiles},
+    place::{Created, Medium, Place, cannot, create, write_atomic},
+};
 
 const HEADER: &[u8] = b"zeta-catalog 1\n";
 /// A file with more records than this, and more than twice as many as count, is written anew.
 const RECORDS_MIN: usize = 256;
+/// How often the next number of a remote record is tried while others take it, or a store does not answer.
+const TRIES: u32 = 8;
 
 /// The definitions beside pipelines, in the folder of their state.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct KeptCatalog {
+    place: Place,
+    /// On a disk the file, on a remote store the folder of records.
     path: PathBuf,
 }
 
@@ -45,6 +56,7 @@ enum Record {
 }
 
 /// What a file holds.
+#[derive(Default)]
 struct Content {
     live: Vec<KeptStatement>,
     records: usize,
@@ -67,9 +79,14 @@ impl KeptStatement {
 }
 
 impl KeptCatalog {
-    pub fn of(state: &Path) -> Self {
+    pub fn of(state: &Place) -> Self {
+        let name = match state.medium {
+            Medium::Disk(_) => "catalog.jnl",
+            Medium::Remote(_) => "catalog",
+        };
         Self {
-            path: state.join("catalog.jnl"),
+            place: state.clone(),
+            path: state.root.join(name),
         }
     }
 
@@ -78,6 +95,9 @@ impl KeptCatalog {
     /// # Errors
     /// Where the file is damaged.
     pub fn statements(&self) -> Result<Vec<KeptStatement>> {
+        if let Medium::Remote(_) = self.place.medium {
+            return Ok(self.records()?.0.live);
+        }
         if !self.path.exists() {
             return Ok(Vec::new());
         }
@@ -108,6 +128,9 @@ impl KeptCatalog {
 
     /// Removes a file that cannot be read, with all that is in it.
     pub fn remove(&self) -> Result<()> {
+        if let Medium::Remote(_) = self.place.medium {
+            return self.place.remove_folder(&self.path);
+        }
         let _lock = self.lock()?;
         fs::remove_file(&self.path).map_err(|e| cannot("remove", &self.path, e))?;
         self.sync_folder()
@@ -141,18 +164,8 @@ impl KeptCatalog {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(e) => return Err(cannot("read", &self.path, e)),
         };
-        let damaged = |what: &str, at: usize| {
-            Error::state(format!(
-                "{}: {what} at byte {at}: what was defined while the pipeline ran cannot be read, so nothing was started. \
-                 Restore the file from a copy, or start over with --reset, which forgets it",
-                self.path.display()
-            ))
-        };
-        let mut content = Content {
-            live: Vec::new(),
-            records: 0,
-            length: 0,
-        };
+        let damaged = |what: &str, at: usize| damaged(&self.path, what, at);
+        let mut content = Content::default();
         // A file of which no more was written than a part of its first line.
         if HEADER.starts_with(&bytes) && bytes.len() < HEADER.len() {
             return Ok(content);
@@ -176,6 +189,52 @@ impl KeptCatalog {
     }
 
     fn append(&self, record: &Record) -> Result<()> {
+        match &self.place.medium {
+            Medium::Disk(_) => self.append_to_file(record),
+            Medium::Remote(remote) => self.create_record(remote, record),
+        }
+    }
+
+    /// What the records of a remote store say, and the number of the last.
+    fn records(&self) -> Result<(Content, u64)> {
+        let paths = self.place.list(&self.path).map_err(|e| cannot("list", &self.path, e))?;
+        let number = |path: &PathBuf| path.file_stem()?.to_str()?.parse::<u64>().ok();
+        let numbered: Vec<(u64, &PathBuf)> = paths.iter().filter_map(|path| Some((number(path)?, path))).collect();
+        let mut content = Content::default();
+        let bytes = self.place.read_each(numbered.iter().map(|(_, path)| path.as_path()));
+        for ((_, path), bytes) in numbered.iter().zip(bytes) {
+            let bytes = bytes.map_err(|e| cannot("read", path, e))?;
+            let damaged = |what: &str| damaged(path, what, 0);
+            let frame = bytes.strip_prefix(HEADER).ok_or_else(|| damaged("another beginning than expected"))?;
+            match read_frame(frame, 0) {
+                Framed::Record(record, end) if end == frame.len() => {
+                    content.take(serde_json::from_slice(record).map_err(|_| damaged("an unknown record"))?);
+                }
+                Framed::Damaged(what) => return Err(damaged(what)),
+                Framed::Record(..) | Framed::End | Framed::Torn => return Err(damaged("another end than expected")),
+            }
+        }
+        Ok((content, numbered.last().map_or(0, |(number, _)| *number)))
+    }
+
+    fn create_record(&self, remote: &RemoteFolder, record: &Record) -> Result<()> {
+        let bytes = [HEADER, &framed(record)?].concat();
+        let mut number = self.records()?.1 + 1;
+        let mut failed = None;
+        for _ in 0..TRIES {
+            let path = self.path.join(format!("{number:020}.rec"));
+            match create(remote, &path, &bytes) {
+                Ok(Created::Ours) => return Ok(()),
+                Ok(Created::Others(_)) => number += 1,
+                // The same name again: it may be there.
+                Err(error) => failed = Some(cannot("write", &path, error)),
+            }
+        }
+        let reason = failed.map_or_else(|| "others write all the time".to_owned(), |error| error.to_string());
+        Err(Error::external(format!("{reason}; it is not known whether that is kept")))
+    }
+
+    fn append_to_file(&self, record: &Record) -> Result<()> {
         let _lock = self.lock()?;
         let mut content = self.read()?;
         if RECORDS_MIN < content.records && 2 * content.live.len() < content.records {
@@ -218,6 +277,14 @@ impl Content {
     }
 }
 
+fn damaged(path: &Path, what: &str, at: usize) -> Error {
+    Error::state(format!(
+        "{}: {what} at byte {at}: what was defined while the pipeline ran cannot be read, so nothing was started. \
+         Restore the file from a copy, or start over with --reset, which forgets it",
+        path.display()
+    ))
+}
+
 fn framed(record: &Record) -> Result<Vec<u8>> {
     let record = serde_json::to_vec(record).map_err(|e| Error::bug(format!("a statement cannot be kept: {e}")))?;
     write_frame(&record).ok_or_else(|| Error::user("a statement longer than 4 GB cannot be kept"))
@@ -247,7 +314,7 @@ mod tests {
     #[test]
     fn what_was_made_is_there_in_order_until_it_is_forgotten() {
         let folder = tempfile::tempdir().unwrap();
-        let catalog = KeptCatalog::of(&folder.path().join("state"));
+        let catalog = KeptCatalog::of(&folder.path().join("state").into());
         assert_eq!(
             catalog.statements().unwrap(),
             [],
@@ -266,7 +333,7 @@ mod tests {
         );
         catalog.make(&statement("b", "2", &["s"])).unwrap();
         assert_eq!(
-            names(&KeptCatalog::of(&folder.path().join("state"))),
+            names(&KeptCatalog::of(&folder.path().join("state").into())),
             ["a: 1", "c: 1", "b: 2"]
         );
     }
@@ -274,7 +341,7 @@ mod tests {
     #[test]
     fn a_statement_is_of_pipelines_that_have_a_source_in_common() {
         let folder = tempfile::tempdir().unwrap();
-        let catalog = KeptCatalog::of(folder.path());
+        let catalog = KeptCatalog::of(&folder.path().into());
         catalog.make(&statement("v", "one", &["s", "t"])).unwrap();
         catalog.make(&statement("v", "other", &["x"])).unwrap();
         catalog.make(&statement("v", "none", &[])).unwrap();
@@ -294,7 +361,7 @@ mod tests {
     #[test]
     fn a_file_that_is_mostly_of_what_is_gone_is_written_anew() {
         let folder = tempfile::tempdir().unwrap();
-        let catalog = KeptCatalog::of(folder.path());
+        let catalog = KeptCatalog::of(&folder.path().into());
         catalog.make(&statement("stays", "1", &["s"])).unwrap();
         let mut longest = 0;
         for _ in 0..2 * RECORDS_MIN {
@@ -308,7 +375,7 @@ mod tests {
     #[test]
     fn a_cut_gives_a_prefix_and_a_flip_stops_the_start() {
         let folder = tempfile::tempdir().unwrap();
-        let catalog = KeptCatalog::of(folder.path());
+        let catalog = KeptCatalog::of(&folder.path().into());
         for name in ["a", "b", "c"] {
             catalog.make(&statement(name, "1", &["s"])).unwrap();
         }

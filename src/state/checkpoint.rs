@@ -8,12 +8,15 @@ use crate::types::{
 };
 
 use super::{
-    codec,
-    files::{Files, Place, cannot, write_atomic},
+    claim, codec,
+    files::Files,
     journal,
+    place::{Created, Medium, Place, cannot, create, write_atomic},
 };
+use crate::remote::RemoteFolder;
 
 const FORMAT_VERSION: u32 = 1;
+pub const FOLDER: &str = "checkpoints";
 const MANIFEST: &str = "MANIFEST";
 
 /// The state at the end of an epoch.
@@ -61,22 +64,33 @@ pub struct CheckpointWriter {
 }
 
 impl CheckpointWriter {
-    /// Writes and publishes a checkpoint, then removes what is older than the kept ones and than `needed`.
+    /// Writes and publishes a checkpoint, then removes what is older than the kept ones and than `needed`; returns how many bytes its parts have.
     pub fn write(&self, checkpoint: Checkpoint, needed: Option<Epoch>) -> Result<u64> {
-        let files = &*self.place.files;
-        let folder = self.place.root.join("checkpoints");
-        let target = folder.join(format!("{:020}", checkpoint.epoch.0));
-        let staged = folder.join(format!("{:020}.tmp", checkpoint.epoch.0));
+        let target = path_of(&self.place, checkpoint.epoch);
         // Of one that failed, and could not be removed then.
-        remove_unfinished(files, &folder)?;
-        if files.exists(&target) {
+        remove_unfinished(&self.place)?;
+        let total = match &self.place.medium {
+            Medium::Disk(files) => self.write_to_disk(&**files, checkpoint, &target)?,
+            Medium::Remote(remote) => self.write_to_remote(remote, checkpoint, &target)?,
+        };
+        let Some(total) = total else {
             // Written by a run that died before it was told so; its epoch has not changed since.
             return Ok(0);
+        };
+        self.remove_old(needed)?;
+        Ok(total)
+    }
+
+    /// `None` where it is there.
+    fn write_to_disk(&self, files: &dyn Files, checkpoint: Checkpoint, target: &Path) -> Result<Option<u64>> {
+        let staged = target.with_extension("tmp");
+        if files.exists(target) {
+            return Ok(None);
         }
-        let written = self.stage(checkpoint, &folder, &staged);
+        let written = self.stage(files, checkpoint, &staged);
         let published = written.and_then(|total| {
             files
-                .rename(&staged, &target)
+                .rename(&staged, target)
                 .map_err(|e| cannot("publish", &staged, e))?;
             Ok(total)
         });
@@ -85,33 +99,61 @@ impl CheckpointWriter {
             drop(files.remove_folder(&staged));
         }
         let total = published?;
+        let folder = self.place.root.join(FOLDER);
         files.sync_folder(&folder).map_err(|e| cannot("sync", &folder, e))?;
-        self.remove_old(&folder, needed)?;
-        Ok(total)
+        Ok(Some(total))
     }
 
     /// Writes all files of a checkpoint into a folder of their own; returns how many bytes the parts have.
-    fn stage(&self, checkpoint: Checkpoint, folder: &Path, staged: &Path) -> Result<u64> {
-        let files = &*self.place.files;
+    fn stage(&self, files: &dyn Files, checkpoint: Checkpoint, staged: &Path) -> Result<u64> {
         files.create_folder(staged).map_err(|e| cannot("create", staged, e))?;
+        let (manifest, total) = self.write_parts(checkpoint, "", |name, bytes| {
+            let path = staged.join(name);
+            files.write_synced(&path, &bytes).map_err(|e| cannot("write", &path, e))
+        })?;
+        write_atomic(files, &staged.join(MANIFEST), &manifest)?;
+        Ok(total)
+    }
+
+    /// `None` where it is there. Parts of two writers do not meet: each has its number in the names of his.
+    fn write_to_remote(&self, remote: &RemoteFolder, checkpoint: Checkpoint, target: &Path) -> Result<Option<u64>> {
+        let manifest_path = target.join(MANIFEST);
+        if self.place.has_file(&manifest_path)? {
+            return Ok(None);
+        }
+        let (manifest, total) = self.write_parts(checkpoint, &format!("{:06}-", self.generation), |name, bytes| {
+            self.place.replace(&target.join(name), &bytes)
+        })?;
+        // Nobody reads the parts before there is a manifest, and nobody publishes one who has lost the state.
+        claim::check(&self.place, self.generation)?;
+        match create(remote, &manifest_path, &manifest).map_err(|e| cannot("publish", target, e))? {
+            Created::Ours => Ok(Some(total)),
+            Created::Others(_) => Ok(None),
+        }
+    }
+
+    /// Hands each part to `write` with its name; returns the manifest that names them, and how many bytes they have.
+    fn write_parts(
+        &self,
+        checkpoint: Checkpoint,
+        prefix: &str,
+        write: impl Fn(&str, Vec<u8>) -> Result<()>,
+    ) -> Result<(Vec<u8>, u64)> {
         let mut total = 0;
         let mut listed = Vec::new();
         for (index, part) in checkpoint.parts.into_iter().enumerate() {
             let bytes = codec::encode(&part.rows.rows()?)?;
-            let name = format!("{index:04}.arrow");
-            let path = staged.join(&name);
-            files
-                .write_synced(&path, &bytes)
-                .map_err(|e| cannot("write", &path, e))?;
+            let name = format!("{prefix}{index:04}.arrow");
             total += bytes.len() as u64;
             listed.push(ManifestFile {
-                name,
+                name: name.clone(),
                 part: part.name,
                 bytes: bytes.len() as u64,
                 crc32c: crc32c::crc32c(&bytes),
             });
+            write(&name, bytes)?;
         }
-        let previous = list(files, folder)?.into_iter().next_back();
+        let previous = list(&self.place)?.into_iter().next_back();
         let manifest = Manifest {
             format_version: FORMAT_VERSION,
             engine_version: env!("CARGO_PKG_VERSION").into(),
@@ -121,20 +163,18 @@ impl CheckpointWriter {
             header: checkpoint.header,
             files: listed,
             previous_crc32c: previous
-                .and_then(|(_, path)| files.read(&path.join(MANIFEST)).ok())
+                .and_then(|(_, path)| self.place.read(&path.join(MANIFEST)).ok())
                 .map(|bytes| crc32c::crc32c(&bytes)),
         };
         let body = serde_json::to_vec_pretty(&manifest)
             .map_err(|e| Error::bug(format!("a manifest cannot be written: {e}")))?;
         let mut bytes = format!("{:08x}\n", crc32c::crc32c(&body)).into_bytes();
         bytes.extend_from_slice(&body);
-        write_atomic(files, &staged.join(MANIFEST), &bytes)?;
-        Ok(total)
+        Ok((bytes, total))
     }
 
-    fn remove_old(&self, folder: &Path, needed: Option<Epoch>) -> Result<()> {
-        let files = &*self.place.files;
-        let all = list(files, folder)?;
+    fn remove_old(&self, needed: Option<Epoch>) -> Result<()> {
+        let all = list(&self.place)?;
         let (kept, needed) = match has(Bug::CheckpointGoneTooEarly) {
             true => (1, None),
             false => (limits::CHECKPOINTS_KEPT, needed),
@@ -146,19 +186,26 @@ impl CheckpointWriter {
             Some(needed) => first_kept.min(all.partition_point(|(epoch, _)| *epoch < needed)),
             None => first_kept,
         };
+        // What sinks need is known to who has the state.
+        claim::check(&self.place, self.generation)?;
         for (_, path) in &all[..first_kept] {
-            files.remove_folder(path).map_err(|e| cannot("remove", path, e))?;
+            self.place.remove_folder(path)?;
         }
         // The oldest kept checkpoint needs the plans after it.
-        journal::remove_before(files, &self.place.root.join("journal"), all[first_kept].0)
+        journal::remove_before(&self.place, all[first_kept].0)
     }
 }
 
 /// Removes what writers left that were killed, or failed: only while nobody else writes one.
-pub fn remove_unfinished(files: &dyn Files, folder: &Path) -> Result<()> {
-    for path in files.list(folder).map_err(|e| cannot("list", folder, e))? {
-        if path.extension().is_some_and(|extension| extension == "tmp") {
-            files.remove_folder(&path).map_err(|e| cannot("remove", &path, e))?;
+pub fn remove_unfinished(place: &Place) -> Result<()> {
+    let folder = place.root.join(FOLDER);
+    for path in place.list(&folder).map_err(|e| cannot("list", &folder, e))? {
+        let is_unfinished = match place.medium {
+            Medium::Disk(_) => path.extension().is_some_and(|extension| extension == "tmp"),
+            Medium::Remote(_) => !is_published(place, &path)?,
+        };
+        if is_unfinished {
+            place.remove_folder(&path)?;
         }
     }
     Ok(())
@@ -170,9 +217,8 @@ pub fn remove_unfinished(files: &dyn Files, folder: &Path) -> Result<()> {
 /// When there are checkpoints but none is right.
 pub fn newest(place: &Place, takes: impl Fn(&Checkpoint) -> bool) -> Result<Option<Checkpoint>> {
     let mut reasons = Vec::new();
-    let files = &*place.files;
-    for (epoch, path) in list(files, &place.root.join("checkpoints"))?.into_iter().rev() {
-        match load(files, &path) {
+    for (epoch, path) in list(place)?.into_iter().rev() {
+        match load(place, &path) {
             Ok(checkpoint) if checkpoint.epoch == epoch && takes(&checkpoint) => return Ok(Some(checkpoint)),
             Ok(checkpoint) if checkpoint.epoch == epoch => continue,
             Ok(_) => reasons.push(format!("{}: it is of another epoch", path.display())),
@@ -193,9 +239,9 @@ pub fn newest(place: &Place, takes: impl Fn(&Checkpoint) -> bool) -> Result<Opti
     }
 }
 
-fn load(files: &dyn Files, path: &Path) -> Result<Checkpoint> {
-    let (manifest, _) = read_manifest(files, path)?;
-    let parts = load_parts(files, path, &manifest)?;
+fn load(place: &Place, path: &Path) -> Result<Checkpoint> {
+    let (manifest, _) = read_manifest(place, path)?;
+    let parts = load_parts(place, path, &manifest)?;
     Ok(Checkpoint {
         epoch: manifest.epoch,
         header: manifest.header,
@@ -205,10 +251,10 @@ fn load(files: &dyn Files, path: &Path) -> Result<Checkpoint> {
 }
 
 /// With the checksum of its bytes.
-pub(super) fn read_manifest(files: &dyn Files, path: &Path) -> Result<(Manifest, u32)> {
+pub(super) fn read_manifest(place: &Place, path: &Path) -> Result<(Manifest, u32)> {
     let damaged = |what: &str| Error::state(format!("{}: {what}", path.display()));
     let manifest_path = path.join(MANIFEST);
-    let bytes = files
+    let bytes = place
         .read(&manifest_path)
         .map_err(|e| cannot("read", &manifest_path, e))?;
     let (checksum, body) = bytes
@@ -231,14 +277,14 @@ pub(super) fn read_manifest(files: &dyn Files, path: &Path) -> Result<(Manifest,
     Ok((manifest, crc32c::crc32c(&bytes)))
 }
 
-pub(super) fn load_parts(files: &dyn Files, path: &Path, manifest: &Manifest) -> Result<Vec<Part>> {
+pub(super) fn load_parts(place: &Place, path: &Path, manifest: &Manifest) -> Result<Vec<Part>> {
     let damaged = |what: &str| Error::state(format!("{}: {what}", path.display()));
     let parts = manifest
         .files
         .iter()
         .map(|file| {
             let file_path = path.join(&file.name);
-            let bytes = files.read(&file_path).map_err(|e| cannot("read", &file_path, e))?;
+            let bytes = place.read(&file_path).map_err(|e| cannot("read", &file_path, e))?;
             if bytes.len() as u64 != file.bytes || crc32c::crc32c(&bytes) != file.crc32c {
                 return Err(damaged(&format!("{} is damaged", file.name)));
             }
@@ -252,15 +298,32 @@ pub(super) fn load_parts(files: &dyn Files, path: &Path, manifest: &Manifest) ->
 }
 
 /// Epoch and folder of every published checkpoint, oldest first.
-pub(super) fn list(files: &dyn Files, folder: &Path) -> Result<Vec<(Epoch, PathBuf)>> {
+pub(super) fn list(place: &Place) -> Result<Vec<(Epoch, PathBuf)>> {
+    let folder = place.root.join(FOLDER);
     let mut found = Vec::new();
-    for path in files.list(folder).map_err(|e| cannot("list", folder, e))? {
+    for path in place.list(&folder).map_err(|e| cannot("list", &folder, e))? {
         let epoch = path
             .file_name()
             .and_then(|name| name.to_str())
             .and_then(|name| name.parse().ok());
-        found.extend(epoch.map(|epoch| (Epoch(epoch), path)));
+        if let Some(epoch) = epoch
+            && is_published(place, &path)?
+        {
+            found.push((Epoch(epoch), path));
+        }
     }
     found.sort();
     Ok(found)
+}
+
+/// On a disk a checkpoint has its name once it is whole, and one without a manifest is damaged.
+fn is_published(place: &Place, path: &Path) -> Result<bool> {
+    match place.medium {
+        Medium::Disk(_) => Ok(true),
+        Medium::Remote(_) => place.has_file(&path.join(MANIFEST)),
+    }
+}
+
+fn path_of(place: &Place, epoch: Epoch) -> PathBuf {
+    place.root.join(FOLDER).join(format!("{:020}", epoch.0))
 }

@@ -1,7 +1,7 @@
 //! Files that are there after a power cut: contents are synced before names, and names by syncing their folder.
 //!
 //! ```text
-//! Store ─▶ Files ─┬─ the disk, by fsync of file and folder
+//! Place ─▶ Files ─┬─ the disk, by fsync of file and folder
 //!                 └─ a simulated one that loses at a crash what was not synced (runtime/simulation)
 //! ```
 
@@ -9,10 +9,7 @@ use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write},
     path::{Path, PathBuf},
-    sync::Arc,
 };
-
-use crate::types::{Error, Result};
 
 /// What a state asks of the disk that it lies on. A name that was made, changed or removed is sure once its folder was synced.
 pub trait Files: Send + Sync {
@@ -57,38 +54,6 @@ pub trait Append: Send {
 
     /// Cuts the file back to its first bytes.
     fn cut(&mut self, length: u64) -> io::Result<()>;
-}
-
-/// Where a state lies.
-#[derive(Clone)]
-pub struct Place {
-    pub root: PathBuf,
-    pub files: Arc<dyn Files>,
-}
-
-impl Place {
-    /// A folder of this machine.
-    pub fn local(root: &Path) -> Self {
-        Self {
-            root: root.into(),
-            files: Arc::new(LocalFiles),
-        }
-    }
-}
-
-/// Writes a file that is either there whole under its name or not at all.
-pub fn write_atomic(files: &dyn Files, path: &Path, bytes: &[u8]) -> Result<()> {
-    let staged = path.with_extension("tmp");
-    files
-        .write_synced(&staged, bytes)
-        .map_err(|e| cannot("write", &staged, e))?;
-    files.rename(&staged, path).map_err(|e| cannot("rename", &staged, e))?;
-    let folder = path.parent().expect("a state file lies in a folder");
-    files.sync_folder(folder).map_err(|e| cannot("sync", folder, e))
-}
-
-pub fn cannot(verb: &str, path: &Path, error: io::Error) -> Error {
-    Error::caused(format!("cannot {verb} {}", path.display()), error)
 }
 
 /// The file system of this machine.

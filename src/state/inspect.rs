@@ -1,16 +1,11 @@
 //! What lies in a state folder, for people who look: nothing is locked, changed or started.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
-
 use crate::types::{Epoch, Error, Result};
 
 use super::{
     checkpoint::{self, Manifest},
-    files::{LocalFiles, cannot},
-    journal,
+    claim, journal,
+    place::{Place, cannot},
 };
 
 /// The state of one source or table.
@@ -41,15 +36,13 @@ pub struct InspectedCheckpoint {
 }
 
 /// The folders of sources and tables in a state folder, in order.
-pub fn folders(state: &Path) -> Result<Vec<PathBuf>> {
+pub fn folders(state: &Place) -> Result<Vec<Place>> {
     let mut folders = Vec::new();
-    for entry in fs::read_dir(state).map_err(|e| cannot("list", state, e))? {
-        let path = entry.map_err(|e| cannot("list", state, e))?.path();
-        if path.join("checkpoints").is_dir() {
-            folders.push(path);
+    for path in state.list(&state.root).map_err(|e| cannot("list", &state.root, e))? {
+        if state.has_folder(&path.join(checkpoint::FOLDER))? || state.has_folder(&path.join(journal::FOLDER))? {
+            folders.push(Place { root: path, ..state.clone() });
         }
     }
-    folders.sort();
     Ok(folders)
 }
 
@@ -57,15 +50,16 @@ pub fn folders(state: &Path) -> Result<Vec<PathBuf>> {
 ///
 /// # Errors
 /// Where a manifest cannot be read.
-pub fn definition_of(root: &Path) -> Result<Option<String>> {
-    if let Some((_, newest)) = checkpoint::list(&LocalFiles, &root.join("checkpoints"))?.pop() {
-        let (manifest, _) = checkpoint::read_manifest(&LocalFiles, &newest)?;
+pub fn definition_of(place: &Place) -> Result<Option<String>> {
+    if let Some((_, newest)) = checkpoint::list(place)?.pop() {
+        let (manifest, _) = checkpoint::read_manifest(place, &newest)?;
         return Ok(Some(manifest.definition));
     }
-    let has_journal = fs::read_dir(root.join("journal")).is_ok_and(|mut files| files.next().is_some());
-    let path = root.join(super::store::DEFINITION);
-    match fs::read_to_string(&path) {
-        Ok(text) if has_journal => Ok(Some(text)),
+    let journal = place.root.join(journal::FOLDER);
+    let has_journal = place.list(&journal).is_ok_and(|files| !files.is_empty());
+    let path = place.root.join(super::store::DEFINITION);
+    match place.read(&path) {
+        Ok(text) if has_journal => Ok(Some(String::from_utf8_lossy(&text).into_owned())),
         Ok(_) => Ok(None),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(cannot("read", &path, error)),
@@ -73,27 +67,24 @@ pub fn definition_of(root: &Path) -> Result<Option<String>> {
 }
 
 /// Reads every byte of a state and tells what is there and what is wrong with it.
-pub fn inspection_of(root: &Path) -> Result<Inspection> {
+pub fn inspection_of(place: &Place) -> Result<Inspection> {
     let mut problems = Vec::new();
-    let generation_path = root.join("generation");
-    let generation = match fs::read_to_string(&generation_path) {
-        Ok(text) => {
-            let number = text.trim().parse().ok();
-            if number.is_none() {
-                problems.push(format!("{}: not a number", generation_path.display()));
-            }
-            number
+    let generation = match claim::newest(place) {
+        Ok(Some(number)) => Some(number),
+        Ok(None) => {
+            problems.push(format!("{}: it has no number of its last start", place.root.display()));
+            None
         }
         Err(error) => {
-            problems.push(cannot("read", &generation_path, error).to_string());
+            problems.push(error.to_string());
             None
         }
     };
     let mut checkpoints = Vec::new();
     let mut before: Option<u32> = None;
-    for (_, path) in checkpoint::list(&LocalFiles, &root.join("checkpoints"))? {
-        match checkpoint::read_manifest(&LocalFiles, &path).and_then(|(manifest, checksum)| {
-            checkpoint::load_parts(&LocalFiles, &path, &manifest)?;
+    for (_, path) in checkpoint::list(place)? {
+        match checkpoint::read_manifest(place, &path).and_then(|(manifest, checksum)| {
+            checkpoint::load_parts(place, &path, &manifest)?;
             Ok((manifest, checksum))
         }) {
             Ok((manifest, checksum)) => {
@@ -114,10 +105,10 @@ pub fn inspection_of(root: &Path) -> Result<Inspection> {
             }
         }
     }
-    let journal_folder = root.join("journal");
+    let journal_folder = place.root.join(journal::FOLDER);
     let mut epochs = Vec::new();
     let mut journal_bytes = 0;
-    match journal::read_all(&LocalFiles, &journal_folder) {
+    match journal::read_all(place) {
         Ok((plans, bytes)) => {
             epochs = plans;
             journal_bytes = bytes;
@@ -132,7 +123,7 @@ pub fn inspection_of(root: &Path) -> Result<Inspection> {
             gap[1]
         ));
     }
-    let name = root.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let name = place.root.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     Ok(Inspection {
         folder: name.to_owned(),
         generation,

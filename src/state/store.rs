@@ -1,26 +1,25 @@
 //! The state folder of one source's timeline: locked by one process, numbered by generation.
 
 use crate::types::{
-    Epoch, EpochPlan, Error, Result,
+    Epoch, EpochPlan, Result,
     planted::{Bug, has},
 };
 
 use super::{
     checkpoint::{self, Checkpoint, CheckpointWriter},
-    files::{Place, cannot, write_atomic},
+    claim::{self, Claim},
     journal::{self, Journal},
+    place::{Medium, Place, cannot},
 };
 
 pub(super) const DEFINITION: &str = "definition";
 const IDENTITY: &str = "identity";
-const GENERATION: &str = "generation";
 
 pub struct Store {
     journal: Journal,
     writer: CheckpointWriter,
     identity: String,
-    /// Held until the state is closed or the process ends.
-    _lock: Box<dyn Send + Sync>,
+    _claim: Claim,
 }
 
 /// What a start finds.
@@ -36,39 +35,32 @@ impl Store {
     /// # Errors
     /// Where another process has the lock, or the state is damaged.
     pub fn open(place: &Place) -> Result<(Self, Recovered)> {
-        for name in ["journal", "checkpoints"] {
+        for name in [journal::FOLDER, checkpoint::FOLDER] {
             let path = place.root.join(name);
-            place
-                .files
-                .create_folder(&path)
-                .map_err(|e| cannot("create", &path, e))?;
+            place.create_folder(&path).map_err(|e| cannot("create", &path, e))?;
         }
-        let lock = lock(place)?;
-        let generation = next_generation(place)?;
+        let claim = claim::claim(place)?;
         let identity = identity(place)?;
-        let journal = Place {
-            root: place.root.join("journal"),
-            files: place.files.clone(),
-        };
         if !has(Bug::JournalNotSyncedAtStart) {
-            journal::sync(&*journal.files, &journal.root)?;
+            journal::sync(place)?;
         }
-        if !has(Bug::CheckpointsNotSyncedAtStart) {
+        if let Medium::Disk(files) = &place.medium
+            && !has(Bug::CheckpointsNotSyncedAtStart)
+        {
             // So it is with the name of a checkpoint that a run published before it was killed.
-            let folder = place.root.join("checkpoints");
-            (place.files)
-                .sync_folder(&folder)
-                .map_err(|e| cannot("sync", &folder, e))?;
+            let folder = place.root.join(checkpoint::FOLDER);
+            files.sync_folder(&folder).map_err(|e| cannot("sync", &folder, e))?;
         }
-        checkpoint::remove_unfinished(&*place.files, &place.root.join("checkpoints"))?;
+        checkpoint::remove_unfinished(place)?;
+        journal::remove_unfinished(place)?;
         let store = Self {
-            journal: Journal::new(journal, generation),
+            journal: Journal::new(place.clone(), claim.generation),
             writer: CheckpointWriter {
                 place: place.clone(),
-                generation,
+                generation: claim.generation,
             },
             identity,
-            _lock: lock,
+            _claim: claim,
         };
         let recovered = store.recover(|_| true)?;
         Ok((store, recovered))
@@ -82,7 +74,7 @@ impl Store {
         let place = &self.writer.place;
         let checkpoint = checkpoint::newest(place, takes)?;
         let after = checkpoint.as_ref().map_or(Epoch(0), |checkpoint| checkpoint.epoch);
-        let plans = journal::read(&*place.files, &place.root.join("journal"), after)?;
+        let plans = journal::read(place, after)?;
         Ok(Recovered { checkpoint, plans })
     }
 
@@ -91,24 +83,26 @@ impl Store {
     /// # Errors
     /// Where another process uses it.
     pub fn reset(place: &Place) -> Result<()> {
-        let Place { root, files } = place;
-        if !files.exists(root) {
+        let root = &place.root;
+        if !place.has_folder(root)? {
             return Ok(());
         }
-        let lock = lock(place)?;
-        for name in ["journal", "checkpoints"] {
+        let lock = claim::keep_out(place)?;
+        for name in [journal::FOLDER, checkpoint::FOLDER] {
             let path = root.join(name);
-            if files.exists(&path) {
-                files.remove_folder(&path).map_err(|e| cannot("remove", &path, e))?;
+            if place.has_folder(&path)? {
+                place.remove_folder(&path)?;
             }
         }
         for name in [DEFINITION, IDENTITY] {
             let path = root.join(name);
-            if files.exists(&path) {
-                files.remove_file(&path).map_err(|e| cannot("remove", &path, e))?;
+            if place.has_file(&path)? {
+                place.remove_files(&[path])?;
             }
         }
-        files.sync_folder(root).map_err(|e| cannot("sync", root, e))?;
+        if let Medium::Disk(files) = &place.medium {
+            files.sync_folder(root).map_err(|e| cannot("sync", root, e))?;
+        }
         drop(lock);
         Ok(())
     }
@@ -120,8 +114,8 @@ impl Store {
 
     /// Says what the state is a state of. Before the first epoch: a journal alone does not tell.
     pub fn define(&mut self, definition: &str) -> Result<()> {
-        let Place { root, files } = &self.writer.place;
-        write_atomic(&**files, &root.join(DEFINITION), definition.as_bytes())
+        let place = &self.writer.place;
+        place.replace(&place.root.join(DEFINITION), definition.as_bytes())
     }
 
     /// Of this state alone, from its beginning to its reset: its epochs are not those of another.
@@ -151,51 +145,19 @@ impl Store {
     }
 }
 
-fn lock(place: &Place) -> Result<Box<dyn Send + Sync>> {
-    let path = place.root.join("LOCK");
-    let lock = place.files.lock(&path).map_err(|e| cannot("lock", &path, e))?;
-    lock.ok_or_else(|| {
-        Error::user(format!(
-            "another zeta uses the state in {}; stop it, or choose another folder with --state",
-            place.root.display()
-        ))
-    })
-}
-
 fn identity(place: &Place) -> Result<String> {
     if let Some(text) = read_text(place, IDENTITY)? {
         return Ok(text.trim().to_owned());
     }
-    let identity = format!("{:032x}", place.files.nonce());
-    write_atomic(
-        &*place.files,
-        &place.root.join(IDENTITY),
-        format!("{identity}\n").as_bytes(),
-    )?;
+    let identity = format!("{:032x}", place.nonce());
+    place.replace(&place.root.join(IDENTITY), format!("{identity}\n").as_bytes())?;
     Ok(identity)
-}
-
-fn next_generation(place: &Place) -> Result<u64> {
-    let path = place.root.join(GENERATION);
-    let not_a_number = || {
-        Error::state(format!(
-            "{} is not a number: restore the file from a copy, or write a number into it that is above all starts so far, such as 1000000",
-            path.display()
-        ))
-    };
-    let last = match read_text(place, GENERATION)? {
-        Some(text) => text.trim().parse().map_err(|_| not_a_number())?,
-        None => 0,
-    };
-    let next: u64 = last + 1;
-    write_atomic(&*place.files, &path, format!("{next}\n").as_bytes())?;
-    Ok(next)
 }
 
 /// `None` where there is no such file.
 fn read_text(place: &Place, name: &str) -> Result<Option<String>> {
     let path = place.root.join(name);
-    match place.files.read(&path) {
+    match place.read(&path) {
         // What is no text is no name and no number either: who reads it says so.
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -215,7 +177,7 @@ mod tests {
     use super::*;
     use crate::{
         state::Part,
-        types::{EventTime, Saved},
+        types::{Error, EventTime, Saved},
     };
 
     fn plan(number: u64) -> EpochPlan {
@@ -251,7 +213,7 @@ mod tests {
     fn a_restart_finds_the_newest_checkpoint_and_the_plans_after_it() {
         let folder = tempfile::tempdir().unwrap();
         {
-            let (mut store, recovered) = Store::open(&Place::local(folder.path())).unwrap();
+            let (mut store, recovered) = Store::open(&Place::from(folder.path())).unwrap();
             assert!(recovered.checkpoint.is_none() && recovered.plans.is_empty());
             for number in 1..=10 {
                 store.append(&plan(number)).unwrap();
@@ -261,7 +223,7 @@ mod tests {
             }
             store.append(&plan(11)).unwrap();
         }
-        let (store, recovered) = Store::open(&Place::local(folder.path())).unwrap();
+        let (store, recovered) = Store::open(&Place::from(folder.path())).unwrap();
         assert_eq!(recovered.checkpoint.unwrap().epoch, Epoch(10));
         assert_eq!(recovered.plans, [plan(11)]);
         assert_eq!(store.generation(), 2);
@@ -276,17 +238,17 @@ mod tests {
     #[test]
     fn a_state_remembers_what_it_is_of_until_it_is_reset() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut store, _) = Store::open(&Place::local(folder.path())).unwrap();
+        let (mut store, _) = Store::open(&Place::from(folder.path())).unwrap();
         assert_eq!(store.definition().unwrap(), None);
         store.define("one").unwrap();
         store.define("two\nlines").unwrap();
         drop(store);
-        let (store, _) = Store::open(&Place::local(folder.path())).unwrap();
+        let (store, _) = Store::open(&Place::from(folder.path())).unwrap();
         assert_eq!(store.definition().unwrap().as_deref(), Some("two\nlines"));
         drop(store);
-        Store::reset(&Place::local(folder.path())).unwrap();
+        Store::reset(&Place::from(folder.path())).unwrap();
         assert_eq!(
-            Store::open(&Place::local(folder.path()))
+            Store::open(&Place::from(folder.path()))
                 .unwrap()
                 .0
                 .definition()
@@ -299,7 +261,7 @@ mod tests {
     fn a_damaged_checkpoint_is_passed_over_for_the_one_before_and_its_plans() {
         let folder = tempfile::tempdir().unwrap();
         {
-            let (mut store, _) = Store::open(&Place::local(folder.path())).unwrap();
+            let (mut store, _) = Store::open(&Place::from(folder.path())).unwrap();
             for number in 1..=3 {
                 store.append(&plan(number)).unwrap();
                 store.begin_checkpoint().write(checkpoint(number), None).unwrap();
@@ -310,7 +272,7 @@ mod tests {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
         fs::write(&part, &bytes).unwrap();
-        let (_store, recovered) = Store::open(&Place::local(folder.path())).unwrap();
+        let (_store, recovered) = Store::open(&Place::from(folder.path())).unwrap();
         assert_eq!(recovered.checkpoint.unwrap().epoch, Epoch(2));
         assert_eq!(recovered.plans, [plan(3)]);
     }
@@ -318,9 +280,9 @@ mod tests {
     #[test]
     fn what_is_damaged_says_what_to_do() {
         let folder = tempfile::tempdir().unwrap();
-        let refused = || Store::open(&Place::local(folder.path())).err().unwrap().to_string();
+        let refused = || Store::open(&Place::from(folder.path())).err().unwrap().to_string();
         {
-            let (mut store, _) = Store::open(&Place::local(folder.path())).unwrap();
+            let (mut store, _) = Store::open(&Place::from(folder.path())).unwrap();
             store.append(&plan(1)).unwrap();
             store.begin_checkpoint().write(checkpoint(1), None).unwrap();
         }
@@ -334,15 +296,15 @@ mod tests {
             error.ends_with("Restore the folder from a copy, or start over with --reset"),
             "{error}"
         );
-        Store::reset(&Place::local(folder.path())).unwrap();
-        assert!(Store::open(&Place::local(folder.path())).is_ok(), "what it says helps");
+        Store::reset(&Place::from(folder.path())).unwrap();
+        assert!(Store::open(&Place::from(folder.path())).is_ok(), "what it says helps");
 
         fs::write(folder.path().join("generation"), "one").unwrap();
         let error = refused();
         assert!(error.contains("write a number into it"), "{error}");
         fs::write(folder.path().join("generation"), "1000000").unwrap();
         assert_eq!(
-            Store::open(&Place::local(folder.path())).unwrap().0.generation(),
+            Store::open(&Place::from(folder.path())).unwrap().0.generation(),
             1_000_001,
             "what it says helps"
         );
@@ -352,7 +314,7 @@ mod tests {
     fn a_checkpoint_that_was_not_finished_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let left = folder.path().join("checkpoints/00000000000000000007.tmp");
-        let (mut store, _) = Store::open(&Place::local(folder.path())).unwrap();
+        let (mut store, _) = Store::open(&Place::from(folder.path())).unwrap();
         let failing = Checkpoint {
             parts: vec![
                 checkpoint(7).parts.pop().unwrap(),
@@ -368,7 +330,7 @@ mod tests {
         drop(store);
         fs::create_dir(&left).unwrap();
         fs::write(left.join("0000.arrow"), "half of it").unwrap();
-        let (_store, recovered) = Store::open(&Place::local(folder.path())).unwrap();
+        let (_store, recovered) = Store::open(&Place::from(folder.path())).unwrap();
         assert!(recovered.checkpoint.is_none());
         assert!(!left.exists(), "of one that was killed, the next start does");
     }
@@ -376,7 +338,7 @@ mod tests {
     #[test]
     fn another_format_is_refused_by_its_number() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut store, _) = Store::open(&Place::local(folder.path())).unwrap();
+        let (mut store, _) = Store::open(&Place::from(folder.path())).unwrap();
         store.begin_checkpoint().write(checkpoint(1), None).unwrap();
         drop(store);
         let manifest = folder.path().join("checkpoints/00000000000000000001/MANIFEST");
@@ -385,15 +347,15 @@ mod tests {
         let later = body.replace("\"format_version\": 1", "\"format_version\": 2");
         assert_ne!(later, body);
         fs::write(&manifest, format!("{:08x}\n{later}", crc32c::crc32c(later.as_bytes()))).unwrap();
-        let error = Store::open(&Place::local(folder.path())).err().unwrap().to_string();
+        let error = Store::open(&Place::from(folder.path())).err().unwrap().to_string();
         assert!(error.contains("written in format 2, this version reads 1"), "{error}");
     }
 
     #[test]
     fn a_second_process_is_told_who_has_the_state() {
         let folder = tempfile::tempdir().unwrap();
-        let (_store, _) = Store::open(&Place::local(folder.path())).unwrap();
-        let error = Store::open(&Place::local(folder.path())).err().unwrap().to_string();
+        let (_store, _) = Store::open(&Place::from(folder.path())).unwrap();
+        let error = Store::open(&Place::from(folder.path())).err().unwrap().to_string();
         assert!(error.starts_with("another zeta uses the state in"), "{error}");
     }
 }

@@ -18,6 +18,9 @@ pub enum Error {
     /// The state on disk is damaged or of another definition.
     #[error("{0}")]
     State(String),
+    /// More was committed than what this was computed from: to begin again from the last commit.
+    #[error("{0}")]
+    Overtaken(String),
     /// Our mistake.
     #[error("internal error: {0}; please report it")]
     Bug(String),

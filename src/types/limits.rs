@@ -28,6 +28,8 @@ pub const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 pub const NEW_SPLITS_INTERVAL: Duration = Duration::from_secs(8);
 /// How long brokers that were asked for rows may be silent before their source is shown as unreachable.
 pub const BROKER_SILENCE_MAX: Duration = Duration::from_secs(10);
+/// How often rows that came damaged are read before their source fails: they are damaged where they lie.
+pub const DAMAGED_READS_MAX: u32 = 50;
 /// A live row whose event time is further ahead of the epoch's time is a bad record.
 pub const FUTURE_EVENT_TIME_MAX: Duration = Duration::from_secs(3600);
 

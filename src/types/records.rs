@@ -62,7 +62,18 @@ impl Payload {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// What it takes in memory, about: buffers that are shared with other parts are counted here too.
+    pub fn memory_bytes(&self) -> usize {
+        match self {
+            Self::Records(records) => records.bytes() + records.len() * RECORD_BYTES,
+            Self::Rows(rows) => rows.get_array_memory_size(),
+        }
+    }
 }
+
+/// What a record takes beside its key and value.
+const RECORD_BYTES: usize = size_of::<u64>() + size_of::<Option<i64>>() + 2 * size_of::<usize>() + 2;
 
 /// Records of one split: all payloads in one buffer, all keys in another.
 #[derive(Debug, Default)]

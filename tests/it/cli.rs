@@ -538,7 +538,7 @@ fn a_full_disk_is_said_and_waited_for_and_nothing_is_lost() {
     });
     assert!(
         full.reason()
-            .contains("nothing is lost, and it goes on as soon as the disk takes it"),
+            .contains("nothing is lost, and it goes on as soon as the state can be written"),
         "{}",
         full.reason()
     );

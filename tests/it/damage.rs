@@ -33,7 +33,7 @@ use zeta::{
     types::{Anchors, Chunk, EventTime, Position, SplitId, limits},
 };
 
-use super::engine::{block_on, sql};
+use super::engine::{block_on, copy_folder, defined, sql};
 
 const PIPELINE: &str = "
 CREATE SOURCE trades (k BIGINT, v BIGINT, at TIMESTAMP, WATERMARK FOR at AS at - INTERVAL '5 seconds') WITH (connector = 'memory');
@@ -52,15 +52,8 @@ const QUERIES: [&str; 4] = [
 
 /// Starts on a state, as a script does.
 fn open(state: &Path, topics: &MemoryTopics) -> Result<Engine, String> {
-    let options = EngineOptions {
-        state: Some(state.into()),
-        mode: Mode::Manual,
-        overrides: vec![],
-    };
     let clock = Arc::new(ManualClock::at(EventTime(1_700_000_000_000_000_000)));
-    let engine = Engine::new(registry(topics.clone(), query_environment()), options, clock);
-    let text = SourceText::new("pipeline.sql", PIPELINE);
-    block_on(engine.apply(&text, sql::parse(&text))).expect("the pipeline is right");
+    let engine = defined(PIPELINE, topics, state, &clock);
     engine.open().map_err(|error| error.to_string())?;
     Ok(engine)
 }
@@ -123,18 +116,6 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     found.sort();
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a folder");
-    for entry in fs::read_dir(from).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        let target = to.join(path.file_name().expect("a name"));
-        match path.is_dir() {
-            true => copy(&path, &target),
-            false => drop(fs::copy(&path, &target).expect("a copy")),
-        }
-    }
-}
-
 /// Does one thing to one file, and says what.
 fn damage(files: &[PathBuf], random: &mut ChaCha8Rng) -> String {
     let file = files.choose(random).expect("files");
@@ -179,7 +160,7 @@ fn no_damage_to_the_state_passes_for_right() {
     let (mut refused, mut right) = (0, 0);
     for _ in 0..runs {
         let folder = tempfile::tempdir().unwrap();
-        copy(whole.path(), folder.path());
+        copy_folder(whole.path(), folder.path());
         let mut all = Vec::new();
         files(folder.path(), &mut all);
         let what = damage(&all, &mut random);

@@ -223,6 +223,16 @@ pub fn engine(topics: &MemoryTopics, state: &Path, mode: Mode, clock: Arc<dyn Cl
     Engine::new(registry(topics.clone(), query_environment()), options, clock)
 }
 
+/// A pipeline whose epochs run by hand; its state is not opened yet.
+pub fn defined(text: &str, topics: &MemoryTopics, state: &Path, clock: &Arc<ManualClock>) -> Engine {
+    let engine = engine(topics, state, Mode::Manual, Arc::clone(clock) as _);
+    let text = zeta::sql::SourceText::new("pipeline.sql", text);
+    if let Err(diagnostics) = block_on(engine.apply(&text, zeta::sql::parse(&text))) {
+        panic!("{}", zeta::sql::render(&text, &diagnostics, zeta::sql::Color::Never));
+    }
+    engine
+}
+
 pub async fn sql(engine: &Engine, sql: &str) -> Vec<RecordBatch> {
     try_sql(engine, sql)
         .await
@@ -576,11 +586,11 @@ fn a_live_source_loses_nothing_and_repeats_nothing_over_a_stop_and_over_a_kill()
 }
 
 pub fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
         if entry.path().is_dir() {
-            std::fs::create_dir_all(&target).unwrap();
             copy_folder(&entry.path(), &target);
         } else {
             std::fs::copy(entry.path(), target).unwrap();

@@ -13,13 +13,12 @@ use std::{
 };
 
 use zeta::{
-    cli::{MemoryTopics, registry},
-    runtime::{Engine, EngineOptions, Mode, StepEnd, clock::ManualClock, query_environment},
-    sql::{self, SourceText},
+    cli::MemoryTopics,
+    runtime::{Engine, StepEnd, clock::ManualClock},
     types::{EventTime, RecordsBuilder, SplitId},
 };
 
-use super::engine::{block_on, sql, try_sql};
+use super::engine::{block_on, copy_folder, defined, sql, try_sql};
 
 /// 2023-11-14T20:00:00Z
 const START: i64 = 1_699_992_000_000_000_000;
@@ -47,21 +46,8 @@ fn golden() -> PathBuf {
 }
 
 fn open(state: &Path, topics: &MemoryTopics, clock: &Arc<ManualClock>) -> Result<Engine, String> {
-    let options = EngineOptions {
-        state: Some(state.into()),
-        mode: Mode::Manual,
-        overrides: vec![],
-    };
-    let engine = Engine::new(
-        registry(topics.clone(), query_environment()),
-        options,
-        Arc::clone(clock) as _,
-    );
     let pipeline = fs::read_to_string(golden().join("pipeline.sql")).expect("the pipeline of the state");
-    let text = SourceText::new("pipeline.sql", pipeline);
-    if let Err(diagnostics) = block_on(engine.apply(&text, sql::parse(&text))) {
-        panic!("{}", sql::render(&text, &diagnostics, sql::Color::Never));
-    }
+    let engine = defined(&pipeline, topics, state, clock);
     engine.open().map_err(|error| error.to_string())?;
     Ok(engine)
 }
@@ -102,27 +88,30 @@ fn step(engine: &Engine, clock: &ManualClock, checkpoint: bool) {
     }
 }
 
-/// What the state holds: two epochs in a checkpoint, and two in the journal behind it.
-fn first_half(engine: &Engine, topics: &MemoryTopics, clock: &ManualClock) {
-    for part in 0..4 {
+/// Rows of some parts, and an epoch behind each; one of them ends with a checkpoint.
+fn feed(
+    engine: &Engine,
+    topics: &MemoryTopics,
+    clock: &ManualClock,
+    parts: std::ops::Range<u64>,
+    checkpoint: u64,
+    name: impl Fn(u64) -> (u64, String),
+) {
+    for part in parts {
         write(topics, part);
-        block_on(sql(
-            engine,
-            &format!("INSERT INTO names VALUES ('k{part}', 'n{}')", part % 2),
-        ));
-        step(engine, clock, part == 1);
+        let (key, name) = name(part);
+        block_on(sql(engine, &format!("INSERT INTO names VALUES ('k{key}', '{name}')")));
+        step(engine, clock, part == checkpoint);
     }
 }
 
+/// What the state holds: two epochs in a checkpoint, and two in the journal behind it.
+fn first_half(engine: &Engine, topics: &MemoryTopics, clock: &ManualClock) {
+    feed(engine, topics, clock, 0..4, 1, |part| (part, format!("n{}", part % 2)));
+}
+
 fn second_half(engine: &Engine, topics: &MemoryTopics, clock: &ManualClock) {
-    for part in 4..8 {
-        write(topics, part);
-        block_on(sql(
-            engine,
-            &format!("INSERT INTO names VALUES ('k{}', 'other')", part % 3),
-        ));
-        step(engine, clock, part == 6);
-    }
+    feed(engine, topics, clock, 4..8, 6, |part| (part % 3, "other".to_owned()));
     step(engine, clock, false);
 }
 
@@ -137,18 +126,6 @@ fn rows(engine: &Engine) -> Vec<String> {
         format!("{query}\n{}", lines.join("\n"))
     };
     QUERIES.iter().map(of).collect()
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a folder");
-    for entry in fs::read_dir(from).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        let target = to.join(path.file_name().expect("a name"));
-        match path.is_dir() {
-            true => copy(&path, &target),
-            false => drop(fs::copy(&path, &target).expect("a copy")),
-        }
-    }
 }
 
 #[test]
@@ -180,7 +157,7 @@ fn a_state_of_the_release_before_goes_on_with_the_right_rows() {
     (0..4).for_each(|part| write(&topics, part));
     clock.advance(Duration::from_secs(4 * 47));
     let state = folder.path().join("state");
-    copy(&golden().join("state"), &state);
+    copy_folder(&golden().join("state"), &state);
     let engine = open(&state, &topics, &clock).unwrap_or_else(|error| {
         panic!("a state of format 1 does not load any more: {error}; see \"Versions\" in docs/operations.md before it is made anew")
     });
@@ -221,7 +198,7 @@ fn without_its_manifests_a_state_is_refused_and_nothing_of_it_is_deleted() {
     ];
     for (what, removals, expected) in cases {
         let folder = tempfile::tempdir().expect("a folder");
-        copy(&golden().join("state"), folder.path());
+        copy_folder(&golden().join("state"), folder.path());
         removals.iter().for_each(|remove| remove(folder.path()));
         let before = files(folder.path());
         let (topics, clock) = (MemoryTopics::default(), Arc::new(ManualClock::at(EventTime(START))));

@@ -86,6 +86,50 @@ fn what_was_answered_is_there_after_kill_9_and_what_failed_is_not() {
 }
 
 #[test]
+fn a_sink_with_a_query_of_its_own_is_there_after_kill_9() {
+    let file = written("CREATE TABLE log (id BIGINT, k VARCHAR) APPEND ONLY;");
+    let (state, out) = (folder("kept"), folder("out"));
+    let mut zeta = Zeta::run(&file).state(&state).start();
+    let made = format!(
+        "CREATE SINK even WITH (connector = 'parquet', path = '{}') AS SELECT id, k FROM log WHERE id % 2 = 0",
+        text(&out)
+    );
+    zeta.post_sql(&made, "application/json").expect(200);
+    zeta.query("INSERT INTO log VALUES (1, 'a'), (2, 'b'), (4, 'c')");
+    for rows in [2, 3] {
+        zeta.kill();
+        zeta = Zeta::run(&file).state(&state).start();
+        let sinks = zeta.rows("SHOW SINKS");
+        assert_eq!(sinks.len(), 1, "{sinks:?}");
+        assert_eq!(names(&zeta), ["even$rows", "log"]);
+        let count = "SELECT count(*) FROM \"even$rows\"";
+        until(count, || match zeta.post_sql(count, "application/json") {
+            reply if reply.status == 200 && reply.json()["rows"] == json!([[rows]]) => Ok(()),
+            reply => Err(reply.text().to_owned()),
+        });
+        if rows == 2 {
+            zeta.query("INSERT INTO log VALUES (6, 'd'), (7, 'e')");
+        }
+    }
+    let counted = "CREATE MATERIALIZED VIEW counted AS SELECT count(*) AS n FROM \"even$rows\"";
+    zeta.post_sql(counted, "application/json").expect(200);
+    let refused = zeta.post_sql("DROP SINK even", "application/json");
+    assert!(400 <= refused.status, "{}", refused.text());
+    assert!(
+        refused.text().contains("`even$rows` is read by counted"),
+        "{}",
+        refused.text()
+    );
+    zeta.post_sql("DROP MATERIALIZED VIEW counted", "application/json")
+        .expect(200);
+    zeta.post_sql("DROP SINK even", "application/json").expect(200);
+    zeta.kill();
+    zeta = Zeta::run(&file).state(&state).start();
+    assert_eq!(names(&zeta), ["log"], "both are forgotten");
+    assert!(zeta.stop().success());
+}
+
+#[test]
 fn the_file_wins_and_says_so_where_both_define_a_name() {
     let (file, state) = (written(PIPELINE), folder("kept"));
     let zeta = Zeta::run(&file).state(&state).start();
@@ -154,6 +198,25 @@ fn what_does_not_fit_the_file_any_more_is_said_and_can_be_forgotten() {
         Zeta::run(&without).state(&state).start().stop().success(),
         "it stays forgotten"
     );
+}
+
+#[test]
+fn a_table_that_was_forgotten_leaves_no_rows_to_the_next_one_of_its_name() {
+    let (file, state) = (written(PIPELINE), folder("kept"));
+    let mut zeta = Zeta::run(&file).state(&state).start();
+    for arguments in [["--forget", "notes"].as_slice(), &["--reset"]] {
+        zeta.query("CREATE TABLE notes (symbol VARCHAR, note VARCHAR)");
+        zeta.query("INSERT INTO notes VALUES ('a', 'x')");
+        assert!(zeta.stop().success());
+        let run = Zeta::run(&file).state(&state);
+        zeta = arguments.iter().fold(run, |run, argument| run.arg(*argument)).start();
+        assert_eq!(names(&zeta), ["limits", "total"], "{arguments:?}");
+        zeta.query("CREATE TABLE notes (symbol VARCHAR, note VARCHAR)");
+        let rows = zeta.rows("SELECT count(*) AS n FROM notes");
+        assert_eq!(rows[0][0], json!(0), "{arguments:?}");
+        zeta.query("DROP TABLE notes");
+    }
+    assert!(zeta.stop().success());
 }
 
 #[test]

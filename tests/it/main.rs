@@ -30,6 +30,8 @@ mod http;
 mod kafka;
 mod kept;
 mod parquet_sink;
+mod recovery;
+mod remote_state;
 mod sink;
 mod soak;
 mod state;

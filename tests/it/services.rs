@@ -239,6 +239,21 @@ impl Hdfs {
         }
     }
 
+    /// Freezes the `namenode` or the `datanode`: its connections stand, and nobody answers on them.
+    pub fn pause(&mut self, node: &str) {
+        self.service.run(&["pause", node]);
+    }
+
+    pub fn resume(&mut self, node: &str) {
+        self.service.run(&["resume", node]);
+    }
+
+    /// Runs `hdfs dfsadmin`.
+    pub fn admin(&self, arguments: &[&str]) {
+        let whole: Vec<&str> = ["dfsadmin"].iter().chain(arguments).copied().collect();
+        self.service.run(&whole);
+    }
+
     /// kill -9 of the `namenode` or the `datanode`.
     pub fn kill(&mut self, node: &str) {
         self.service.run(&["kill", node]);

@@ -131,10 +131,6 @@ fn send_until(brokers: &str, topic: &str, read: &AtomicU64, is_over: &AtomicBool
 #[test]
 fn what_a_pipeline_holds_does_not_grow_however_long_it_runs_under_faults() {
     let minutes = number_of("ZETA_SOAK_MINUTES", 0);
-    let length = match minutes {
-        0 => Duration::from_secs(24),
-        minutes => Duration::from_secs(60 * minutes),
-    };
     let mut kafka = Kafka::start();
     let (name, state) = ("soak", folder("state"));
     let settings = [("segment.bytes", "52428800"), ("retention.bytes", "314572800")];
@@ -167,40 +163,15 @@ fn what_a_pipeline_holds_does_not_grow_however_long_it_runs_under_faults() {
         let (read, is_over, brokers) = (Arc::clone(&read), Arc::clone(&is_over), kafka.brokers.clone());
         std::thread::spawn(move || send_until(&brokers, name, &read, &is_over))
     };
-    let (began, mut faults, mut samples) = (now(), 0u32, Vec::new());
-    while began.elapsed() < length {
-        if FAULT_EVERY * (faults + 1) < began.elapsed() {
-            match faults % 3 {
-                0 => {
-                    kafka.pause();
-                    std::thread::sleep(FROZEN_FOR);
-                    kafka.resume();
-                }
-                1 => {
-                    signal(&zeta, "STOP");
-                    std::thread::sleep(FROZEN_FOR);
-                    signal(&zeta, "CONT");
-                }
-                _ => {
-                    kafka.kill();
-                    kafka.up();
-                }
-            }
-            faults += 1;
-        }
+    let rows_read = || {
         let source = zeta.source(name);
         assert_ne!(source.state(), "failed", "{}", source.reason());
         read.store(source.rows(), Ordering::Relaxed);
-        let sample = Sample::of(&zeta, &state);
-        if 0 < minutes {
-            println!(
-                "{:>5} s {:>11} rows, {sample:?}",
-                began.elapsed().as_secs(),
-                source.rows()
-            );
-        }
-        samples.push(sample);
-        std::thread::sleep(SAMPLE_EVERY);
+        source.rows()
+    };
+    match minutes {
+        0 => fault_each(&mut kafka, &zeta, &state, &rows_read),
+        minutes => soak(minutes, &mut kafka, &zeta, &state, &rows_read),
     }
     is_over.store(true, Ordering::Relaxed);
     let totals = loop {
@@ -218,6 +189,71 @@ fn what_a_pipeline_holds_does_not_grow_however_long_it_runs_under_faults() {
         let expected = serde_json::json!([[total.rows, total.ids, total.highest]]);
         assert_eq!(serde_json::json!(found), expected, "rows of key {number}");
     }
+}
+
+/// What comes over brokers and Zeta by turns.
+fn fault(number: u32, kafka: &mut Kafka, zeta: &Zeta, frozen_for: Duration) {
+    match number % 3 {
+        0 => {
+            kafka.pause();
+            std::thread::sleep(frozen_for);
+            kafka.resume();
+        }
+        1 => {
+            signal(zeta, "STOP");
+            std::thread::sleep(frozen_for);
+            signal(zeta, "CONT");
+        }
+        _ => {
+            kafka.kill();
+            kafka.up();
+        }
+    }
+}
+
+/// One fault of each kind, and rows go on after each: then as many handles are open as before.
+fn fault_each(kafka: &mut Kafka, zeta: &Zeta, state: &Path, rows_read: &dyn Fn() -> u64) {
+    let more_rows = || {
+        let before = rows_read();
+        until("more rows", || match rows_read() {
+            rows if before < rows => Ok(()),
+            rows => Err(format!("{rows} rows")),
+        });
+    };
+    more_rows();
+    until_published(zeta);
+    let before = Sample::of(zeta, state);
+    for number in 0..3 {
+        fault(number, kafka, zeta, Duration::ZERO);
+        more_rows();
+    }
+    until("no more handles than before", || {
+        rows_read();
+        match Sample::of(zeta, state) {
+            after if has_no_more_handles(&before, &after) => Ok(()),
+            after => Err(format!("{before:?}, then {after:?}")),
+        }
+    });
+}
+
+fn has_no_more_handles(before: &Sample, after: &Sample) -> bool {
+    after.files <= before.files + 4 && after.threads <= before.threads + 4
+}
+
+/// A fault every ten seconds, for so long.
+fn soak(minutes: u64, kafka: &mut Kafka, zeta: &Zeta, state: &Path, rows_read: &dyn Fn() -> u64) {
+    let length = Duration::from_secs(60 * minutes);
+    let (began, mut faults, mut samples) = (now(), 0u32, Vec::new());
+    while began.elapsed() < length {
+        if FAULT_EVERY * (faults + 1) < began.elapsed() {
+            fault(faults, kafka, zeta, FROZEN_FOR);
+            faults += 1;
+        }
+        let (rows, sample) = (rows_read(), Sample::of(zeta, state));
+        println!("{:>5} s {rows:>11} rows, {sample:?}", began.elapsed().as_secs());
+        samples.push(sample);
+        std::thread::sleep(SAMPLE_EVERY);
+    }
 
     // The first quarter fills what has a limit.
     let quarter = samples.len() / 4;
@@ -229,23 +265,19 @@ fn what_a_pipeline_holds_does_not_grow_however_long_it_runs_under_faults() {
         disk_mb: median(samples, |sample| sample.disk_mb),
     };
     let (before, after) = (figures(early), figures(late));
+    let rows = rows_read();
     println!(
-        "{} s, {faults} faults, {sent} rows, {:.0} rows/s; second quarter {before:?}; last quarter {after:?}",
+        "{} s, {faults} faults, {rows} rows, {:.0} rows/s; second quarter {before:?}; last quarter {after:?}",
         length.as_secs(),
-        sent as f64 / length.as_secs_f64()
+        rows as f64 / length.as_secs_f64()
     );
-    if 0 < minutes {
-        assert!(
-            after.memory_mb <= before.memory_mb + before.memory_mb / 10 + 32,
-            "memory grows"
-        );
-        assert!(
-            after.disk_mb <= before.disk_mb + before.disk_mb / 2 + 32,
-            "the state grows"
-        );
-    }
     assert!(
-        after.files <= before.files + 4 && after.threads <= before.threads + 4,
-        "handles leak"
+        after.memory_mb <= before.memory_mb + before.memory_mb / 10 + 32,
+        "memory grows"
     );
+    assert!(
+        after.disk_mb <= before.disk_mb + before.disk_mb / 2 + 32,
+        "the state grows"
+    );
+    assert!(has_no_more_handles(&before, &after), "handles leak");
 }

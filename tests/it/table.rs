@@ -12,7 +12,7 @@ use zeta::{
 };
 
 use super::{
-    engine::{block_on, sql},
+    engine::{block_on, sql, try_sql},
     zeta::{Zeta, folder, written},
 };
 
@@ -460,6 +460,149 @@ fn a_table_whose_epochs_cannot_be_committed_is_waited_for_and_no_longer_than_tha
             .await
             .expect("the disk takes it again");
         sql(&engine, "DELETE FROM items").await;
+        engine.stop();
+    });
+}
+
+#[test]
+fn a_view_that_is_dropped_while_its_table_takes_no_change_goes_as_soon_as_that_does() {
+    let state = tempfile::tempdir().unwrap();
+    block_on(async {
+        let engine = live(state.path(), Bounds::default(), TWO_TABLES).await;
+        sql(&engine, "INSERT INTO items VALUES (0, NULL)").await;
+        engine.stop();
+        let bounds = Bounds {
+            write_visible_timeout: Duration::from_secs(2),
+            view_change_timeout: Duration::from_secs(2),
+            ..Bounds::default()
+        };
+        let engine = live(state.path(), bounds, TWO_TABLES).await;
+        sql(&engine, "FLUSH").await;
+        until_running(&engine).await;
+        let journal = state.path().join("items").join("journal");
+        fs::remove_dir_all(&journal).unwrap();
+        fs::write(&journal, "").unwrap();
+        refused(&engine, "INSERT INTO items VALUES (1, '2024-01-01')").await;
+
+        let told = value(&engine, "DROP MATERIALIZED VIEW spread").await;
+        assert!(
+            told.starts_with("dropped spread: source `items` took no change for 2 s")
+                && told.ends_with("goes as soon as that takes one"),
+            "{told}"
+        );
+        let views = sql(&engine, "SHOW MATERIALIZED VIEWS").await;
+        let views = arrow::util::pretty::pretty_format_batches(&views).unwrap().to_string();
+        assert!(!views.contains("spread"), "nobody makes a view of it any more: {views}");
+        fs::remove_file(&journal).unwrap();
+        fs::create_dir(&journal).unwrap();
+        let gone = async {
+            while try_sql(&engine, "SELECT id FROM spread").await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), gone)
+            .await
+            .expect("the table takes the change");
+        sql(&engine, "FLUSH").await;
+        sql(&engine, "CREATE MATERIALIZED VIEW spread AS SELECT id FROM items").await;
+        assert_eq!(value(&engine, "SELECT count(*) FROM spread").await, "2");
+        engine.stop();
+    });
+}
+
+/// State, published epoch and reason of the one sink that there is.
+async fn sink_of(engine: &Engine) -> [String; 3] {
+    let batches = sql(engine, "SHOW SINKS").await;
+    let batch = batches.iter().find(|batch| batch.num_rows() == 1).expect("one sink");
+    ["state", "published_epoch", "reason"]
+        .map(|name| array_value_to_string(batch.column_by_name(name).unwrap(), 0).unwrap())
+}
+
+/// Waits until the one sink is so; its reason.
+async fn until_sink(engine: &Engine, is_so: impl Fn(&[String; 3]) -> bool) -> String {
+    let there = async {
+        loop {
+            let sink = sink_of(engine).await;
+            if is_so(&sink) {
+                let [_, _, reason] = sink;
+                return reason;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let there = tokio::time::timeout(Duration::from_secs(60), there);
+    there.await.expect("it comes within a minute")
+}
+
+const NUMBERS: &str = "\
+CREATE SOURCE numbers (n BIGINT) WITH (connector = 'memory', trigger = '0');
+CREATE MATERIALIZED VIEW all_of AS SELECT n FROM numbers;
+";
+
+#[test]
+fn a_sink_that_failed_can_be_dropped() {
+    let (states, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let pipeline = format!(
+        "{NUMBERS}CREATE SINK files FROM all_of WITH (connector = 'parquet', path = '{}');",
+        out.path().display()
+    );
+    block_on(async {
+        let engine = live(&states.path().join("one"), Bounds::default(), &pipeline).await;
+        sql(&engine, "INSERT INTO numbers VALUES (1)").await;
+        until_sink(&engine, |[state, published, _]| state == "running" && published != "0").await;
+        engine.stop();
+        // What one state has published there is not another's.
+        let engine = live(&states.path().join("other"), Bounds::default(), &pipeline).await;
+        let reason = until_sink(&engine, |[state, ..]| state == "failed").await;
+        assert!(reason.contains("of another state is published there"), "{reason}");
+        let stopped = async {
+            while engine.sources()[0].state != SourceState::Failed {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), stopped)
+            .await
+            .expect("its source stops");
+        let reason = engine.sources()[0].reason.clone().unwrap();
+        assert!(reason.contains("DROP SINK files"), "{reason}");
+        assert_eq!(value(&engine, "DROP SINK files").await, "dropped files");
+        let left = sql(&engine, "SHOW SINKS").await;
+        assert_eq!(left.iter().map(|batch| batch.num_rows()).sum::<usize>(), 0);
+        engine.stop();
+    });
+}
+
+#[test]
+fn a_sink_that_cannot_begin_holds_nobody_up_and_begins_later() {
+    let (state, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let bounds = Bounds {
+        checkpoint_interval: Duration::from_secs(1),
+        ..Bounds::default()
+    };
+    block_on(async {
+        let engine = live(state.path(), bounds, NUMBERS).await;
+        sql(&engine, "INSERT INTO numbers VALUES (1)").await;
+        until_running(&engine).await;
+        // No checkpoint can be written where a file stands in the place of their folder.
+        let checkpoints = state.path().join("numbers").join("checkpoints");
+        let away = state.path().join("away");
+        fs::rename(&checkpoints, &away).unwrap();
+        fs::write(&checkpoints, "").unwrap();
+        let create = format!(
+            "CREATE SINK files FROM all_of WITH (connector = 'parquet', path = '{}')",
+            out.path().display()
+        );
+        sql(&engine, &create).await;
+        let reason = until_sink(&engine, |[state, _, reason]| state == "starting" && !reason.is_empty()).await;
+        assert!(
+            reason.contains("it begins with a checkpoint") && reason.contains("checkpoints"),
+            "{reason}"
+        );
+        sql(&engine, "INSERT INTO numbers VALUES (2)").await;
+        fs::remove_file(&checkpoints).unwrap();
+        fs::rename(&away, &checkpoints).unwrap();
+        let reason = until_sink(&engine, |[state, published, _]| state == "running" && published != "0").await;
+        assert_eq!(reason, "", "it is over");
         engine.stop();
     });
 }

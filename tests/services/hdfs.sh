@@ -5,11 +5,13 @@
 #   hdfs.sh up                        start both and wait until files can be written; writes $ZETA_SERVICE_DIR/env
 #   hdfs.sh down                      end both cleanly; the data stays, `up` takes the same ports again
 #   hdfs.sh kill [namenode|datanode]  end one with kill -9 (default: namenode)
+#   hdfs.sh pause|resume [namenode|datanode]  freeze one (default: namenode) | let it go on (SIGSTOP, SIGCONT)
 #   hdfs.sh status                    a line per process; exit code 1 when one is down
 #   hdfs.sh wipe                      end both and remove $ZETA_SERVICE_DIR
 #   hdfs.sh put LOCAL... REMOTE       copy files into HDFS, over what is there; folders on the way are made
 #   hdfs.sh conf                      print the folder that clients want as HADOOP_CONF_DIR
 #   hdfs.sh dfs ARG...                as `hdfs dfs`, e.g. dfs -ls -R /
+#   hdfs.sh dfsadmin ARG...           as `hdfs dfsadmin`, e.g. dfsadmin -setQuota 10 /folder
 #
 # env:   HDFS_URL, HADOOP_CONF_DIR, HDFS_PORT, HDFS_HTTP_PORT, HDFS_DATANODE_PORT, HDFS_DATANODE_HTTP_PORT,
 #        HDFS_DATANODE_IPC_PORT
@@ -140,9 +142,19 @@ dfs() {
     CLASS_PATH=$CONF:$CLASS_PATH java_tool org.apache.hadoop.fs.FsShell "$@"
 }
 
+dfsadmin() {
+    find_jars
+    CLASS_PATH=$CONF:$CLASS_PATH java_tool org.apache.hadoop.hdfs.tools.DFSAdmin "$@"
+}
+
 kill_one() {
     [[ $1 == namenode || $1 == datanode ]] || usage
     end "$1" KILL
+}
+
+signal_one() { # NODE SIGNAL
+    [[ $1 == namenode || $1 == datanode ]] || usage
+    send_signal "$1" "$2"
 }
 
 verb=${1:-}
@@ -152,10 +164,13 @@ case $verb in
     up) up ;;
     down) with_instance end_all datanode namenode ;;
     kill) with_instance kill_one "${1:-namenode}" ;;
+    pause) with_instance signal_one "${1:-namenode}" STOP ;;
+    resume) with_instance signal_one "${1:-namenode}" CONT ;;
     status) report namenode datanode ;;
     wipe) with_instance remove_all datanode namenode ;;
     put) put "$@" ;;
     conf) echo "$CONF" ;;
     dfs) dfs "$@" ;;
+    dfsadmin) dfsadmin "$@" ;;
     *) usage ;;
 esac

@@ -156,7 +156,7 @@ pub fn create(brokers: &str, plan: &TopicPlan<'_>) -> Result<()> {
 /// Which of these topics there are, asked as `client` logs in.
 pub(super) fn topics_among(brokers: &str, client: &ClientConfig, names: &[&str]) -> Result<BTreeSet<String>, Failure> {
     let mut config = config::consumer(brokers);
-    config::copy_security(client, &mut config);
+    config::copy_common(client, &mut config);
     let drain =
         Drain::connect(&config, Connection::new(brokers)).map_err(|error| Failure::Failed(config::sentence(&error)))?;
     let mut found = BTreeSet::new();
@@ -178,7 +178,7 @@ pub(super) fn topics_among(brokers: &str, client: &ClientConfig, names: &[&str])
 /// With the first to which it may not.
 pub(super) fn may_write(brokers: &str, client: &ClientConfig, names: &[&str]) -> Result<(), Failure> {
     let mut config = config::consumer(brokers);
-    config::copy_security(client, &mut config);
+    config::copy_common(client, &mut config);
     let drain =
         Drain::connect(&config, Connection::new(brokers)).map_err(|error| Failure::Failed(config::sentence(&error)))?;
     for name in names {
@@ -194,7 +194,7 @@ pub(super) fn may_write(brokers: &str, client: &ClientConfig, names: &[&str]) ->
 /// Makes the topic of a sink's markers, of one partition that keeps the newest of each.
 pub(super) fn create_marker_topic(brokers: &str, client: &ClientConfig, name: &str) -> Result<(), Failure> {
     let mut config = config::client(brokers);
-    config::copy_security(client, &mut config);
+    config::copy_common(client, &mut config);
     let admin: AdminClient<Connection> = config
         .create_with_context(Connection::new(brokers))
         .map_err(|error| Failure::Failed(config::sentence(&error)))?;

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::connector::{Options, Publisher, SinkError, ToRecords};
 
-/// See [`Cluster::timeout`].
+/// See [`Cluster::timeout`]; and how long an open transaction may keep the newest marker from being read.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a full queue is served before it is tried again.
 const BACKPRESSURE_WAIT: Duration = Duration::from_millis(20);
@@ -35,7 +35,7 @@ const MARKERS_READ_FIRST: i64 = 200;
 /// A cluster of brokers, as one sink talks to it.
 pub struct Cluster {
     shared: Arc<Shared>,
-    /// How long brokers may take to fence, to take a transaction's records, and to commit it.
+    /// How long brokers may take to fence, to take the next of a transaction's records, and to commit it.
     timeout: Duration,
 }
 
@@ -101,7 +101,8 @@ impl KafkaSink<Cluster> {
         Ok(Self::over(cluster, is_transactional, publisher, encoder))
     }
 
-    /// Gives brokers less time to fence, to take a transaction's records, and to commit it, or more.
+    /// Gives brokers less time to fence, to take the next of a transaction's records, and to commit it, or more. How long its markers may
+    /// take to be read stays as it is.
     pub fn waiting(mut self, timeout: Duration) -> Self {
         self.broker.timeout = timeout;
         self
@@ -197,7 +198,7 @@ impl Broker for Cluster {
         let topic = &self.shared.marker_topic;
         let reader = |isolation: &str| {
             let mut config = config::consumer(&self.shared.brokers);
-            config::copy_security(&self.shared.client, &mut config);
+            config::copy_common(&self.shared.client, &mut config);
             config.set("isolation.level", isolation);
             Drain::connect(&config, Connection::new(&self.shared.brokers))
                 .map_err(|error| SinkError::Failed(config::sentence(&error)))
@@ -257,7 +258,7 @@ impl Producing for TopicProducer {
         if to == Target::Markers {
             record = record.partition(0);
         }
-        let deadline = Deadline::after(TRANSACTION_TIMEOUT);
+        let deadline = Deadline::after(self.timeout);
         loop {
             match self.producer.send(record) {
                 Ok(()) => break,

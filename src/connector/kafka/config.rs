@@ -49,6 +49,69 @@ pub(super) const OF_SINKS: &[(&str, &str)] = &[
     ("transactional.id", "set `transactional_id` instead"),
 ];
 
+/// What only producers or only consumers know, and the sizes of messages, which have to fit to those.
+const OF_ONE_KIND: &[&str] = &[
+    "acks",
+    "auto.commit.enable",
+    "auto.commit.interval.ms",
+    "auto.offset.reset",
+    "batch.num.messages",
+    "batch.size",
+    "check.crcs",
+    "compression.codec",
+    "compression.level",
+    "compression.type",
+    "consume.callback.max.messages",
+    "coordinator.query.interval.ms",
+    "delivery.report.only.error",
+    "delivery.timeout.ms",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "enable.gapless.guarantee",
+    "enable.idempotence",
+    "enable.partition.eof",
+    "fetch.error.backoff.ms",
+    "fetch.max.bytes",
+    "fetch.message.max.bytes",
+    "fetch.min.bytes",
+    "fetch.queue.backoff.ms",
+    "fetch.wait.max.ms",
+    "group.id",
+    "group.instance.id",
+    "group.protocol",
+    "group.protocol.type",
+    "group.remote.assignor",
+    "heartbeat.interval.ms",
+    "isolation.level",
+    "linger.ms",
+    "max.partition.fetch.bytes",
+    "max.poll.interval.ms",
+    "message.max.bytes",
+    "message.send.max.retries",
+    "message.timeout.ms",
+    "offset.store.method",
+    "offset.store.path",
+    "offset.store.sync.interval.ms",
+    "partition.assignment.strategy",
+    "partitioner",
+    "produce.offset.report",
+    "queue.buffering.backpressure.threshold",
+    "queue.buffering.max.kbytes",
+    "queue.buffering.max.messages",
+    "queue.buffering.max.ms",
+    "queued.max.messages.kbytes",
+    "queued.min.messages",
+    "queuing.strategy",
+    "receive.message.max.bytes",
+    "request.required.acks",
+    "request.timeout.ms",
+    "retries",
+    "session.timeout.ms",
+    "sticky.partitioning.linger.ms",
+    "transaction.timeout.ms",
+    "transactional.id",
+];
+
 /// Checks one property of librdkafka, by its name without prefix.
 ///
 /// # Errors
@@ -154,10 +217,10 @@ fn is_security(property: &str) -> bool {
     property.starts_with("sasl.") || property.starts_with("ssl.") || property == "security.protocol"
 }
 
-/// A client that talks to the brokers of another as that one does.
-pub(super) fn copy_security(from: &ClientConfig, to: &mut ClientConfig) {
+/// A client beside another talks to the brokers as that one does: it takes all that both kinds of clients know.
+pub(super) fn copy_common(from: &ClientConfig, to: &mut ClientConfig) {
     // The map itself tells no secrets.
-    for property in from.config_map().into_keys().filter(|property| is_security(property)) {
+    for property in from.config_map().into_keys().filter(|property| !OF_ONE_KIND.contains(property)) {
         if let Some(value) = from.get(property) {
             to.set(property, value);
         }
@@ -267,23 +330,46 @@ mod tests {
     }
 
     #[test]
-    fn a_client_beside_another_logs_in_as_that_one_does() {
-        let login = [
+    fn a_client_beside_another_talks_to_the_brokers_as_that_one_does() {
+        let given = [
             ("security.protocol", "sasl_plaintext"),
             ("sasl.mechanism", "PLAIN"),
             ("sasl.username", "u"),
             ("sasl.password", "hunter2"),
+            ("properties.broker.address.family", "v4"),
+            ("properties.client.dns.lookup", "resolve_canonical_bootstrap_servers_only"),
+            ("properties.enable.ssl.certificate.verification", "false"),
             ("properties.fetch.max.bytes", "1000000"),
+            ("properties.group.id", "mine"),
         ];
         let mut beside = client("localhost:9092");
-        copy_security(&settings(&login).unwrap().client, &mut beside);
+        copy_common(&settings(&given).unwrap().client, &mut beside);
         assert_eq!(
             beside.get("sasl.password"),
             Some("hunter2"),
             "as it is, not as it is shown"
         );
         assert_eq!(beside.get("security.protocol"), Some("sasl_plaintext"));
-        assert_eq!(beside.get("fetch.max.bytes"), None);
+        assert_eq!(beside.get("broker.address.family"), Some("v4"));
+        assert_eq!(
+            beside.get("client.dns.lookup"),
+            Some("resolve_canonical_bootstrap_servers_only")
+        );
+        assert_eq!(beside.get("enable.ssl.certificate.verification"), Some("false"));
+        for of_consumers in ["fetch.max.bytes", "group.id", "enable.partition.eof"] {
+            assert_eq!(beside.get(of_consumers), None);
+        }
+    }
+
+    #[test]
+    fn what_a_client_beside_another_does_not_take_is_a_property() {
+        for property in OF_ONE_KIND {
+            let known = match check_property(property, "no such value") {
+                Ok(()) => true,
+                Err(reason) => !reason.contains("have no property"),
+            };
+            assert!(known, "{property}");
+        }
     }
 
     #[test]

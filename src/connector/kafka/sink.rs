@@ -65,7 +65,7 @@ pub enum Target {
     Markers,
 }
 
-/// What the protocol asks of brokers. No call takes longer than half a minute.
+/// What the protocol asks of brokers. Each question has a deadline of at most half a minute, and a call may ask several.
 pub trait Broker: Send {
     type Producer: Producing;
 

@@ -57,6 +57,8 @@ pub struct KafkaSource {
     doubtful: BTreeMap<SplitId, Anchor>,
     /// Partitions that are not fetched, because their position is not among what there is, and brokers did not answer why.
     unplaced: BTreeSet<i32>,
+    /// Partitions whose rows came damaged: the position, and how often in a row.
+    damaged: BTreeMap<i32, (u64, u32)>,
     /// What was passed over since it was last told.
     lost: Vec<LostRows>,
     /// How often to look for new partitions, and when next.
@@ -114,6 +116,7 @@ impl KafkaSource {
             anchors: BTreeMap::new(),
             doubtful: BTreeMap::new(),
             unplaced: BTreeSet::new(),
+            damaged: BTreeMap::new(),
             lost: Vec::new(),
             look_interval: limits::NEW_SPLITS_INTERVAL,
             next_look: Deadline::after(limits::NEW_SPLITS_INTERVAL),
@@ -407,9 +410,22 @@ impl KafkaSource {
                 RDKafkaErrorCode::BadMessage => {
                     let (topic, brokers) = (&self.settings.topic, &self.settings.brokers);
                     let position = self.reading.get(&partition).map_or(0, |reading| reading.to);
-                    Some(SourceError::Unreachable(format!(
-                        "rows of partition {partition} of topic `{topic}` from {position} on came damaged from {brokers}, and are read again: {detail}"
-                    )))
+                    let (damaged_at, times) = self.damaged.entry(partition).or_default();
+                    if *damaged_at != position {
+                        (*damaged_at, *times) = (position, 0);
+                    }
+                    *times += 1;
+                    Some(match *times < limits::DAMAGED_READS_MAX {
+                        true => SourceError::Unreachable(format!(
+                            "rows of partition {partition} of topic `{topic}` from {position} on came damaged from {brokers}, and are read \
+                             again: {detail}"
+                        )),
+                        false => SourceError::Failed(format!(
+                            "rows of partition {partition} of topic `{topic}` from {position} on came damaged from {brokers} {times} times, so \
+                             they are damaged there: {detail}; let another replica lead the partition, or delete its records up to the \
+                             damaged ones with theirs and set on_lost_offsets = 'skip'"
+                        )),
+                    })
                 }
                 _ => {
                     let failure = self.drain.connection().explain(&self.settings.topic, error, &detail);
@@ -508,6 +524,7 @@ impl Source for KafkaSource {
         self.reading = reading;
         self.doubtful.clear();
         self.unplaced.clear();
+        self.damaged.clear();
         self.lost.clear();
         self.failed = None;
         Ok(())

@@ -5,5 +5,5 @@ pub mod merged;
 mod sink;
 mod table;
 
-pub use sink::{Destination, LocalStore, ParquetSink, RemoteStore, SINK_OPTIONS, Store};
+pub use sink::{Destination, LocalStore, ParquetSink, SINK_OPTIONS, Store};
 pub use table::ParquetTable;

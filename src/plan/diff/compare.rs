@@ -15,7 +15,7 @@ use datafusion::{
 };
 
 use super::{
-    OperatorShape, Outline, Outlines, RowsShape, Shapes, SourceShape, Term, ViewShape,
+    ColumnShape, OperatorShape, Outline, Outlines, RowsShape, Shapes, SourceShape, Term, ViewShape,
     meaning::{Meaning, exact},
 };
 
@@ -71,8 +71,14 @@ pub struct Change {
 pub struct Takeover {
     pub operators: Vec<OperatorTakeover>,
     pub rows: RowsFrom,
+    /// Its rows are what they were, and under the same names.
+    pub has_same_rows: bool,
+    /// They come in the epochs in which they would have come before.
+    pub has_same_epochs: bool,
     /// Late rows have the columns of before.
     pub keeps_late: bool,
+    /// Why it is short of rows that could not be computed, if there were any: as sentences.
+    pub lacks: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -98,18 +104,25 @@ pub enum RowsFrom {
     State,
 }
 
-/// What becomes of each view, in the order of creation, those that are gone behind. Views in `wanted` are to be computed anew.
+/// What becomes of each view, in the order of creation, those that are gone behind. Views in `wanted` are to be computed anew; those in
+/// `failed` set rows aside that could not be computed, where that is known.
 ///
 /// # Errors
 /// With what differs, where the source is another one: then positions mean nothing any more.
-pub fn changes_of(before: &Shapes, now: &Outlines, wanted: &BTreeSet<String>) -> Result<Vec<Change>, Vec<String>> {
+pub fn changes_of(
+    before: &Shapes,
+    now: &Outlines,
+    wanted: &BTreeSet<String>,
+    failed: Option<&BTreeSet<String>>,
+) -> Result<Vec<Change>, Vec<String>> {
     let differences = source_differences(&before.source, &now.shapes.source);
     if !differences.is_empty() {
         return Err(differences);
     }
     let mut changes: Vec<Change> = Vec::new();
     for view in &now.shapes.views {
-        let mut change = change_of(before.view(&view.name), view, now.outline(&view.name));
+        let has_failed = failed.map(|failed| failed.contains(&view.name));
+        let mut change = change_of(before.view(&view.name), view, now.outline(&view.name), has_failed);
         let made_anew = |name: &&String| {
             let is_anew = |verdict| matches!(verdict, Verdict::Anew | Verdict::New | Verdict::Rebuild);
             changes
@@ -139,6 +152,13 @@ pub fn changes_of(before: &Shapes, now: &Outlines, wanted: &BTreeSet<String>) ->
 }
 
 impl Change {
+    /// Whether sinks of the view go on where they are. `replays`: epochs that may be published run again.
+    pub fn lets_sinks_go_on(&self, replays: bool) -> bool {
+        self.takeover
+            .as_ref()
+            .is_some_and(|takeover| takeover.has_same_rows && (takeover.has_same_epochs || !replays))
+    }
+
     pub fn dropped(view: &str) -> Self {
         Self {
             view: view.to_owned(),
@@ -160,7 +180,7 @@ fn source_differences(before: &SourceShape, now: &SourceShape) -> Vec<String> {
     differs.collect()
 }
 
-fn change_of(before: Option<&ViewShape>, now: &ViewShape, outline: &Outline) -> Change {
+fn change_of(before: Option<&ViewShape>, now: &ViewShape, outline: &Outline, has_failed: Option<bool>) -> Change {
     let view = now.name.clone();
     let Some(before) = before else {
         return Change {
@@ -170,7 +190,24 @@ fn change_of(before: Option<&ViewShape>, now: &ViewShape, outline: &Outline) -> 
             takeover: None,
         };
     };
-    match takeover(before, now, outline) {
+    let taken = takeover(before, now, outline).and_then(|(takeover, mut reasons)| {
+        if !takeover.lacks.is_empty() {
+            match has_failed {
+                Some(true) => return Err(takeover.lacks),
+                Some(false) => {}
+                None => {
+                    let otherwise = match now.reads_source {
+                        true => format!("it is refused without --rebuild {view}"),
+                        false => "it is computed anew".to_owned(),
+                    };
+                    let lacks = takeover.lacks.join("; ");
+                    reasons.push(format!("where `{view}$errors` has had rows, {otherwise}: {lacks}"));
+                }
+            }
+        }
+        Ok((takeover, reasons))
+    });
+    match taken {
         Ok((takeover, reasons)) => Change {
             view,
             verdict: if reasons.is_empty() {
@@ -211,7 +248,7 @@ fn takeover(before: &ViewShape, now: &ViewShape, outline: &Outline) -> Result<(T
             said(titles(now))
         )]);
     }
-    let mut reasons = Vec::new();
+    let (mut reasons, mut lacks) = (Vec::new(), Vec::new());
     let mut operators = Vec::new();
     for (was, is) in before.operators.iter().zip(&now.operators) {
         rows_differences(view, &was.rows, &is.rows, &mut reasons);
@@ -230,7 +267,7 @@ fn takeover(before: &ViewShape, now: &ViewShape, outline: &Outline) -> Result<(T
         operators.push(OperatorTakeover {
             before: was.node,
             now: is.node,
-            columns: state_columns(view, was, is, &mut reasons),
+            columns: state_columns(view, was, is, &mut reasons, &mut lacks),
         });
     }
     if !reasons.is_empty() {
@@ -255,6 +292,12 @@ fn takeover(before: &ViewShape, now: &ViewShape, outline: &Outline) -> Result<(T
     };
     let meanings =
         |shape: &ViewShape| -> Vec<String> { shape.columns.iter().map(|column| column.meaning.is.clone()).collect() };
+    let named = |shape: &ViewShape| -> Vec<(String, String)> {
+        let columns = shape.columns.iter();
+        columns
+            .map(|column| (column.name.clone(), column.data_type.clone()))
+            .collect()
+    };
     let is_alike = before.top == now.top && meanings(before) == meanings(now);
     if is_held_alike && !is_alike {
         let mut reasons = news_of(before, now);
@@ -276,13 +319,21 @@ fn takeover(before: &ViewShape, now: &ViewShape, outline: &Outline) -> Result<(T
             return Err(reasons);
         }
         let news = news_of(before, now);
+        let is_all_held = outline.is_held_by_state && now.hold.is_none();
+        let short_of = short_of(before, now);
         match computed(before, now, outline) {
-            Ok(rows) => (rows, news),
-            Err(_) if outline.is_held_by_state && now.hold.is_none() => (RowsFrom::State, news),
+            Ok(rows) if short_of.is_empty() => (rows, news),
+            _ if is_all_held => (RowsFrom::State, news),
+            Ok(rows) => {
+                lacks.extend(short_of);
+                (rows, news)
+            }
             Err(reasons) => return Err(reasons),
         }
     };
-    if before.hold.as_ref().map(|(_, interval)| interval) != now.hold.as_ref().map(|(_, interval)| interval) {
+    let interval = |shape: &ViewShape| shape.hold.as_ref().map(|(_, interval)| interval.clone());
+    let has_same_epochs = interval(before) == interval(now);
+    if !has_same_epochs {
         let said = |shape: &ViewShape| {
             shape
                 .hold
@@ -291,10 +342,19 @@ fn takeover(before: &ViewShape, now: &ViewShape, outline: &Outline) -> Result<(T
         };
         news.push(format!("emit of `{view}` was {}, is {}", said(before), said(now)));
     }
+    let keeps_late = has_same_late_columns(before, now);
+    if !keeps_late && !before.late.is_empty() {
+        news.push(format!(
+            "late rows of `{view}` have other columns now, and those that `{view}$late` holds are not kept"
+        ));
+    }
     let takeover = Takeover {
         operators,
         rows,
-        keeps_late: before.late == now.late,
+        has_same_rows: is_alike && named(before) == named(now) && before.key == now.key,
+        has_same_epochs,
+        keeps_late,
+        lacks,
     };
     Ok((takeover, news))
 }
@@ -305,6 +365,14 @@ impl RowsShape {
             filters: Vec::new(),
             ..self.clone()
         }
+    }
+}
+
+/// Whether late rows hold the same, by whatever names.
+fn has_same_late_columns(before: &ViewShape, now: &ViewShape) -> bool {
+    match before.late_columns.is_empty() || now.late_columns.is_empty() {
+        true => before.late == now.late,
+        false => before.late_columns == now.late_columns,
     }
 }
 
@@ -346,7 +414,7 @@ fn was_is(what: &str, view: &str, was: &Term, is: &Term) -> Option<String> {
     }
     Some(match was.shown == is.shown {
         true => format!(
-            "{what} of `{view}` is {} as before, but the type of a column or a function in it is another",
+            "{what} of `{view}` is {} as before, but brackets, the type of a column or a function in it are others",
             is.shown
         ),
         false => format!("{what} of `{view}` was {}, is {}", was.shown, is.shown),
@@ -354,7 +422,13 @@ fn was_is(what: &str, view: &str, was: &Term, is: &Term) -> Option<String> {
 }
 
 /// Which columns of the state of before an operator takes, where those are not all of them as they are.
-fn state_columns(view: &str, was: &OperatorShape, is: &OperatorShape, reasons: &mut Vec<String>) -> Option<Vec<usize>> {
+fn state_columns(
+    view: &str,
+    was: &OperatorShape,
+    is: &OperatorShape,
+    reasons: &mut Vec<String>,
+    lacks: &mut Vec<String>,
+) -> Option<Vec<usize>> {
     if was.aggregates == is.aggregates {
         return None;
     }
@@ -379,7 +453,7 @@ fn state_columns(view: &str, was: &OperatorShape, is: &OperatorShape, reasons: &
                 let was_there = was.aggregates.iter().any(|(other, _)| other.shown == term.shown);
                 reasons.push(match was_there {
                     true => format!(
-                        "aggregate {} of `{view}` is called as before, but the type of a column or a function in it is another",
+                        "aggregate {} of `{view}` is called as before, but brackets, the type of a column or a function in it are others",
                         term.shown
                     ),
                     false => format!("aggregate {} of `{view}` is new", term.shown),
@@ -398,6 +472,13 @@ fn state_columns(view: &str, was: &OperatorShape, is: &OperatorShape, reasons: &
             gone.iter()
                 .map(|shown| format!("aggregate {shown} of `{view}` is gone")),
         );
+    } else {
+        // A row whose argument fails counts in no aggregate, and a group whose result fails is handed on by none.
+        lacks.extend(gone.iter().map(|shown| {
+            format!(
+                "aggregate {shown} of `{view}` is gone, and what could not be computed for it is in no other either"
+            )
+        }));
     }
     if !is_missing && was.columns_before.is_none() && gone.is_empty() {
         reasons.push(format!("aggregates of `{view}` stand in another order"));
@@ -462,6 +543,19 @@ fn news_of(before: &ViewShape, now: &ViewShape) -> Vec<String> {
         }
     }
     news
+}
+
+/// Columns that are gone and failed for rows that would be there without them.
+fn short_of(before: &ViewShape, now: &ViewShape) -> Vec<String> {
+    let is_gone = |column: &&ColumnShape| !now.columns.iter().any(|other| other.meaning == column.meaning);
+    let gone = before.columns.iter().filter(|column| column.may_fail).filter(is_gone);
+    gone.map(|column| {
+        format!(
+            "column `{}` of `{}` is another or gone, and rows for which it could not be computed are not kept",
+            column.name, now.name
+        )
+    })
+    .collect()
 }
 
 /// The rows of now out of those of before.

@@ -9,7 +9,7 @@ use datafusion::physical_expr::split_conjunction;
 use crate::{
     operator::{Assignment, ClosedBy, Emission, Feed, Step},
     plan::{
-        MaterializedDefinition, SourceDefinition,
+        MaterializedDefinition, OF_LATENESS, SourceDefinition,
         stream::{Node, Stage, StreamPlan},
         window::Cut,
     },
@@ -31,6 +31,19 @@ pub(super) struct Flow {
     pub(super) is_held_by_state: bool,
 }
 
+impl Flow {
+    /// All that there is of something.
+    pub(super) fn of(base: Term, columns: Vec<Meaning>) -> Self {
+        Self {
+            base,
+            columns,
+            filters: Vec::new(),
+            steps: Vec::new(),
+            is_held_by_state: false,
+        }
+    }
+}
+
 /// One view being read.
 pub(super) struct Drawing<'a> {
     pub(super) source: &'a SourceDefinition,
@@ -38,6 +51,8 @@ pub(super) struct Drawing<'a> {
     pub(super) leaves: Leaves,
     pub(super) operators: Vec<OperatorShape>,
     pub(super) hold: Option<(usize, Term)>,
+    /// What the rows hold that the first windows take.
+    pub(super) taken_by_windows: Option<Vec<Term>>,
 }
 
 impl<'a> Drawing<'a> {
@@ -48,6 +63,7 @@ impl<'a> Drawing<'a> {
             leaves: Leaves::default(),
             operators: Vec::new(),
             hold: None,
+            taken_by_windows: None,
         }
     }
 
@@ -64,8 +80,7 @@ impl<'a> Drawing<'a> {
                 })
                 .collect();
             let flow = self.union(feeds);
-            let is_last = number + 1 == stream.nodes.len();
-            flows.push(self.node(number, node, flow, is_last));
+            flows.push(self.node(number, node, flow));
         }
         flows.pop().unwrap_or_else(|| inputs[0].clone())
     }
@@ -79,6 +94,7 @@ impl<'a> Drawing<'a> {
                 name: field.name().clone(),
                 data_type: field.data_type().to_string(),
                 meaning: self.leaves.term(meaning),
+                may_fail: meaning.may_fail,
             })
             .collect();
         let emit = match &view.emit {
@@ -93,6 +109,7 @@ impl<'a> Drawing<'a> {
             .collect::<Vec<_>>()
             .join("\n");
         let rows = digest(&format!("{operators}\n{}\nemit {emit}", top_rows.text()));
+        let late_columns = self.late_columns(stream);
         let late = stream.late_rows.iter().flat_map(|schema| schema.fields().iter());
         ViewShape {
             name: view.name.clone(),
@@ -111,7 +128,24 @@ impl<'a> Drawing<'a> {
             late: late
                 .map(|field| (field.name().clone(), field.data_type().to_string()))
                 .collect(),
+            late_columns,
         }
+    }
+
+    /// What late rows hold, column by column. Those of several branches have the columns of all.
+    fn late_columns(&self, stream: &StreamPlan) -> Vec<String> {
+        let is_one_branch = stream.nodes.iter().all(|node| node.feeds.len() == 1);
+        let (Some(schema), Some(terms), true) = (&stream.late_rows, &self.taken_by_windows, is_one_branch) else {
+            return Vec::new();
+        };
+        if schema.fields().len() != terms.len() {
+            return Vec::new();
+        }
+        let columns = schema.fields().iter().zip(terms);
+        columns
+            .filter(|(field, _)| !OF_LATENESS.contains(&field.name().as_str()))
+            .map(|(field, term)| format!("{} {}", digest(&term.is), field.data_type()))
+            .collect()
     }
 
     /// A source, or a view below.
@@ -151,13 +185,7 @@ impl<'a> Drawing<'a> {
                 columns.push(self.leaves.leaf(is, &column.name));
             }
         }
-        Flow {
-            base,
-            columns,
-            filters: Vec::new(),
-            steps: Vec::new(),
-            is_held_by_state: false,
-        }
+        Flow::of(base, columns)
     }
 
     /// Rows of several branches, which have the same columns by place.
@@ -179,16 +207,11 @@ impl<'a> Drawing<'a> {
                     .map(|feed| self.leaves.term(&feed.columns[column]))
                     .collect();
                 let is = of.iter().map(|term| term.is.as_str()).collect::<Vec<_>>().join(" | ");
-                self.leaves.leaf(format!("union: {is}"), &of[0].shown)
+                let may_fail = feeds.iter().any(|feed| feed.columns[column].may_fail);
+                self.leaves.leaf_of(format!("union: {is}"), &of[0].shown, may_fail)
             })
             .collect();
-        Flow {
-            base,
-            columns,
-            filters: Vec::new(),
-            steps: Vec::new(),
-            is_held_by_state: false,
-        }
+        Flow::of(base, columns)
     }
 
     pub(super) fn rows(&self, flow: &Flow) -> RowsShape {
@@ -202,7 +225,7 @@ impl<'a> Drawing<'a> {
         }
     }
 
-    pub(super) fn node(&mut self, number: usize, node: &Node, mut flow: Flow, is_last: bool) -> Flow {
+    pub(super) fn node(&mut self, number: usize, node: &Node, mut flow: Flow) -> Flow {
         let stage = &node.stage;
         match stage {
             Stage::Segment(steps) => {
@@ -213,16 +236,10 @@ impl<'a> Drawing<'a> {
                 let aspects = vec![("watermark of another column".to_owned(), plain(format!("{mapping:?}")))];
                 self.passed_on(number, stage, flow, aspects)
             }
-            Stage::EmitEvery(interval) if is_last => {
+            // Behind all others: what it holds back is what the view shows next.
+            Stage::EmitEvery(interval) => {
                 self.hold = Some((number, plain(format!("every {interval:?}"))));
                 flow
-            }
-            Stage::EmitEvery(interval) => {
-                let aspects = vec![
-                    ("interval".to_owned(), plain(format!("{interval:?}"))),
-                    ("columns".to_owned(), self.all(&flow)),
-                ];
-                self.passed_on(number, stage, flow, aspects)
             }
             Stage::TemporalFilter { bounds, .. } => {
                 let bounds = bounds.iter().map(|bound| {
@@ -379,17 +396,16 @@ impl<'a> Drawing<'a> {
                 flow.columns.extend([time.clone(), time]);
             }
             Step::EachSet { columns, sets, .. } => {
-                let terms: Vec<Term> = (columns.iter())
-                    .map(|column| {
-                        let meaning = self.leaves.over(column, &flow.columns);
-                        self.leaves.term(&meaning)
-                    })
+                let meanings: Vec<Meaning> = (columns.iter())
+                    .map(|column| self.leaves.over(column, &flow.columns))
                     .collect();
+                let terms: Vec<Term> = meanings.iter().map(|meaning| self.leaves.term(meaning)).collect();
                 let of = listed(&terms);
                 let is = format!("sets {sets:?} of {}", of.is);
-                for (place, term) in terms.iter().enumerate() {
+                for (place, (term, meaning)) in terms.iter().zip(&meanings).enumerate() {
+                    let is = format!("{place} of {is}");
                     flow.columns
-                        .push(self.leaves.leaf(format!("{place} of {is}"), &term.shown));
+                        .push(self.leaves.leaf_of(is, &term.shown, meaning.may_fail));
                 }
                 flow.columns.push(self.leaves.leaf(format!("set of {is}"), "grouping"));
                 flow.steps.push(Term {

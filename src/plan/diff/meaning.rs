@@ -25,6 +25,8 @@ const LEAF_BYTES_MAX: usize = 300;
 pub struct Meaning {
     pub expr: Arc<dyn PhysicalExpr>,
     nodes: usize,
+    /// Behind the last operator that sets rows aside it is computed of something that some rows may not allow.
+    pub may_fail: bool,
 }
 
 /// What people call leaves.
@@ -42,25 +44,29 @@ impl Leaves {
         Meaning {
             expr: Arc::new(Column::new(&is, 0)),
             nodes: 1,
+            may_fail: false,
         }
     }
 
     /// An expression over columns that are known.
     pub fn over(&mut self, expr: &Arc<dyn PhysicalExpr>, columns: &[Meaning]) -> Meaning {
-        let mut nodes = 0;
+        let (mut nodes, mut may_fail) = (0, false);
         let replaced = Arc::clone(expr).transform_up(|node| {
             nodes += 1;
             let Some(column) = node.downcast_ref::<Column>() else {
+                may_fail |= !node.is::<Literal>();
                 return Ok(Transformed::no(node));
             };
             let meaning = &columns[column.index()];
             nodes += meaning.nodes - 1;
+            may_fail |= meaning.may_fail;
             Ok(Transformed::yes(Arc::clone(&meaning.expr)))
         });
-        match replaced {
+        let meaning = match replaced {
             Ok(replaced) if nodes <= NODES_MAX => Meaning {
                 expr: replaced.data,
                 nodes,
+                may_fail,
             },
             Ok(replaced) => self.leaf(
                 format!("expression {}", digest(&exact(&replaced.data))),
@@ -72,6 +78,15 @@ impl Leaves {
                 let text = format!("{} over {}", exact(expr), of.join(", "));
                 self.leaf(format!("expression {}", digest(&text)), expr.to_string())
             }
+        };
+        Meaning { may_fail, ..meaning }
+    }
+
+    /// What is not computed any further here, and was in the operators before.
+    pub fn leaf_of(&mut self, is: String, shown: &str, may_fail: bool) -> Meaning {
+        Meaning {
+            may_fail,
+            ..self.leaf(is, shown)
         }
     }
 
@@ -101,9 +116,14 @@ impl Leaves {
 
 /// The same for the same expression, and another one for any other.
 pub fn exact(expr: &Arc<dyn PhysicalExpr>) -> String {
-    // What stands in a text may look like a number, and a function is no more than its name.
-    let (mut literals, mut functions) = (Vec::new(), Vec::new());
+    // What stands in a text may look like a number, a function is no more than its name, and brackets are left out.
+    let (mut literals, mut functions, mut shape) = (Vec::new(), Vec::new(), Vec::new());
+    let is_nested = expr.children().iter().any(|child| !child.children().is_empty());
     let visited = expr.apply(|node| {
+        if is_nested {
+            // Arity tells `a - (b - c)` from `a - b - c`, and length `NOT (a IS NULL)` from `(NOT a) IS NULL`.
+            shape.push(format!("{}:{}", node.children().len(), node.to_string().len()));
+        }
         if let Some(literal) = node.downcast_ref::<Literal>() {
             literals.push(format!("{:?}", literal.value()));
         }
@@ -114,7 +134,7 @@ pub fn exact(expr: &Arc<dyn PhysicalExpr>) -> String {
     });
     debug_assert!(visited.is_ok(), "the visitor cannot fail");
     let mut text = expr.to_string();
-    for (what, parts) in [("literals", literals), ("functions", functions)] {
+    for (what, parts) in [("literals", literals), ("functions", functions), ("shape", shape)] {
         if !parts.is_empty() {
             text.push_str(&format!(" {what} [{}]", parts.join(", ")));
         }
@@ -126,7 +146,7 @@ pub fn exact(expr: &Arc<dyn PhysicalExpr>) -> String {
 mod tests {
     use datafusion::{
         logical_expr::Operator,
-        physical_expr::expressions::{BinaryExpr, lit},
+        physical_expr::expressions::{BinaryExpr, IsNullExpr, NotExpr, lit},
     };
 
     use super::*;
@@ -149,6 +169,59 @@ mod tests {
         assert_eq!(leaves.term(&one).shown, "a + b");
         let other = leaves.over(&sum(column(0), column(1)), &[b, a]);
         assert_ne!(leaves.term(&one).is, leaves.term(&other).is);
+    }
+
+    #[test]
+    fn what_is_computed_may_fail_and_so_may_what_is_computed_of_it() {
+        let mut leaves = Leaves::default();
+        let a = leaves.leaf("s.a".into(), "a");
+        for (expr, expected, why) in [
+            (column(0), false, "a column"),
+            (lit(1_i64), false, "a literal"),
+            (sum(column(0), lit(1_i64)), true, "a sum"),
+        ] {
+            let meaning = leaves.over(&expr, std::slice::from_ref(&a));
+            assert_eq!(meaning.may_fail, expected, "{why}");
+            let again = leaves.over(&column(0), std::slice::from_ref(&meaning));
+            assert_eq!(again.may_fail, expected, "{why}, by another name");
+        }
+    }
+
+    #[test]
+    fn brackets_that_are_not_written_are_told_apart() {
+        use Operator::{BitwiseAnd, BitwiseOr, Divide, Minus, Multiply, Or};
+
+        let of = |left: &Arc<dyn PhysicalExpr>, operator, right: &Arc<dyn PhysicalExpr>| {
+            Arc::new(BinaryExpr::new(Arc::clone(left), operator, Arc::clone(right))) as Arc<dyn PhysicalExpr>
+        };
+        let is_null = |of: &Arc<dyn PhysicalExpr>| Arc::new(IsNullExpr::new(Arc::clone(of))) as Arc<dyn PhysicalExpr>;
+        let not = |of: &Arc<dyn PhysicalExpr>| Arc::new(NotExpr::new(Arc::clone(of))) as Arc<dyn PhysicalExpr>;
+        let (a, b, c) = (column(0), column(1), column(2));
+        for (one, other, why) in [
+            (
+                of(&a, Minus, &of(&b, Minus, &c)),
+                of(&of(&a, Minus, &b), Minus, &c),
+                "a - (b - c), a - b - c",
+            ),
+            (
+                of(&a, Divide, &of(&b, Multiply, &c)),
+                of(&of(&a, Divide, &b), Multiply, &c),
+                "a / (b * c), a / b * c",
+            ),
+            (
+                of(&a, BitwiseAnd, &of(&b, BitwiseOr, &c)),
+                of(&of(&a, BitwiseAnd, &b), BitwiseOr, &c),
+                "a & (b | c), a & b | c",
+            ),
+            (
+                is_null(&of(&a, Or, &b)),
+                of(&a, Or, &is_null(&b)),
+                "(a OR b) IS NULL, a OR b IS NULL",
+            ),
+            (not(&is_null(&a)), is_null(&not(&a)), "NOT (a IS NULL), (NOT a) IS NULL"),
+        ] {
+            assert_ne!(exact(&one), exact(&other), "{why}");
+        }
     }
 
     #[test]

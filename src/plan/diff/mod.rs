@@ -68,6 +68,9 @@ pub struct ViewShape {
     pub rows: String,
     /// The columns of late rows: name and type.
     pub late: Vec<(String, String)>,
+    /// Of those that are not about lateness: what they hold, and its type. Empty where that is not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub late_columns: Vec<String>,
 }
 
 /// A meaning, exactly and for people. Where names of columns are others it is the same, and shown otherwise.
@@ -100,6 +103,13 @@ pub struct ColumnShape {
     pub name: String,
     pub data_type: String,
     pub meaning: Term,
+    /// Rows that do not allow to compute it are set aside. Where that was not told yet, any column may be one.
+    #[serde(default = "is_possible")]
+    pub may_fail: bool,
+}
+
+fn is_possible() -> bool {
+    true
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -26,6 +26,9 @@ impl Drawing<'_> {
         columns_before: usize,
     ) -> Flow {
         let (groups, calls) = self.aggregation(aggregation, &flow);
+        if self.taken_by_windows.is_none() {
+            self.taken_by_windows = Some(flow.columns.iter().map(|column| self.leaves.term(column)).collect());
+        }
         let aspects = vec![
             ("window".to_owned(), window),
             ("event time".to_owned(), time),
@@ -52,8 +55,14 @@ impl Drawing<'_> {
     /// An operator that hands on the rows that it takes, later or not at all.
     pub(super) fn passed_on(&mut self, number: usize, stage: &Stage, flow: Flow, aspects: Vec<(String, Term)>) -> Flow {
         let mut after = self.operator(number, stage, &flow, aspects, (&[], &[]), None);
-        let terms: Vec<Term> = flow.columns.iter().map(|column| self.leaves.term(column)).collect();
-        after.columns = terms.iter().map(|term| self.result(term)).collect();
+        let ordinal = self.operators.len() - 1;
+        after.columns = (flow.columns.iter())
+            .map(|column| {
+                let term = self.leaves.term(column);
+                let is = format!("#{ordinal}: {}", term.is);
+                self.leaves.leaf_of(is, &term.shown, column.may_fail)
+            })
+            .collect();
         after
     }
 
@@ -78,16 +87,11 @@ impl Drawing<'_> {
             aggregates: calls.to_vec(),
             columns_before: columns_before.map(|before| before + groups.len()),
         });
-        Flow {
-            base: Term {
-                is: format!("#{}", self.operators.len() - 1),
-                shown: stage.title().to_owned(),
-            },
-            columns: Vec::new(),
-            filters: Vec::new(),
-            steps: Vec::new(),
-            is_held_by_state: false,
-        }
+        let base = Term {
+            is: format!("#{}", self.operators.len() - 1),
+            shown: stage.title().to_owned(),
+        };
+        Flow::of(base, Vec::new())
     }
 
     pub(super) fn results(&mut self, groups: &[Term], calls: &[(Term, usize)]) -> Vec<Meaning> {

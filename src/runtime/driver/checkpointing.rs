@@ -1,9 +1,6 @@
 //! Checkpoints, written beside the epochs that run.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::{Arc, OnceLock};
 
 use crate::{
     runtime::{clock::Stopwatch, host::Worker, outlets::SinkProgresses, reader::TICK},
@@ -15,8 +12,8 @@ use super::Run;
 /// A checkpoint that is being written.
 pub struct WrittenCheckpoint {
     worker: Box<dyn Worker>,
-    /// Says so once it does.
-    stands: Arc<AtomicBool>,
+    /// Whether it stands, or why it does not, once it was tried.
+    outcome: Arc<OnceLock<Result<(), String>>>,
     epoch: Epoch,
     sinks: SinkProgresses,
 }
@@ -38,11 +35,12 @@ impl Run {
             .observe(stall.as_secs_f64());
         let needed = self.outlets.needed_checkpoint();
         let epoch = checkpoint.epoch;
-        let stands = Arc::new(AtomicBool::new(false));
-        let written = Arc::clone(&stands);
+        let outcome = Arc::new(OnceLock::new());
+        let told = Arc::clone(&outcome);
         let work = move || {
             let stopwatch = Stopwatch::start();
-            match writer.write(checkpoint, needed) {
+            let written = writer.write(checkpoint, needed);
+            let outcome = match written {
                 Ok(bytes) => {
                     let seconds = stopwatch.elapsed().as_secs_f64();
                     metrics
@@ -51,19 +49,32 @@ impl Run {
                         .observe(seconds);
                     let stall_ms = stall.as_millis() as u64;
                     tracing::info!(source, epoch = epoch.0, bytes, seconds, stall_ms, "checkpoint written");
-                    written.store(true, Ordering::Relaxed);
+                    Ok(())
                 }
                 // The journal still has everything since the one before.
-                Err(error) => tracing::warn!(source, epoch = epoch.0, %error, "checkpoint not written"),
-            }
+                Err(error) => {
+                    tracing::warn!(source, epoch = epoch.0, %error, "checkpoint not written");
+                    Err(error.to_string())
+                }
+            };
+            told.get_or_init(|| outcome);
         };
         let name = format!("checkpoint {}", self.timeline.source().name);
-        self.checkpoint = Some(WrittenCheckpoint {
-            worker: self.host.spawn(&name, Box::new(work)),
-            stands,
-            epoch,
-            sinks: self.timeline.sinks().clone(),
-        });
+        match self.host.spawn(&name, Box::new(work)) {
+            Ok(worker) => {
+                self.checkpoint = Some(WrittenCheckpoint {
+                    worker,
+                    outcome,
+                    epoch,
+                    sinks: self.timeline.sinks().clone(),
+                });
+            }
+            // Another one is due later, and the journal has everything until then.
+            Err(error) => {
+                tracing::warn!(epoch = epoch.0, %error, "checkpoint not written");
+                self.checkpoint_failure = Some(error.to_string());
+            }
+        }
         Ok(())
     }
 
@@ -80,7 +91,7 @@ impl Run {
     pub(super) fn wait_for_checkpoint(&mut self) -> bool {
         let Some(WrittenCheckpoint {
             worker,
-            stands,
+            outcome,
             epoch,
             sinks,
         }) = self.checkpoint.take()
@@ -90,7 +101,12 @@ impl Run {
         if let Err(reason) = worker.join() {
             tracing::error!(reason, "writing a checkpoint ended by a panic");
         }
-        let stands = stands.load(Ordering::Relaxed);
+        self.checkpoint_failure = match outcome.get() {
+            Some(Ok(())) => None,
+            Some(Err(reason)) => Some(reason.clone()),
+            None => Some("internal error: its thread ended by a panic; please report it".to_owned()),
+        };
+        let stands = self.checkpoint_failure.is_none();
         if stands {
             self.outlets.note_checkpoint(epoch, &sinks);
         }

@@ -6,6 +6,7 @@
 //! Backpressure is one rule: the next epoch does not start, what was read ahead fills its room, the reader waits.
 
 mod checkpointing;
+mod held;
 mod publishing;
 mod recovery;
 mod timing;
@@ -59,7 +60,7 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// `resets_sinks`: what another state published through them does not count.
+    /// `resets_sinks`: what another state published through them does not count. Where there is no thread for it, it is shown as failed.
     pub fn start(
         timeline: Timeline,
         make: MakeSource,
@@ -83,6 +84,8 @@ impl Driver {
             commands: waiting,
             waiting: VecDeque::new(),
             checkpoint: None,
+            checkpoint_failure: None,
+            sinks_begin_from: Duration::ZERO,
             outlets: Outlets::default(),
             sinks,
             resets_sinks,
@@ -90,15 +93,19 @@ impl Driver {
             failed_at: Epoch(0),
             effort: Duration::ZERO,
         };
+        let shared = Arc::clone(run.timeline.shared());
         let worker = host.spawn(&name, Box::new(move || run.until_it_stops()));
-        Self {
-            stop,
-            commands,
-            worker: Some(worker),
-        }
+        let worker = worker
+            .inspect_err(|error| {
+                tracing::error!(source = shared.source, %error, "source not started");
+                shared.set_state(SourceState::Failed, Some(error.to_string()));
+            })
+            .ok();
+        Self { stop, commands, worker }
     }
 
-    /// Asks it to add or remove a view between two epochs. The answer is gone where the timeline does not run any more.
+    /// Asks it to add or remove a view between two epochs. The answer is gone where the timeline does not run any more. Who drops it is not
+    /// waited for: nothing is added then, and what is to be removed goes all the same.
     pub fn change_views(&self, change: ViewChange) -> oneshot::Receiver<Result<()>> {
         let (done, answer) = oneshot::channel();
         // A thread that has ended answers nothing.
@@ -134,6 +141,10 @@ struct Run {
     /// Views to come, while the source does not answer yet.
     waiting: VecDeque<Command>,
     checkpoint: Option<WrittenCheckpoint>,
+    /// Why the last one that was waited for was not written.
+    checkpoint_failure: Option<String>,
+    /// Sinks that are new begin from this time on: each needs a checkpoint, and the last try for one has failed.
+    sinks_begin_from: Duration,
     outlets: Outlets,
     sinks: Vec<Arc<SinkDefinition>>,
     resets_sinks: bool,
@@ -163,14 +174,15 @@ impl Run {
                 // What is wrong with what was asked for does not pass.
                 Ok(Err(error)) => (
                     error.to_string(),
-                    matches!(error, Error::Bug(_) | Error::External { .. }),
+                    matches!(error, Error::Bug(_) | Error::External { .. } | Error::Overtaken(_)),
                 ),
                 Err(panic) => {
                     let message = panic_message(&*panic);
                     (format!("internal error: {message}; please report it"), true)
                 }
             };
-            match self.begin_again(&reason, may_pass) {
+            let again = catch_unwind(AssertUnwindSafe(|| self.begin_again(&reason, may_pass)));
+            match again.unwrap_or_else(|panic| Err(Error::bug(panic_message(&*panic)))) {
                 Ok(true) => {}
                 Ok(false) => break reason,
                 Err(error) => break format!("{reason}; and it cannot begin again: {error}"),
@@ -240,7 +252,7 @@ impl Run {
             shared: Arc::clone(self.timeline.shared()),
             host: Arc::clone(&self.host),
         };
-        let reader = (self.host).spawn(&format!("reader {}", definition.name), Box::new(move || reader.run()));
+        let reader = (self.host).spawn(&format!("reader {}", definition.name), Box::new(move || reader.run()))?;
         let outcome = self.epochs(&events, new_splits);
         // The reader may wait for room: nobody takes anything any more.
         drop(reading);
@@ -275,7 +287,7 @@ impl Run {
         let shown = format!("{reason}; beginning again from the last commit, attempt {failures} of {max}");
         self.timeline.shared().set_state(SourceState::Unreachable, Some(shown));
         self.sleep(BACKOFF_FIRST * 4u32.pow(failures - 1));
-        self.outlets.all.clear();
+        self.outlets.let_go(|_| true);
         self.wait_for_checkpoint();
         self.unreachable_since = None;
         self.timeline.begin_again()?;
@@ -288,7 +300,12 @@ impl Run {
         let mut since = None;
         while !self.stop.load(Ordering::Relaxed) {
             match call() {
-                Ok(answer) => return Ok(Some(answer)),
+                Ok(answer) => {
+                    if since.is_some() {
+                        self.timeline.shared().set_state(SourceState::Starting, None);
+                    }
+                    return Ok(Some(answer));
+                }
                 Err(SourceError::Failed(reason)) => return Err(Error::user(reason)),
                 Err(SourceError::Unreachable(reason)) => {
                     let since = *since.get_or_insert_with(|| self.host.now());
@@ -318,16 +335,15 @@ impl Run {
     fn let_views_go(&mut self) {
         while let Ok(Command { change, done }) = self.commands.try_recv() {
             match change {
-                ViewChange::Remove(name) if !done.is_closed() => {
+                ViewChange::Remove(name) => {
                     self.timeline.remove_view(&name);
                     self.timeline.publish_state();
                     drop(done.send(Ok(())));
                 }
-                ViewChange::RemoveSink(name) if !done.is_closed() => {
+                ViewChange::RemoveSink(name) => {
                     self.remove_sink(&name);
                     drop(done.send(Ok(())));
                 }
-                ViewChange::Remove(_) | ViewChange::RemoveSink(_) => {}
                 ViewChange::Add(_) | ViewChange::AddSink(_) => self.waiting.push_back(Command { change, done }),
             }
         }
@@ -444,7 +460,7 @@ impl Run {
 
     /// Changes the views, and answers once the state knows.
     fn obey(&mut self, Command { change, done }: Command) -> Result<()> {
-        if done.is_closed() {
+        if done.is_closed() && !change.is_removal() {
             return Ok(());
         }
         let added = match change {
@@ -566,22 +582,28 @@ impl Run {
     /// Appends the plan to the journal, however long the disk refuses: until then nothing goes on and nothing is shown.
     fn commit(&mut self, ran: &super::timeline::Ran) -> Result<()> {
         let mut backoff = BACKOFF_FIRST;
-        let mut has_failed = false;
+        // As it was shown before.
+        let mut before = None;
         loop {
             match self.timeline.commit(ran) {
                 Ok(()) => {
-                    if has_failed {
-                        self.timeline.shared().set_state(SourceState::Running, None);
+                    if let Some((state, reason)) = before {
+                        self.timeline.shared().set_state(state, reason);
                     }
                     return Ok(());
                 }
                 Err(error) if self.stop.load(Ordering::Relaxed) => return Err(error),
+                // The state is another's, or has moved on.
+                Err(error @ (Error::User(_) | Error::Overtaken(_))) => return Err(error),
                 Err(error) => {
                     tracing::warn!(source = self.timeline.source().name, %error, retry_ms = backoff.as_millis() as u64, "epoch not committed");
                     let reason =
-                        format!("{error}; reading waits, nothing is lost, and it goes on as soon as the disk takes it");
+                        format!("{error}; reading waits, nothing is lost, and it goes on as soon as the state can be written");
+                    before.get_or_insert_with(|| {
+                        let status = self.timeline.shared().status();
+                        (status.state, status.reason)
+                    });
                     self.timeline.shared().set_state(SourceState::Unreachable, Some(reason));
-                    has_failed = true;
                     self.sleep(backoff);
                     backoff = (backoff * 2).min(BACKOFF_MAX);
                 }

@@ -9,9 +9,15 @@ use std::sync::{Arc, atomic::Ordering};
 use arrow::array::RecordBatch;
 
 use crate::{
-    connector::SinkEpoch,
+    connector::{Publisher, SinkEpoch},
     plan::SinkDefinition,
-    runtime::{face::SourceState, outlet::Outlet, outlets::definition_of, reader::TICK, timeline::Ran},
+    runtime::{
+        face::SourceState,
+        outlet::Outlet,
+        outlets::{check_published_again, definition_of},
+        reader::TICK,
+        timeline::Ran,
+    },
     types::{Error, Result},
 };
 
@@ -30,11 +36,19 @@ impl Run {
             // Another sink of this name: it begins with all rows.
             self.timeline.forget_sink(&definition.name);
         }
+        let publisher = Publisher {
+            sink: definition.name.clone(),
+            state,
+            generation: self.timeline.shared().generation,
+            instance: self.host.nonce(),
+            takes_over: self.resets_sinks,
+        };
+        let before = self.outlets.take_leaving(&definition.name);
         let outlet = Outlet::start(
             definition,
+            before,
             &self.registry,
-            &state,
-            self.resets_sinks,
+            publisher,
             Arc::clone(self.timeline.shared()),
             self.timeline.metrics(),
             Arc::clone(&self.host),
@@ -45,7 +59,7 @@ impl Run {
 
     pub(super) fn remove_sink(&mut self, name: &str) {
         self.sinks.retain(|sink| sink.name != name);
-        self.outlets.all.retain(|outlet| outlet.name() != name);
+        self.outlets.let_go(|outlet| outlet == name);
         self.timeline.forget_sink(name);
         let shared = self.timeline.shared();
         shared
@@ -55,8 +69,11 @@ impl Run {
             .remove(name);
     }
 
-    /// Lets new sinks begin, with their views as they are; `false` where that waits for others.
+    /// Lets new sinks begin, with their views as they are; `false` where that waits for others, or the engine stops.
     pub(super) fn begin_sinks(&mut self) -> Result<bool> {
+        if self.host.elapsed() < self.sinks_begin_from {
+            return Ok(true);
+        }
         let is_new = |outlet: &&Outlet| !self.timeline.sinks().contains_key(outlet.name());
         let mut new = Vec::new();
         for outlet in self.outlets.all.iter().filter(is_new) {
@@ -69,6 +86,10 @@ impl Run {
         if new.is_empty() {
             return Ok(true);
         }
+        // Going back for others may have met the definition of before.
+        for sink in new.iter().filter(|sink| self.timeline.publishes_again(sink)) {
+            check_published_again(sink, &self.registry)?;
+        }
         // Its first checkpoint must do for the others too.
         if !self.outlets.are_drained(self.timeline.sinks()) {
             // Epochs go on where the others do not answer: then it begins later.
@@ -79,22 +100,46 @@ impl Run {
             self.timeline.begin_sink(sink, epoch);
         }
         if !self.run_empty()? {
-            // Nothing was published: it begins at a later epoch.
+            // Nothing was published: it begins at a later epoch. A full disk keeps nobody else waiting.
+            let interval = self.timeline.bounds().checkpoint_interval;
+            self.sinks_begin_from = self.host.elapsed().saturating_add(interval);
+            let reason = format!(
+                "it begins with a checkpoint, which is not written: {}; tried again every {} s",
+                self.checkpoint_failure.as_deref().unwrap_or("no reason is known"),
+                interval.as_secs()
+            );
             for sink in &new {
                 self.timeline.forget_sink(&sink.name);
+                self.show_sink(&sink.name, SourceState::Starting, Some(reason.clone()));
             }
-            return Ok(false);
+            return Ok(true);
         }
         // That epoch may have changed the views of others.
         while !self.outlets.are_drained(self.timeline.sinks()) {
             self.sinks_have_room()?;
             if self.stop.load(Ordering::Relaxed) {
-                return Ok(true);
+                // Its view is not staged, so that no later epoch may be: the next start begins with that checkpoint.
+                for sink in &new {
+                    self.timeline.forget_sink(&sink.name);
+                }
+                return Ok(false);
             }
             self.sleep(TICK);
         }
+        for sink in &new {
+            self.show_sink(&sink.name, SourceState::Running, None);
+        }
         self.stage_views(&new.iter().map(|sink| sink.name.clone()).collect::<Vec<_>>())?;
         Ok(true)
+    }
+
+    /// Of one that has begun to publish nothing yet: its own thread waits, and shows nothing.
+    fn show_sink(&self, name: &str, state: SourceState, reason: Option<String>) {
+        let shared = self.timeline.shared();
+        let mut sinks = shared.sinks.lock().expect("nobody panics while holding it");
+        if let Some(status) = sinks.get_mut(name) {
+            (status.state, status.reason) = (state, reason);
+        }
     }
 
     /// All rows of their views, as this epoch left them.

@@ -336,12 +336,12 @@ impl Host for SimulatedHost {
         self.scheduler.sleep(duration);
     }
 
-    fn spawn(&self, name: &str, work: Box<dyn FnOnce() + Send>) -> Box<dyn Worker> {
+    fn spawn(&self, name: &str, work: Box<dyn FnOnce() + Send>) -> crate::types::Result<Box<dyn Worker>> {
         let id = self.scheduler.spawn(name, self.life, work);
-        Box::new(SimulatedWorker {
+        Ok(Box::new(SimulatedWorker {
             scheduler: self.scheduler.clone(),
             id,
-        })
+        }))
     }
 
     fn bell(&self) -> Arc<dyn Bell> {

@@ -256,10 +256,7 @@ impl World {
             brokers: self.brokers.clone(),
             life,
         };
-        let place = Place {
-            root: "state".into(),
-            files: self.disk.files(life),
-        };
+        let place = Place::on_disk("state", self.disk.files(life));
         let (host, bounds) = (self.scheduler.host(life), self.bounds.clone());
         let engine = Arc::clone(&host);
         let work = move || {

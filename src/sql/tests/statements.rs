@@ -581,9 +581,7 @@ fn a_sink_of_its_own_query_is_a_view_and_a_sink_of_it() {
     assert_eq!(sink.options.len(), 2);
     let view = "CREATE MATERIALIZED VIEW \"S s$rows\" AS SELECT a FROM t EMIT ON WINDOW CLOSE";
     assert_eq!(own.view_text, view);
-    let of_view = "CREATE SINK \"S s\" FROM \"S s$rows\" WITH (connector = 'parquet', path = '/x')";
-    assert_eq!(own.sink_text, of_view);
-    for text in [view, of_view] {
+    for text in [text, view] {
         assert_eq!(one(text).text, text, "each is a statement");
     }
 }
@@ -607,10 +605,6 @@ fn what_is_inserted_into_a_sink_without_rows_is_its_query() {
     assert_eq!(
         own.view_text,
         "CREATE MATERIALIZED VIEW \"s$rows\" AS SELECT a, b FROM t EMIT ON WINDOW CLOSE"
-    );
-    assert_eq!(
-        own.sink_text,
-        "CREATE SINK \"s\" FROM \"s$rows\" WITH (connector = 'kafka')"
     );
     assert_eq!(one(&statement.text).text, statement.text, "alone it is the same");
 

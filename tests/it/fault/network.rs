@@ -73,6 +73,7 @@ pub fn number_of(name: &str, default: u64) -> u64 {
 }
 
 /// What a network does to both ways of every connection.
+///
 /// Where connections are cut, `rate` bytes per second fit through them, and where they are reset `reset_after_bytes`: what has to go in one
 /// piece must fit into their lives.
 fn bad_networks(rate: u64, reset_after_bytes: u64) -> [(&'static str, Rules); 4] {

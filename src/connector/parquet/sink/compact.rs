@@ -39,6 +39,11 @@ impl Compaction {
         }
     }
 
+    /// After a merge that failed: what was in its way may be there for long.
+    pub fn put_off(&mut self) {
+        self.until_look = limits::SINK_FILES_MERGED;
+    }
+
     /// A file that is not what was published.
     pub fn leave_alone(&mut self, path: &str) {
         self.left_alone.insert(path.to_owned());
@@ -127,5 +132,17 @@ mod tests {
         );
         let fitting = due(of("a", many, 100_000).collect()).unwrap();
         assert_eq!(fitting.0.len(), 10, "a megabyte of them");
+    }
+
+    #[test]
+    fn a_merge_that_failed_is_tried_again_later() {
+        let many = committed((0..limits::SINK_FILES_MERGED as u64).map(|index| file(&format!("a/{index}"), 300)));
+        let mut compaction = Compaction::new(1 << 20);
+        assert!(compaction.due(&many).is_some());
+        compaction.put_off();
+        for _ in 0..limits::SINK_FILES_MERGED {
+            assert!(compaction.due(&many).is_none());
+        }
+        assert!(compaction.due(&many).is_some());
     }
 }

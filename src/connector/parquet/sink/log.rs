@@ -188,6 +188,11 @@ impl Log<'_> {
         Ok(Some(record))
     }
 
+    /// Makes a record that was found survive a power cut.
+    pub fn sync(&self, record: &Record) -> Result<(), SinkError> {
+        self.store.sync(&self.path(record.sequence))
+    }
+
     /// Whether it is not the newest one any more.
     pub fn is_followed(&self, record: &Record) -> Result<bool, SinkError> {
         Ok(self.sequences()?.last().is_some_and(|last| record.sequence < *last))
@@ -232,7 +237,7 @@ impl Log<'_> {
         if let Err(error) = self.store.rename(&staged, &path) {
             match self.read(record.sequence)? {
                 None => return Err(error),
-                Some(found) if found.nonce == record.nonce => {}
+                Some(found) if found.nonce == record.nonce => self.sync(record)?,
                 Some(_) => return Ok(Taken::Theirs),
             }
         }

@@ -28,18 +28,17 @@ use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 
 use self::{
-    compact::Compaction,
+    compact::{Compaction, Small},
     log::{Committed, File, Layout, Log, Record, Taken, Writer},
     partition::Partitioning,
     rows::{Digest, Encoded, Form},
 };
 use crate::{
     connector::{Marker, OptionKind, OptionSpec, Options, Publisher, Sink, SinkEpoch, SinkError},
-    types::{folder_name, limits, type_name},
+    types::{Epoch, folder_name, limits, type_name},
 };
 
 pub use local::LocalStore;
-pub use remote::RemoteStore;
 pub use store::{Destination, Store};
 
 /// How often a claim is tried while others claim too.
@@ -104,6 +103,8 @@ struct Held {
     /// The newest record, whose files all have their names.
     sequence: u64,
     claim: u64,
+    /// How often something was staged since then: no staged name is ever given twice.
+    attempt: u64,
     marker: Option<Marker>,
     committed: Committed,
     /// Records that hold no list of all files, since the last one that does.
@@ -162,6 +163,18 @@ impl ParquetSink {
             was_writer: false,
             held: None,
         })
+    }
+
+    fn marker(&self, epoch: Epoch, records: u64, hash: u64) -> Marker {
+        Marker {
+            sink: self.publisher.sink.clone(),
+            state: self.publisher.state.clone(),
+            generation: self.publisher.generation,
+            instance: self.publisher.instance,
+            epoch,
+            records,
+            hash,
+        }
     }
 
     fn record(&self, held: &Held, marker: Option<Marker>) -> Record {
@@ -223,6 +236,7 @@ impl ParquetSink {
 
     /// Sees that all is there that the log says, up to its newest record, and finishes what is not.
     fn take_up(&self, store: &dyn Store, newest: &Record) -> Result<(Committed, u64), SinkError> {
+        self.log(store).sync(newest)?;
         let (committed, since_whole) = self.log(store).committed_at(newest)?;
         self.check_layout(newest, &committed)?;
         self.finish(store, newest)?;
@@ -239,8 +253,9 @@ impl ParquetSink {
         let location = &self.destination.location;
         match (there, is_staged) {
             // Nothing but getting its name takes away what is staged and committed.
-            (Some(_), false) if is_same_length => Ok(()),
+            (Some(_), false) if is_same_length => store.sync(&file.path),
             (Some(_), true) if is_same_length && checksum(store, &file.path)? == Some(file.crc32c) => {
+                store.sync(&file.path)?;
                 store.delete(std::slice::from_ref(&file.staged))
             }
             (Some(_), _) => Err(SinkError::Failed(format!(
@@ -374,7 +389,7 @@ impl ParquetSink {
                 "{folder}{separator}{}-{epoch:010}-{sequence:06}-{part:03}.parquet",
                 self.name
             ),
-            staged: format!("{}/{sequence:020}-{part:03}.tmp", self.staging(held)),
+            staged: format!("{}/{sequence:020}-{:06}-{part:03}.tmp", self.staging(held), held.attempt),
             bytes: encoded.bytes.len() as u64,
             crc32c: crc32c::crc32c(&encoded.bytes),
             rows: encoded.rows,
@@ -389,15 +404,17 @@ impl ParquetSink {
         Ok(())
     }
 
-    /// Merges files that are small, where enough of them are there.
-    fn merge_some(&mut self, held: &mut Held) -> Result<(), SinkError> {
+    /// Merges files that are small, where enough of them are there, as far as nobody sees it; with the paths of those files.
+    ///
+    /// # Errors
+    /// Then nothing is in doubt: the writer goes on as it is.
+    fn stage_merged(&mut self, held: &mut Held) -> Result<Option<(Staged, Vec<String>)>, SinkError> {
         let Some(compaction) = &mut self.compaction else {
-            return Ok(());
+            return Ok(None);
         };
         let Some(small) = compaction.due(&held.committed) else {
-            return Ok(());
+            return Ok(None);
         };
-        let (folder, epoch) = (small.folder().to_owned(), small.epoch());
         let mut inputs = Vec::new();
         let mut removed = Vec::new();
         let mut rows = 0;
@@ -414,31 +431,43 @@ impl ParquetSink {
                         "a published file was changed, and stays as it is"
                     );
                     compaction.leave_alone(&file.path);
-                    return Ok(());
+                    return Ok(None);
                 }
                 // Somebody took it away, who may.
                 None => {}
             }
             removed.push(file.path.clone());
         }
+        held.attempt += 1;
         let mut staged = Staged::default();
-        {
-            let mut write = |encoded| self.stage_file(held, &folder, epoch, &mut staged, encoded);
-            let mut out = self.form.files(&mut write);
-            inputs.into_iter().try_for_each(|bytes| out.write_file(bytes))?;
-            out.finish()?;
-        }
-        if staged.files.iter().map(|file| file.rows).sum::<u64>() != rows {
-            return Err(SinkError::Failed(
+        let outcome = match self.merge(held, &small, inputs, &mut staged) {
+            Ok(()) if staged.files.iter().map(|file| file.rows).sum::<u64>() != rows => Err(SinkError::Failed(
                 "internal error: merged files have other rows; please report it".into(),
-            ));
-        }
-        let record = Record {
-            added: staged.files,
-            removed,
-            ..self.record(held, held.marker.clone())
+            )),
+            other => other,
         };
-        self.commit(held, record, staged.unwritten)
+        if let Err(error) = outcome {
+            let paths: Vec<String> = staged.files.into_iter().map(|file| file.staged).collect();
+            if let Err(error) = held.store.delete(&paths) {
+                tracing::debug!(sink = self.publisher.sink, %error, "what was staged stays for now");
+            }
+            return Err(error);
+        }
+        Ok(Some((staged, removed)))
+    }
+
+    fn merge(&self, held: &Held, small: &Small, inputs: Vec<Bytes>, staged: &mut Staged) -> Result<(), SinkError> {
+        let mut write = |encoded| self.stage_file(held, small.folder(), small.epoch(), staged, encoded);
+        let mut out = self.form.files(&mut write);
+        inputs.into_iter().try_for_each(|bytes| out.write_file(bytes))?;
+        out.finish()
+    }
+
+    fn merge_later(&mut self, error: &SinkError) {
+        if let Some(compaction) = &mut self.compaction {
+            compaction.put_off();
+        }
+        tracing::warn!(sink = self.publisher.sink, %error, "small files are not merged for now");
     }
 }
 
@@ -467,11 +496,17 @@ impl Sink for ParquetSink {
                 };
             }
             let sequence = newest.as_ref().map_or(0, |newest| newest.sequence);
+            let found = newest.and_then(|newest| newest.marker);
             let mut held = Held {
                 store,
                 sequence,
                 claim: sequence + 1,
-                marker: newest.and_then(|newest| newest.marker),
+                attempt: 0,
+                // Of another state that is taken over nothing counts, and the next start has to see that.
+                marker: match found {
+                    Some(marker) if marker.state != self.publisher.state => Some(self.marker(Epoch(0), 0, 0)),
+                    found => found,
+                },
                 committed,
                 since_whole,
             };
@@ -513,25 +548,33 @@ impl Sink for ParquetSink {
             )));
         }
         let (records, hash) = self.digest.of(&last.added)?;
-        let marker = Marker {
-            sink: self.publisher.sink.clone(),
-            state: self.publisher.state.clone(),
-            generation: self.publisher.generation,
-            instance: self.publisher.instance,
-            epoch: last.epoch,
-            records,
-            hash,
-        };
+        let marker = self.marker(last.epoch, records, hash);
+        held.attempt += 1;
         let staged = self.stage(&held, epochs)?;
         let record = Record {
             added: staged.files,
             ..self.record(&held, Some(marker))
         };
         self.commit(&mut held, record, staged.unwritten)?;
-        // It is published, whatever becomes of merging: after an error there it is not held any more, and recovers before it goes on.
-        match self.merge_some(&mut held) {
-            Ok(()) => self.held = Some(held),
-            Err(error) => tracing::warn!(sink = self.publisher.sink, %error, "small files are not merged for now"),
+        // It is published, whatever becomes of merging.
+        match self.stage_merged(&mut held) {
+            Ok(None) => self.held = Some(held),
+            Ok(Some((staged, removed))) => {
+                let record = Record {
+                    added: staged.files,
+                    removed,
+                    ..self.record(&held, held.marker.clone())
+                };
+                match self.commit(&mut held, record, staged.unwritten) {
+                    Ok(()) => self.held = Some(held),
+                    // It is in doubt: not held any more, it recovers before it goes on.
+                    Err(error) => self.merge_later(&error),
+                }
+            }
+            Err(error) => {
+                self.merge_later(&error);
+                self.held = Some(held);
+            }
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::connector::SinkError;
+use crate::{connector::SinkError, remote::Entry};
 
 /// A folder, its own or of another machine. Paths are relative to it, with `/` between their parts.
 ///
@@ -33,13 +33,9 @@ pub trait Store: Send {
 
     /// What lies right in a folder, in any order; nothing where there is none.
     fn list(&self, folder: &str) -> Result<Vec<Entry>, SinkError>;
-}
 
-/// In a folder.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Entry {
-    pub name: String,
-    pub is_folder: bool,
+    /// Makes the name of a file that was found survive a power cut: who gave it may have been killed before that.
+    fn sync(&self, path: &str) -> Result<(), SinkError>;
 }
 
 /// Where a sink writes, as its `path` says.

@@ -18,8 +18,8 @@ use bytes::Bytes;
 use object_store::memory::InMemory;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::{store::Entry, *};
-use crate::types::Epoch;
+use super::*;
+use crate::remote::{Entry, RemoteFolder};
 
 type Done = Box<dyn FnOnce(&mut World) + Send>;
 
@@ -213,6 +213,10 @@ impl Store for TestStore {
             entries.dedup();
             Ok(entries)
         })
+    }
+
+    fn sync(&self, _: &str) -> Result<(), SinkError> {
+        self.call(|_| Ok(()))
     }
 }
 
@@ -490,6 +494,34 @@ fn killed_or_failing_at_any_call_of_a_merge_no_row_is_lost_or_twice() {
 }
 
 #[test]
+fn a_merge_that_cannot_read_its_files_is_put_off_and_nothing_else() {
+    let world: Arc<Mutex<World>> = Arc::default();
+    let mut writer = Writer::new(&world, u64::MAX, Fault::None, MERGED);
+    writer.recover().unwrap();
+    let merged = limits::SINK_FILES_MERGED as u64;
+    let mut calls = Vec::new();
+    for number in 1..merged {
+        let before = writer.calls();
+        writer.sink.publish(&[epoch(number)]).unwrap();
+        calls.push(writer.calls() - before);
+    }
+    let of_one = calls[0];
+    assert!(calls.iter().all(|calls| *calls == of_one), "{calls:?}: nothing is merged yet");
+    {
+        // Behind the next publishing.
+        let mut line = writer.line.lock().unwrap();
+        (line.at, line.fault) = (line.calls + of_one, Fault::ErrorBefore);
+    }
+    let before = writer.calls();
+    writer.sink.publish(&[epoch(merged)]).unwrap();
+    assert_eq!(writer.calls() - before, of_one + 1, "the first call of a merge fails");
+    let before = writer.calls();
+    writer.sink.publish(&[epoch(merged + 1)]).unwrap();
+    assert_eq!(writer.calls() - before, of_one, "it neither recovers nor merges at once");
+    assert_each_once(&world, merged + 1, "not merged");
+}
+
+#[test]
 fn who_takes_over_from_a_writer_at_work_finds_the_end_of_its_log() {
     let last = 2 * limits::SINK_FILES_MERGED as u64 + 8;
     for at in 0.. {
@@ -552,16 +584,15 @@ fn what_another_state_published_is_left_alone_unless_it_is_taken_over() {
         ..publisher("b")
     };
     let mut taker = Writer::with(&world, 0, Fault::None, taker, &[]);
-    assert_eq!(taker.sink.recover().unwrap().unwrap().epoch, Epoch(6));
-    let nothing = SinkEpoch {
-        epoch: Epoch(0),
-        added: epoch(1).removed,
-        removed: epoch(1).removed,
-    };
-    taker.sink.publish(&[nothing]).unwrap();
+    let claimed = taker.sink.recover().unwrap().unwrap();
+    assert_eq!((claimed.state.as_str(), claimed.epoch), ("b", Epoch(0)));
+    // It ends before it has published anything, and the next start was told nothing of a reset.
     let mut again = Writer::with(&world, 0, Fault::None, publisher("b"), &[]);
     let marker = again.sink.recover().unwrap().unwrap();
     assert_eq!((marker.state.as_str(), marker.epoch), ("b", Epoch(0)));
+    again.sink.publish(&[epoch(9)]).unwrap();
+    let mut again = Writer::with(&world, 0, Fault::None, publisher("b"), &[]);
+    assert_eq!(again.sink.recover().unwrap().unwrap().epoch, Epoch(9));
     assert!(matches!(first.sink.publish(&[epoch(7)]), Err(SinkError::Fenced(_))));
 }
 
@@ -679,6 +710,7 @@ fn check_store(store: &dyn Store) {
     );
     assert_eq!(store.read("a/day=2024%3A01/x").unwrap(), Some(bytes("one")));
     assert_eq!(store.read("a/b/y.tmp").unwrap(), Some(bytes("two")));
+    store.sync("a/day=2024%3A01/x").unwrap();
     assert!(store.rename("a/b/nothing", "a/z").is_err());
     let mut entries = store.list("a").unwrap();
     entries.sort();
@@ -703,7 +735,7 @@ fn every_store_keeps_to_the_contract() {
     let folder = tempfile::tempdir().unwrap();
     check_store(&LocalStore::new(folder.path().join("not/there/yet")));
     let memory: Arc<dyn object_store::ObjectStore> = Arc::new(InMemory::new());
-    let remote = RemoteStore::connect("memory", "base/folder".into(), |_| Ok(memory)).unwrap();
+    let remote = RemoteFolder::connect("memory", "base/folder".into(), |_| Ok(memory)).unwrap();
     check_store(&remote);
     check_store(&TestStore(Arc::new(Mutex::new(Line {
         world: Arc::default(),
