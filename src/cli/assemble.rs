@@ -25,12 +25,13 @@ use crate::{
     },
     format::{
         ChangeEncoder,
+        avro::{self, AvroChanges},
         json::{self, ChangeStyle, JsonChanges},
     },
     plan::{ConnectorSpec, FieldSpec, FormatSpec, OpenExternal, Registry, SinkSpec, base_session},
     remote::{RemoteError, RemoteFolder},
     state::Place,
-    types::{Error, Records, Result, SplitId},
+    types::{Error, RecordSchema, Records, Result, SplitId},
 };
 
 /// Everything that this binary can read, with topics in memory by the name of their source.
@@ -128,16 +129,25 @@ pub fn registry(topics: MemoryTopics, environment: Arc<RuntimeEnv>) -> Registry 
                 name: "kafka",
                 options: kafka::SINK_OPTIONS,
                 open_prefixes: kafka::PROPERTY_PREFIXES,
-                formats: &["json", "debezium"],
+                formats: &["json", "debezium", "avro"],
+                format_options: |format| match format {
+                    "avro" => avro::OPTIONS,
+                    _ => &[],
+                },
                 takes_changes_without_key: |format| format == "debezium",
                 takes_changes: true,
                 make: Arc::new(|open| {
-                    let style = match open.format {
-                        "debezium" => ChangeStyle::Debezium,
-                        _ => ChangeStyle::Plain,
+                    let json = |style| JsonChanges::new(style, Arc::clone(&open.schema), open.key);
+                    let encoder: Box<dyn ToRecords> = match open.format {
+                        "avro" => {
+                            let name = &open.publisher.sink;
+                            let changes = AvroChanges::new(name, &open.schema, open.key, open.format_options)?;
+                            Box::new(Encoded(changes))
+                        }
+                        "debezium" => Box::new(Encoded(json(ChangeStyle::Debezium)?)),
+                        _ => Box::new(Encoded(json(ChangeStyle::Plain)?)),
                     };
-                    let encoder = Encoded(JsonChanges::new(style, open.schema, open.key)?);
-                    let sink = kafka::KafkaSink::new(open.source, open.options, open.publisher, Box::new(encoder));
+                    let sink = kafka::KafkaSink::new(open.source, open.options, open.publisher, encoder);
                     Ok(Box::new(sink.map_err(Error::User)?))
                 }),
             },
@@ -146,6 +156,7 @@ pub fn registry(topics: MemoryTopics, environment: Arc<RuntimeEnv>) -> Registry 
                 options: parquet::SINK_OPTIONS,
                 open_prefixes: &[],
                 formats: &["parquet"],
+                format_options: |_| &[],
                 takes_changes_without_key: |_| false,
                 takes_changes: false,
                 make: Arc::new(|open| {
@@ -173,6 +184,10 @@ struct Encoded<E>(E);
 impl<E: ChangeEncoder> ToRecords for Encoded<E> {
     fn records(&mut self, epoch: &SinkEpoch) -> Result<Records> {
         self.0.records(&epoch.added, &epoch.removed)
+    }
+
+    fn schemas(&self) -> Vec<RecordSchema> {
+        self.0.schemas()
     }
 }
 

@@ -6,7 +6,7 @@
 
 use arrow::array::RecordBatch;
 
-use crate::types::{Epoch, Error, Records, Result};
+use crate::types::{Epoch, Error, RecordSchema, Records, Result};
 
 /// What one epoch did to the rows of a view.
 #[derive(Clone, Debug)]
@@ -77,6 +77,11 @@ pub trait Sink: Send {
 
     /// How many records the rows of an epoch make, and their hash as a marker has it.
     fn digest(&mut self, epoch: &SinkEpoch) -> Result<(u64, u64), SinkError>;
+
+    /// What readers need to read what it publishes; empty where that says itself what it holds. Asks nobody.
+    fn schemas(&self) -> Vec<RecordSchema> {
+        Vec::new()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -101,6 +106,11 @@ impl From<Error> for SinkError {
 /// Turns what an epoch did into records: their positions count from 0.
 pub trait ToRecords: Send {
     fn records(&mut self, epoch: &SinkEpoch) -> Result<Records>;
+
+    /// What readers need to read the records; empty where a record says itself what it holds.
+    fn schemas(&self) -> Vec<RecordSchema> {
+        Vec::new()
+    }
 }
 
 /// Of records, whatever their order.

@@ -5,12 +5,14 @@
 //! ```
 //! One bad record costs one record. No network, no clock.
 
+pub mod avro;
+mod change_records;
 pub mod changes;
 pub mod json;
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 
-use crate::types::{BadRecord, Records, Result};
+use crate::types::{BadRecord, RecordSchema, Records, Result};
 
 /// Rows of a run of records.
 #[derive(Debug)]
@@ -36,9 +38,14 @@ pub trait Decoder: Send {
 pub trait ChangeEncoder: Send {
     /// With a key, an added row takes the place of a removed one of the same key, and a record says so.
     fn records(&mut self, added: &RecordBatch, removed: &RecordBatch) -> Result<Records>;
+
+    /// What readers need to read the records; empty where a record says itself what it holds.
+    fn schemas(&self) -> Vec<RecordSchema> {
+        Vec::new()
+    }
 }
 
-/// Rows to records, one each.
+/// Rows to records, one each. The bytes of a row depend on that row alone.
 pub trait Encoder: Send {
     /// Appends each row's bytes to `out` and its end to `ends`.
     fn encode(&mut self, rows: &RecordBatch, out: &mut Vec<u8>, ends: &mut Vec<usize>);

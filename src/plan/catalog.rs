@@ -8,6 +8,7 @@ use datafusion::{catalog::TableProvider, logical_expr::LogicalPlan, physical_exp
 use crate::{
     connector::Options,
     sql::{Emit, OWN_VIEW_SUFFIX},
+    types::RecordSchema,
 };
 
 use super::{function::Functions, stream::StreamPlan, table::TABLE_CONNECTOR};
@@ -154,6 +155,9 @@ pub struct SinkDefinition {
     pub connector: String,
     pub format: String,
     pub connector_options: Options,
+    pub format_options: Options,
+    /// What readers of its records need; empty where its format has no schemas.
+    pub schemas: Vec<RecordSchema>,
     /// The relations that it reads, by name.
     pub reads: Vec<String>,
     pub sql: String,

@@ -198,6 +198,7 @@ pub struct SinkOptions<'a> {
     pub connector: Option<&'a SinkSpec>,
     pub of_connector: Options,
     pub format: String,
+    pub of_format: Options,
 }
 
 impl<'a> SinkOptions<'a> {
@@ -222,13 +223,16 @@ impl<'a> SinkOptions<'a> {
             (None, first) => first.copied().unwrap_or_default().to_owned(),
         };
         let specs: &'static [OptionSpec] = connector.map_or(&[], |connector| connector.options);
-        let known: Vec<&OptionSpec> = SINK_OPTIONS.iter().chain(specs).collect();
+        let format_specs: &'static [OptionSpec] =
+            connector.map_or(&[], |connector| (connector.format_options)(&format));
+        let known: Vec<&OptionSpec> = SINK_OPTIONS.iter().chain(specs).chain(format_specs).collect();
         let prefixes: &[&str] = connector.map_or(&[], |connector| connector.open_prefixes);
         let is_open = |key: &str| prefixes.iter().any(|prefix| key.starts_with(prefix));
         check_options(
             &create.options,
             &known,
-            |key| is_open(key) || connector.is_none(),
+            // Without its connector and format an option cannot be told wrong.
+            |key| is_open(key) || connector.is_none() || format.is_empty(),
             mistakes,
         );
         let whose = format!("sink `{}`", create.name.value);
@@ -239,14 +243,21 @@ impl<'a> SinkOptions<'a> {
             statement: statement.span,
         };
         asked.check_required(&known, &names, connector.is_some(), mistakes);
-        let given = create
-            .options
-            .iter()
-            .filter(|option| specs.iter().any(|spec| spec.answers_to(&option.key.value)) || is_open(&option.key.value))
-            .map(|option| (option.key.value.clone(), option.value.value.clone()));
+        let taken = |specs: &'static [OptionSpec], takes_open: bool| {
+            let given = create
+                .options
+                .iter()
+                .filter(|option| {
+                    specs.iter().any(|spec| spec.answers_to(&option.key.value))
+                        || (takes_open && is_open(&option.key.value))
+                })
+                .map(|option| (option.key.value.clone(), option.value.value.clone()));
+            Options::resolve(specs, given)
+        };
         Self {
             connector,
-            of_connector: Options::resolve(specs, given),
+            of_connector: taken(specs, true),
+            of_format: taken(format_specs, false),
             format,
         }
     }

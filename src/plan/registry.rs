@@ -52,6 +52,7 @@ pub struct OpenSink<'a> {
     pub key: &'a [usize],
     pub format: &'a str,
     pub options: &'a Options,
+    pub format_options: &'a Options,
 }
 
 pub type MakeSink = Arc<dyn Fn(OpenSink<'_>) -> Result<Box<dyn Sink>> + Send + Sync>;
@@ -65,6 +66,8 @@ pub struct SinkSpec {
     pub open_prefixes: &'static [&'static str],
     /// The first one is taken where none is named.
     pub formats: &'static [&'static str],
+    /// What a format takes beside the connector's options.
+    pub format_options: fn(format: &str) -> &'static [OptionSpec],
     /// Whether rows without a key can be taken back in this format.
     pub takes_changes_without_key: fn(format: &str) -> bool,
     /// Whether rows can be taken back at all.

@@ -118,6 +118,7 @@ impl Binder<'_> {
             return Err(mistakes);
         };
         check_columns(create, &view, &mut mistakes);
+        let mut schemas = Vec::new();
         if let Some(connector) = options.connector {
             let stream = &view.stream;
             let is_named = !stream.key.is_empty() || stream.is_append_only;
@@ -156,15 +157,17 @@ impl Binder<'_> {
                     key: &stream.key,
                     format: &options.format,
                     options: &options.of_connector,
+                    format_options: &options.of_format,
                 };
-                if mistakes.is_empty()
-                    && let Err(error) = (connector.make)(open)
-                {
-                    mistakes.push(Diagnostic::error(
-                        SqlState::Invalid,
-                        error.to_string(),
-                        create.name.span,
-                    ));
+                if mistakes.is_empty() {
+                    match (connector.make)(open) {
+                        Ok(sink) => schemas = sink.schemas(),
+                        Err(error) => mistakes.push(Diagnostic::error(
+                            SqlState::Invalid,
+                            error.to_string(),
+                            create.name.span,
+                        )),
+                    }
                 }
             }
         }
@@ -177,6 +180,8 @@ impl Binder<'_> {
                 .map_or_else(String::new, |connector| connector.name.to_owned()),
             format: options.format,
             connector_options: options.of_connector,
+            format_options: options.of_format,
+            schemas,
             // All of it: without its query nobody could make it again.
             sql: statement.text.clone(),
         };

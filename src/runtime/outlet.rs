@@ -97,6 +97,7 @@ impl Outlet {
             key: &stream.key,
             format: &definition.format,
             options: &definition.connector_options,
+            format_options: &definition.format_options,
         })?;
         let desk = Arc::new(Desk {
             state: Mutex::new(State {

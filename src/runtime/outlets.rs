@@ -35,8 +35,14 @@ pub type SinkProgresses = BTreeMap<String, SinkProgress>;
 pub fn definition_of(sink: &SinkDefinition) -> String {
     let option = |name: &str| sink.connector_options.get(name).unwrap_or_default().to_owned();
     let (topic, path) = (option("topic"), option("path"));
+    // They are in the bytes of each record.
+    let of_format: String = sink
+        .format_options
+        .iter()
+        .map(|(name, value)| format!(", {name} {value}"))
+        .collect();
     format!(
-        "{} as {} of {} to {topic}{path}",
+        "{} as {}{of_format} of {} to {topic}{path}",
         sink.view.name, sink.format, sink.connector
     )
 }

@@ -277,6 +277,10 @@ impl Engine {
                 Ok(answer(schema, vec![rows]))
             }
             Bound::Describe(name) => {
+                if let Some(Relation::Sink(sink)) = catalog.get(&name) {
+                    let (schema, rows) = schemas_of(sink).map_err(ProblemKind::Internal)?;
+                    return Ok(answer(schema, vec![rows]));
+                }
                 let relation = self.relation(&name).ok_or_else(|| ProblemKind::NotFound {
                     detail: format!("no table or view named {name}"),
                     help: vec![],
@@ -614,6 +618,22 @@ fn first_rows(
     Box::pin(datafusion::physical_plan::stream::RecordBatchStreamAdapter::new(
         schema, rows,
     ))
+}
+
+/// A row for each part of a sink's records that needs a schema to be read.
+fn schemas_of(sink: &SinkDefinition) -> Result<(SchemaRef, RecordBatch)> {
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("part", DataType::Utf8View, false),
+        Field::new("schema", DataType::Utf8View, false),
+    ]));
+    let parts = sink.schemas.iter().map(|schema| schema.part);
+    let texts = sink.schemas.iter().map(|schema| schema.text.as_str());
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringViewArray::from_iter_values(parts)),
+        Arc::new(StringViewArray::from_iter_values(texts)),
+    ];
+    let batch = RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|e| Error::bug(e.to_string()))?;
+    Ok((schema, batch))
 }
 
 fn describe(of: &SchemaRef) -> Result<(SchemaRef, RecordBatch)> {

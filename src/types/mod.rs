@@ -28,7 +28,7 @@ pub use frame::{FRAME_BYTES, Framed, read_frame, write_frame};
 pub use options::{OptionKind, OptionSpec, Options, one_of, parse_size};
 pub use position::{Position, SplitId};
 pub use reason::reason_of;
-pub use records::{BadRecord, Chunk, Payload, Records, RecordsBuilder};
+pub use records::{BadRecord, Chunk, Payload, RecordSchema, Records, RecordsBuilder};
 pub use saved::Saved;
 pub use sql_type::{sql_types_in, type_name};
 pub use time::{EventTime, Watermark, format_event_time, parse_duration};

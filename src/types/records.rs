@@ -194,6 +194,15 @@ impl RecordsBuilder {
     }
 }
 
+/// How one part of a sink's records is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordSchema {
+    /// `key` or `value`.
+    pub part: &'static str,
+    /// As the format writes schemas: of Avro it is JSON.
+    pub text: String,
+}
+
 /// A record that could not become a row: kept in `<source>$bad`, never dropped unseen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadRecord {

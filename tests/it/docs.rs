@@ -24,7 +24,7 @@ use futures::TryStreamExt;
 use zeta::{
     cli::{MemoryTopics, arguments, generate, registry},
     connector::{OptionSpec, Options, kafka, nexmark, parquet, replay},
-    format::json,
+    format::{avro, json},
     plan::{Registry, SINK_OPTIONS, SOURCE_OPTIONS, VIEW_OPTIONS},
     runtime::{Engine, EngineOptions, Metrics, Mode, ProblemKind, SqlRequest, clock::ManualClock, query_environment},
     sql::{self, Color, Diagnostic, SourceText, StatementKind},
@@ -519,6 +519,7 @@ fn the_reference_has_every_option_with_its_default_and_its_other_names() {
         ("views", VIEW_OPTIONS),
         ("sinks", SINK_OPTIONS),
         ("kafka sink", kafka::SINK_OPTIONS),
+        ("avro", avro::OPTIONS),
         ("parquet sink", parquet::SINK_OPTIONS),
     ] {
         let section = section(&reference.text, what);

@@ -15,6 +15,11 @@ use std::{
     time::Duration,
 };
 
+use arrow::{array::RecordBatch, util::display::array_value_to_string};
+use arrow_avro::{
+    reader::ReaderBuilder,
+    schema::{AvroSchema, SchemaStore},
+};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rdkafka::{
@@ -111,6 +116,15 @@ pub fn published(brokers: &str, topic: &str) -> Published {
 }
 
 fn read(brokers: &str, topic: &str, isolation: &str) -> Vec<(Option<String>, Option<Value>)> {
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    let json = |bytes: Vec<u8>| serde_json::from_slice(&bytes).expect("JSON");
+    read_bytes(brokers, topic, isolation)
+        .into_iter()
+        .map(|(key, value)| (key.map(text), value.map(json)))
+        .collect()
+}
+
+fn read_bytes(brokers: &str, topic: &str, isolation: &str) -> Vec<(Option<Vec<u8>>, Option<Vec<u8>>)> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("group.id", "reader")
@@ -131,10 +145,8 @@ fn read(brokers: &str, topic: &str, isolation: &str) -> Vec<(Option<String>, Opt
         assert!(began.elapsed() < PATIENCE, "topic {topic} is read to its end");
         match consumer.poll(Duration::from_millis(200)) {
             Some(Ok(message)) => {
-                let text = |bytes: Option<&[u8]>| bytes.map(|bytes| String::from_utf8(bytes.to_vec()).expect("text"));
-                let value = text(message.payload()).map(|value| serde_json::from_str(&value).expect("JSON"));
                 let of_partition = records.entry(message.partition()).or_default();
-                of_partition.push((text(message.key()), value));
+                of_partition.push((message.key().map(<[u8]>::to_vec), message.payload().map(<[u8]>::to_vec)));
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 ended.insert(partition);
@@ -492,4 +504,70 @@ fn debezium_records_tell_what_was_before() {
     }
     assert_eq!(last.len() as u64, KEYS);
     assert!(last.values().all(|last| last["after"]["n"] == 2), "{last:?}");
+}
+
+/// The row of a record, as a reader sees it who has the schema.
+fn of_avro(schema: &str, record: &[u8]) -> RecordBatch {
+    let mut store = SchemaStore::new();
+    store.register(AvroSchema::new(schema.to_owned())).expect("a schema");
+    let decoder = ReaderBuilder::new().with_writer_schema_store(store).build_decoder();
+    let mut decoder = decoder.expect("a decoder");
+    assert_eq!(decoder.decode(record).expect("a record of this schema"), record.len());
+    let row = decoder.flush().expect("a row").expect("a row");
+    assert_eq!(row.num_rows(), 1);
+    row
+}
+
+#[test]
+fn avro_records_are_read_by_the_schemas_that_describe_shows() {
+    let kafka = Kafka::shared();
+    let (name, state) = ("sink_avro", folder("state"));
+    create(kafka, name);
+    outputs(kafka, name);
+    let file = written(&pipeline(&kafka.brokers, &kafka.brokers, name, ", format = 'avro'"));
+    send(&kafka.brokers, name, 0..KEYS);
+    let zeta = start(&file, &state);
+    until_read(&zeta, name, KEYS);
+    send(&kafka.brokers, name, KEYS..2 * KEYS);
+    until_read(&zeta, name, 2 * KEYS);
+    let schema_of = |sink: &str, part: &str| {
+        let described = zeta.rows(&format!("DESCRIBE {sink}"));
+        let row = described.iter().find(|row| row[0] == part);
+        row.and_then(|row| row[1].as_str()).map(str::to_owned)
+    };
+    assert_eq!(
+        schema_of("every_out", "key"),
+        None,
+        "rows that are only added have no key"
+    );
+    let of_every = schema_of("every_out", "value").expect("a schema");
+    let every = read_bytes(&kafka.brokers, &format!("{name}-every"), "read_committed");
+    let cell = |row: &RecordBatch, column: &str| {
+        let column = row.column_by_name(column).expect("a column");
+        array_value_to_string(column, 0).expect("text")
+    };
+    let ids: BTreeSet<String> = every
+        .iter()
+        .map(|(_, value)| cell(&of_avro(&of_every, value.as_ref().expect("a row")), "id"))
+        .collect();
+    assert_eq!(every.len(), ids.len(), "each once");
+    assert_eq!(ids, (0..2 * KEYS).map(|id| id.to_string()).collect());
+
+    let of_key = schema_of("totals_out", "key").expect("a schema");
+    let of_value = schema_of("totals_out", "value").expect("a schema");
+    let mut last = BTreeMap::new();
+    for (key, value) in read_bytes(&kafka.brokers, &format!("{name}-totals"), "read_committed") {
+        let key = of_avro(&of_key, &key.expect("updates have keys"));
+        let row = of_avro(&of_value, &value.expect("no group goes"));
+        assert_eq!(cell(&key, "k"), cell(&row, "k"));
+        last.insert(cell(&key, "k"), ["n", "ids", "s"].map(|column| cell(&row, column)));
+    }
+    let expected: BTreeMap<String, [String; 3]> = (0..KEYS)
+        .map(|id| {
+            let of_ids = [2, id + id + KEYS].map(|number| number.to_string());
+            let [n, ids] = of_ids;
+            (key(id), [n, ids, (value(id) + value(id + KEYS)).to_string()])
+        })
+        .collect();
+    assert_eq!(last, expected);
 }

@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use crate::{
     connector::{Marker, OptionKind, OptionSpec, Publisher, Sink, SinkEpoch, SinkError, ToRecords, sink::hash_of},
     types::{
-        Epoch, Records,
+        Epoch, RecordSchema, Records,
         planted::{Bug, has},
     },
 };
@@ -274,6 +274,10 @@ impl<B: Broker> Sink for KafkaSink<B> {
     fn digest(&mut self, epoch: &SinkEpoch) -> Result<(u64, u64), SinkError> {
         let records: Records = self.encoder.records(epoch)?;
         Ok((records.len() as u64, hash_of(&records)))
+    }
+
+    fn schemas(&self) -> Vec<RecordSchema> {
+        self.encoder.schemas()
     }
 }
 

@@ -5,14 +5,15 @@
 //! debezium  key {"symbol":"ADA"} │ value {"before":{…},"after":{…},"op":"u"}
 //! ```
 
-use std::collections::HashMap;
-
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 
 use super::JsonEncoder;
 use crate::{
-    format::{ChangeEncoder, Encoder},
-    types::{Error, Records, RecordsBuilder, Result},
+    format::{
+        ChangeEncoder,
+        change_records::{ChangeRecords, Envelope, key_schema},
+    },
+    types::{Records, Result},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,12 +24,7 @@ pub enum ChangeStyle {
     Debezium,
 }
 
-pub struct JsonChanges {
-    style: ChangeStyle,
-    key: Vec<usize>,
-    keys: Option<JsonEncoder>,
-    rows: JsonEncoder,
-}
+pub struct JsonChanges(ChangeRecords<JsonEncoder>);
 
 impl JsonChanges {
     /// `key`: the columns that name a row; without them records have no key.
@@ -36,95 +32,18 @@ impl JsonChanges {
     /// # Errors
     /// A column's type has no JSON form.
     pub fn new(style: ChangeStyle, schema: SchemaRef, key: &[usize]) -> Result<Self> {
-        let keys = match key.is_empty() {
-            true => None,
-            false => {
-                let projected = schema
-                    .project(key)
-                    .map_err(|e| Error::bug(format!("a key is not in its rows: {e}")))?;
-                Some(JsonEncoder::new(projected.into())?)
-            }
+        let keys = key_schema(&schema, key)?.map(JsonEncoder::new).transpose()?;
+        let told: Option<Envelope> = match style {
+            ChangeStyle::Plain => None,
+            ChangeStyle::Debezium => Some(envelope),
         };
-        Ok(Self {
-            style,
-            key: key.to_vec(),
-            keys,
-            rows: JsonEncoder::new(schema)?,
-        })
-    }
-
-    fn key_texts(&mut self, rows: &RecordBatch) -> Result<Texts> {
-        match &mut self.keys {
-            None => Ok(Texts::default()),
-            Some(keys) => {
-                let rows = rows.project(&self.key).map_err(Error::of_arrow)?;
-                Ok(Texts::of(keys, &rows))
-            }
-        }
+        Ok(Self(ChangeRecords::new(key, keys, JsonEncoder::new(schema)?, told)))
     }
 }
 
 impl ChangeEncoder for JsonChanges {
     fn records(&mut self, added: &RecordBatch, removed: &RecordBatch) -> Result<Records> {
-        let (added_keys, removed_keys) = (self.key_texts(added)?, self.key_texts(removed)?);
-        let added_rows = Texts::of(&mut self.rows, added);
-        let removed_rows = match self.style {
-            // A record without a value says it all.
-            ChangeStyle::Plain => Texts::default(),
-            ChangeStyle::Debezium => Texts::of(&mut self.rows, removed),
-        };
-        if self.keys.is_none() && self.style == ChangeStyle::Plain && 0 < removed.num_rows() {
-            return Err(Error::bug("a sink without a key got a retraction"));
-        }
-        // By key: the row that a new one replaces.
-        let mut replaced: HashMap<&[u8], usize> = match self.keys {
-            Some(_) => (0..removed.num_rows())
-                .map(|row| (removed_keys.get(row), row))
-                .collect(),
-            None => HashMap::new(),
-        };
-        let mut out = RecordsBuilder::default();
-        let mut push = |key: Option<&[u8]>, value: Option<&[u8]>| {
-            out.push(out.len() as u64, None, key, value);
-        };
-        let mut value = Vec::new();
-        let has_keys = self.keys.is_some();
-        // What goes without a successor leaves first.
-        let stays: Vec<bool> = {
-            let mut stays = vec![false; removed.num_rows()];
-            if has_keys {
-                for row in 0..added.num_rows() {
-                    if let Some(old) = replaced.get(added_keys.get(row)) {
-                        stays[*old] = true;
-                    }
-                }
-            }
-            stays
-        };
-        for row in (0..removed.num_rows()).filter(|row| !stays[*row]) {
-            let key = has_keys.then(|| removed_keys.get(row));
-            match self.style {
-                ChangeStyle::Plain => push(key, None),
-                ChangeStyle::Debezium => {
-                    envelope(Some(removed_rows.get(row)), None, &mut value);
-                    push(key, Some(&value));
-                }
-            }
-        }
-        for row in 0..added.num_rows() {
-            let key = has_keys.then(|| added_keys.get(row));
-            match self.style {
-                ChangeStyle::Plain => push(key, Some(added_rows.get(row))),
-                ChangeStyle::Debezium => {
-                    let before = key
-                        .and_then(|key| replaced.remove(key))
-                        .map(|row| removed_rows.get(row));
-                    envelope(before, Some(added_rows.get(row)), &mut value);
-                    push(key, Some(&value));
-                }
-            }
-        }
-        Ok(out.finish())
+        self.0.records(added, removed)
     }
 }
 
@@ -142,26 +61,6 @@ fn envelope(before: Option<&[u8]>, after: Option<&[u8]>, out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"op\":\"");
     out.extend_from_slice(op);
     out.extend_from_slice(b"\"}");
-}
-
-/// Encoded rows in one buffer.
-#[derive(Default)]
-struct Texts {
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
-}
-
-impl Texts {
-    fn of(encoder: &mut JsonEncoder, rows: &RecordBatch) -> Self {
-        let mut texts = Self::default();
-        encoder.encode(rows, &mut texts.bytes, &mut texts.ends);
-        texts
-    }
-
-    fn get(&self, row: usize) -> &[u8] {
-        let from = if row == 0 { 0 } else { self.ends[row - 1] };
-        &self.bytes[from..self.ends[row]]
-    }
 }
 
 #[cfg(test)]

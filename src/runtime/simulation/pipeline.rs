@@ -75,6 +75,7 @@ pub fn registry(surroundings: Option<Surroundings>) -> Registry {
             options: NONE,
             open_prefixes: &[],
             formats: &["json"],
+            format_options: |_| NONE,
             takes_changes_without_key: |_| false,
             takes_changes: true,
             make: Arc::new(move |open| {
