@@ -55,6 +55,15 @@ pub struct Publisher {
     pub instance: u64,
     /// What another state published does not count.
     pub takes_over: bool,
+    /// Nothing but its generation keeps another process from the state: who finds a higher one is over.
+    pub shares_state: bool,
+}
+
+impl Publisher {
+    /// Whether a later start on the same state publishes by now.
+    pub fn is_outdone_by(&self, state: &str, generation: u64) -> bool {
+        self.shares_state && self.state == state && self.generation < generation
+    }
 }
 
 /// Rows of epochs to where others read them.

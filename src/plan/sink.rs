@@ -152,6 +152,7 @@ impl Binder<'_> {
                         generation: 0,
                         instance: 0,
                         takes_over: false,
+                        shares_state: false,
                     },
                     schema: Arc::clone(&stream.schema),
                     key: &stream.key,

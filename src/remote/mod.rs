@@ -16,7 +16,7 @@ use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use object_store::{
     ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, RenameOptions, RenameTargetMode, path::Path,
 };
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::{Handle, Runtime, RuntimeFlavor};
 
 use crate::types::limits;
 
@@ -58,7 +58,8 @@ impl RemoteFolder {
         open: impl FnOnce(&Handle) -> object_store::Result<Arc<dyn ObjectStore>>,
     ) -> Result<Self, RemoteError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
+            // One that blocks must not stop the deadlines.
+            .worker_threads(2)
             .thread_name("remote store")
             .enable_all()
             .build()
@@ -89,9 +90,11 @@ impl RemoteFolder {
         let count = paths.len();
         let call = |path: String| {
             let (store, at) = (Arc::clone(&self.store), self.at(&path)?);
-            Ok(Call::new(format!("read {path}"), async move {
-                store.get(&at).await?.bytes().await
-            }))
+            Ok(Call {
+                // Each of its answers has one.
+                deadline: limits::STORE_READ_MAX,
+                ..Call::new(format!("read {path}"), async move { whole(&*store, &at).await })
+            })
         };
         match paths.into_iter().map(call).collect() {
             Ok(calls) => self.found_each(calls),
@@ -190,7 +193,7 @@ impl RemoteFolder {
         let runtime = self.runtime.as_ref().expect("it is there until the end");
         // Whoever asks may be a task of another runtime, in which nothing may be waited for as a future.
         runtime.spawn(work);
-        answered.recv().unwrap_or_else(|_| {
+        beside_others(|| answered.recv()).unwrap_or_else(|_| {
             let broken = || RemoteError::Unreachable(format!("the client of {} broke off", self.location));
             (0..count).map(|_| Err(broken())).collect()
         })
@@ -255,6 +258,39 @@ impl RemoteFolder {
             }
             _ => RemoteError::Unreachable(text),
         }
+    }
+}
+
+/// All bytes of a file, however many: as long as some come.
+async fn whole(store: &dyn ObjectStore, at: &Path) -> object_store::Result<Bytes> {
+    let found = in_time(store.get(at)).await?;
+    let mut bytes = Vec::with_capacity(usize::try_from(found.meta.size).unwrap_or(0));
+    let mut pieces = found.into_stream();
+    while let Some(piece) = in_time(async { pieces.next().await.transpose() }).await? {
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes.into())
+}
+
+async fn in_time<T>(answer: impl Future<Output = object_store::Result<T>>) -> object_store::Result<T> {
+    match tokio::time::timeout(limits::STORE_CALL_MAX, answer).await {
+        Ok(answer) => answer,
+        Err(_) => Err(object_store::Error::Generic {
+            store: "remote",
+            source: format!(
+                "no answer within {} s; is it running and reachable?",
+                limits::STORE_CALL_MAX.as_secs()
+            )
+            .into(),
+        }),
+    }
+}
+
+/// Waits; where a runtime of several threads runs this one, its tasks go on elsewhere meanwhile.
+fn beside_others<T>(wait: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(wait),
+        _ => wait(),
     }
 }
 

@@ -141,7 +141,7 @@ impl Engine {
         for relation in self.catalog().iter() {
             if let (Relation::Source(_) | Relation::Table(_), Some(folder)) = (relation, self.folder(relation.name())) {
                 tracing::info!(source = relation.name(), folder = %folder.root.display(), "state removed");
-                Store::reset(&folder)?;
+                Store::reset(&folder, None)?;
             }
         }
         Ok(())

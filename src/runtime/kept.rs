@@ -120,7 +120,7 @@ impl Engine {
         };
         for kept in statements.iter().filter(|kept| kept.belongs_to(&sources)) {
             if self.has_folder(kept) {
-                self.forget_folder(&kept.name)?;
+                self.forget_folder(&kept.name, None)?;
             }
             catalog.forget(&kept.name, kept.is_function, &sources)?;
             tracing::info!(name = kept.name, "what was made over HTTP is forgotten");
@@ -136,7 +136,7 @@ impl Engine {
         let (catalog, sources) = (KeptCatalog::of(state), self.source_names());
         let is_it = |kept: &KeptStatement| kept.name == name && kept.belongs_to(&sources) && self.has_folder(kept);
         if catalog.statements()?.iter().any(is_it) {
-            self.forget_folder(name)?;
+            self.forget_folder(name, None)?;
         }
         let relation = catalog.forget(name, false, &sources)?;
         let function = catalog.forget(name, true, &sources)?;
@@ -168,11 +168,12 @@ impl Engine {
 
     /// Forgets what was computed for a source or table that is not there any more, and what was written to it: the next one of its name has
     /// nothing of it.
-    pub(super) fn forget_folder(&self, name: &str) -> Result<()> {
+    /// `generation` is that of its timeline, where it ran.
+    pub(super) fn forget_folder(&self, name: &str, generation: Option<u64>) -> Result<()> {
         let Some(folder) = self.folder(name) else {
             return Ok(());
         };
-        Store::reset(&folder)?;
+        Store::reset(&folder, generation)?;
         // A table is kept on this machine only.
         folder.on_this_machine().map_or(Ok(()), TableLog::remove)
     }

@@ -24,7 +24,7 @@ use crate::{
     plan::{
         Catalog, Change as ViewVerdict, MaterializedDefinition, Outlines, SinkDefinition, SourceDefinition, bad_schema,
     },
-    state::{Checkpoint, CheckpointWriter, Part, Place, Recovered, Store},
+    state::{Checkpoint, CheckpointWriter, Part, Place, Recovered, Store, definition_of as definition_of_state},
     types::{
         Anchors, Epoch, EpochPlan, Error, EventTime, Position, Result, Saved, SplitId, Watermark, limits,
         planted::{Bug, has},
@@ -150,6 +150,13 @@ impl Timeline {
         let bad = SideOutput::new(format!("{}$bad", source.name), bad_schema());
         let (store, mut recovered) = match &place {
             Some(place) => {
+                if place.is_shared()
+                    && let Some(before) = definition_of_state(place)?
+                {
+                    // Whoever has the state is not to lose it to a start that is refused.
+                    let now = Outlines::of(&source, &definitions);
+                    changes(&before, &now, &rebuild, &BTreeSet::new(), &place.root)?;
+                }
                 let (store, recovered) = Store::open(place)?;
                 (Some(store), Some(recovered))
             }
@@ -272,6 +279,9 @@ impl Timeline {
             header.is_ok_and(|header| is_enough(checkpoint.epoch, &header.sinks, published))
         };
         let recovered = store.recover(enough).map_err(|error| {
+            if matches!(error, Error::External { .. }) {
+                return error;
+            }
             let published = published.iter().map(|(sink, epoch)| format!("sink `{sink}` has published epoch {epoch}"));
             let published = published.collect::<Vec<_>>().join(", ");
             Error::state(format!(
@@ -488,6 +498,17 @@ impl Timeline {
 
     pub fn is_durable(&self) -> bool {
         self.store.is_some()
+    }
+
+    /// Whether another process may take the state at any time.
+    pub fn shares_state(&self) -> bool {
+        self.store.as_ref().is_some_and(Store::is_shared)
+    }
+
+    /// # Errors
+    /// Where another process has taken the state.
+    pub fn check_claim(&self) -> Result<()> {
+        self.store.as_ref().map_or(Ok(()), Store::check_claim)
     }
 
     /// Whether a restart would have to run epochs again.

@@ -134,7 +134,7 @@ impl Engine {
             return Ok(());
         };
         shared.end();
-        self.forget_folder(source)
+        self.forget_folder(source, Some(shared.generation))
     }
 }
 

@@ -109,7 +109,7 @@ impl KeptCatalog {
         Ok(self.read()?.live)
     }
 
-    /// Keeps a statement: when this returns, it survives a power cut. After an error it is not kept.
+    /// Keeps a statement: when this returns, it survives a power cut. After an error it is not kept, unless a remote store did not tell.
     pub fn make(&self, statement: &KeptStatement) -> Result<()> {
         self.append(&Record::Made(statement.clone()))
     }

@@ -67,8 +67,9 @@ impl CheckpointWriter {
     /// Writes and publishes a checkpoint, then removes what is older than the kept ones and than `needed`; returns how many bytes its parts have.
     pub fn write(&self, checkpoint: Checkpoint, needed: Option<Epoch>) -> Result<u64> {
         let target = path_of(&self.place, checkpoint.epoch);
+        claim::check(&self.place, self.generation)?;
         // Of one that failed, and could not be removed then.
-        remove_unfinished(&self.place)?;
+        remove_unfinished(&self.place, self.generation)?;
         let total = match &self.place.medium {
             Medium::Disk(files) => self.write_to_disk(&**files, checkpoint, &target)?,
             Medium::Remote(remote) => self.write_to_remote(remote, checkpoint, &target)?,
@@ -122,7 +123,7 @@ impl CheckpointWriter {
             return Ok(None);
         }
         let (manifest, total) = self.write_parts(checkpoint, &format!("{:06}-", self.generation), |name, bytes| {
-            self.place.replace(&target.join(name), &bytes)
+            self.place.write_part(&target.join(name), bytes)
         })?;
         // Nobody reads the parts before there is a manifest, and nobody publishes one who has lost the state.
         claim::check(&self.place, self.generation)?;
@@ -189,6 +190,10 @@ impl CheckpointWriter {
         // What sinks need is known to who has the state.
         claim::check(&self.place, self.generation)?;
         for (_, path) in &all[..first_kept] {
+            if let Medium::Remote(_) = self.place.medium {
+                // What is removed file by file is none from the first on.
+                self.place.remove_files(&[path.join(MANIFEST)])?;
+            }
             self.place.remove_folder(path)?;
         }
         // The oldest kept checkpoint needs the plans after it.
@@ -197,15 +202,20 @@ impl CheckpointWriter {
 }
 
 /// Removes what writers left that were killed, or failed: only while nobody else writes one.
-pub fn remove_unfinished(place: &Place) -> Result<()> {
+pub fn remove_unfinished(place: &Place, generation: u64) -> Result<()> {
     let folder = place.root.join(FOLDER);
     for path in place.list(&folder).map_err(|e| cannot("list", &folder, e))? {
-        let is_unfinished = match place.medium {
-            Medium::Disk(_) => path.extension().is_some_and(|extension| extension == "tmp"),
-            Medium::Remote(_) => !is_published(place, &path)?,
-        };
-        if is_unfinished {
-            place.remove_folder(&path)?;
+        match place.medium {
+            Medium::Disk(_) if path.extension().is_some_and(|extension| extension == "tmp") => {
+                place.remove_folder(&path)?;
+            }
+            Medium::Remote(_) if !is_published(place, &path)? => {
+                // Who came later may be writing there.
+                let mut parts = place.list(&path).map_err(|e| cannot("list", &path, e))?;
+                parts.retain(|part| writer_of(part).is_none_or(|writer| writer <= generation));
+                place.remove_files(&parts)?;
+            }
+            _ => {}
         }
     }
     Ok(())
@@ -222,6 +232,8 @@ pub fn newest(place: &Place, takes: impl Fn(&Checkpoint) -> bool) -> Result<Opti
             Ok(checkpoint) if checkpoint.epoch == epoch && takes(&checkpoint) => return Ok(Some(checkpoint)),
             Ok(checkpoint) if checkpoint.epoch == epoch => continue,
             Ok(_) => reasons.push(format!("{}: it is of another epoch", path.display())),
+            // That nobody answers says nothing about it.
+            Err(error) if place.is_unreachable(&error) => return Err(error),
             Err(error) => reasons.push(error.to_string()),
         }
         tracing::warn!(
@@ -295,6 +307,11 @@ pub(super) fn load_parts(place: &Place, path: &Path, manifest: &Manifest) -> Res
         })
         .collect::<Result<_>>()?;
     Ok(parts)
+}
+
+/// The generation that wrote a part into a remote store.
+fn writer_of(part: &Path) -> Option<u64> {
+    part.file_name()?.to_str()?.split('-').next()?.parse().ok()
 }
 
 /// Epoch and folder of every published checkpoint, oldest first.

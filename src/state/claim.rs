@@ -55,11 +55,15 @@ pub fn claim(place: &Place) -> Result<Claim> {
     }
 }
 
-/// Keeps others from a state that is not opened; on a remote store it cannot be.
-pub fn keep_out(place: &Place) -> Result<Option<Lock>> {
-    match &place.medium {
-        Medium::Disk(files) => Ok(Some(lock(&**files, &place.root)?)),
-        Medium::Remote(_) => Ok(None),
+/// Keeps others from a state that is not open: by its lock, or by a claim, unless it is that of `ours`.
+///
+/// # Errors
+/// Where another process has it.
+pub fn keep_out(place: &Place, ours: Option<u64>) -> Result<Option<Lock>> {
+    match (&place.medium, ours) {
+        (Medium::Disk(files), _) => Ok(Some(lock(&**files, &place.root)?)),
+        (Medium::Remote(_), Some(ours)) => check(place, ours).map(|()| None),
+        (Medium::Remote(folder), None) => next_of_remote(place, folder).map(|_| None),
     }
 }
 
@@ -79,8 +83,9 @@ pub fn check(place: &Place, generation: u64) -> Result<()> {
         return Ok(());
     }
     match newest(place)? {
-        Some(newest) if generation < newest => Err(fenced(&place.root, generation, newest)),
-        _ => Ok(()),
+        Some(newest) if newest == generation => Ok(()),
+        // None, where somebody removed the folder.
+        newest => Err(fenced(&place.root, generation, newest.unwrap_or(0))),
     }
 }
 

@@ -58,6 +58,17 @@ impl Place {
         }
     }
 
+    /// Whether another process may take a state there at any time.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.medium, Medium::Remote(_))
+    }
+
+    /// Whether a call failed because the store did not answer it; of a disk errors are taken as they are.
+    pub(super) fn is_unreachable(&self, error: &Error) -> bool {
+        // What [`cannot`] makes of a remote error has no other cause.
+        self.is_shared() && matches!(error, Error::External { cause: None, .. })
+    }
+
     /// The folder, where it is one of this machine.
     pub fn on_this_machine(&self) -> Option<&Path> {
         match self.medium {
@@ -149,6 +160,17 @@ impl Place {
         }
     }
 
+    /// The same of a file that nobody has read, without another copy of its bytes.
+    pub(super) fn write_part(&self, path: &Path, bytes: Vec<u8>) -> Result<()> {
+        match &self.medium {
+            Medium::Disk(files) => files.write_synced(path, &bytes).map_err(|e| cannot("write", path, e)),
+            Medium::Remote(folder) => {
+                let file = (relative(folder, path), Bytes::from(bytes));
+                folder.write(vec![file]).map_err(|e| cannot("write", path, told(e)))
+            }
+        }
+    }
+
     pub(super) fn remove_files(&self, paths: &[PathBuf]) -> Result<()> {
         match &self.medium {
             Medium::Disk(files) => paths
@@ -199,10 +221,8 @@ pub(super) fn create(folder: &RemoteFolder, path: &Path, bytes: &[u8]) -> io::Re
         Err(RemoteError::Taken(_)) => match folder.read(&name).map_err(told)? {
             Some(there) if there == bytes => Ok(Created::Ours),
             Some(there) => Ok(Created::Others(there)),
-            None => Err(io::Error::other(format!(
-                "{} was there a moment ago, and is gone",
-                path.display()
-            ))),
+            // It was there a moment ago.
+            None => Ok(Created::Others(Bytes::new())),
         },
         Err(error) => Err(told(error)),
     }

@@ -236,7 +236,7 @@ fn a_restart_finds_the_newest_checkpoint_and_the_plans_after_it() {
     assert_eq!((inspection.generation, inspection.journal), (Some(2), Some((Epoch(7), Epoch(11)))));
 
     drop(state);
-    Store::reset(&place(&store)).unwrap();
+    Store::reset(&place(&store), None).unwrap();
     let (_, recovered) = Store::open(&place(&store)).unwrap();
     assert!(recovered.checkpoint.is_none() && recovered.plans.is_empty());
 }
@@ -266,6 +266,26 @@ fn any_call_may_fail_or_lose_its_answer() {
 }
 
 #[test]
+fn a_call_that_fails_at_a_start_is_no_damage() {
+    let store = Arc::new(InMemory::new());
+    assert_eq!(life(&place(&store), 11, 1).unwrap().len(), 11);
+    let mut refused = 0;
+    for call in 1..60 {
+        let other = Arc::new(InMemory::new());
+        objects(&store).into_iter().for_each(|(path, bytes)| put(&other, &path, bytes));
+        match life(&failing(&other, call, false), 11, 2) {
+            Ok(told) => assert_eq!(told.len(), 11, "call {call}"),
+            Err(error) => {
+                assert!(matches!(error, Error::External { .. }), "call {call}: {error}");
+                refused += 1;
+            }
+        }
+        assert_eq!(life(&place(&other), 11, 3).unwrap().len(), 11, "call {call}");
+    }
+    assert!(10 < refused, "{refused} starts failed");
+}
+
+#[test]
 fn who_starts_last_has_the_state_and_the_one_before_finds_out() {
     let store = Arc::new(InMemory::new());
     let (mut before, _) = Store::open(&place(&store)).unwrap();
@@ -289,6 +309,13 @@ fn who_starts_last_has_the_state_and_the_one_before_finds_out() {
     // Nor does its checkpoint, and it removes nothing.
     let old = before.begin_checkpoint().write(checkpoint(1), None).unwrap_err();
     assert!(old.to_string().contains("has taken over the state"), "{old}");
+    // Nor does it remove what the other one writes at this moment, or all there is.
+    let part = Path::from("state/checkpoints/00000000000000000015/000002-0000.arrow");
+    put(&store, &part, vec![1]);
+    assert!(before.begin_checkpoint().write(checkpoint(1), None).is_err());
+    assert!(Store::reset(&place(&store), Some(1)).is_err());
+    assert!(objects(&store).iter().any(|(path, _)| *path == part));
+    Store::reset(&place(&Arc::new(InMemory::new())), Some(1)).unwrap();
     let recovered = after.recover(|_| true).unwrap();
     assert_eq!(recovered.checkpoint.unwrap().epoch, Epoch(12));
     assert_eq!(recovered.plans, []);

@@ -9,7 +9,7 @@ use super::{
     checkpoint::{self, Checkpoint, CheckpointWriter},
     claim::{self, Claim},
     journal::{self, Journal},
-    place::{Medium, Place, cannot},
+    place::{Created, Medium, Place, cannot, create},
 };
 
 pub(super) const DEFINITION: &str = "definition";
@@ -51,7 +51,7 @@ impl Store {
             let folder = place.root.join(checkpoint::FOLDER);
             files.sync_folder(&folder).map_err(|e| cannot("sync", &folder, e))?;
         }
-        checkpoint::remove_unfinished(place)?;
+        checkpoint::remove_unfinished(place, claim.generation)?;
         journal::remove_unfinished(place)?;
         let store = Self {
             journal: Journal::new(place.clone(), claim.generation),
@@ -78,16 +78,17 @@ impl Store {
         Ok(Recovered { checkpoint, plans })
     }
 
-    /// Removes everything but the folder itself; what was committed is forgotten.
+    /// Removes everything but the folder itself; what was committed is forgotten. `ours` is the generation of who has it; without one it is
+    /// taken from whoever has.
     ///
     /// # Errors
     /// Where another process uses it.
-    pub fn reset(place: &Place) -> Result<()> {
+    pub fn reset(place: &Place, ours: Option<u64>) -> Result<()> {
         let root = &place.root;
         if !place.has_folder(root)? {
             return Ok(());
         }
-        let lock = claim::keep_out(place)?;
+        let lock = claim::keep_out(place, ours)?;
         for name in [journal::FOLDER, checkpoint::FOLDER] {
             let path = root.join(name);
             if place.has_folder(&path)? {
@@ -123,6 +124,17 @@ impl Store {
         &self.identity
     }
 
+    /// Whether another process may take it at any time.
+    pub fn is_shared(&self) -> bool {
+        self.writer.place.is_shared()
+    }
+
+    /// # Errors
+    /// Where another process has taken it.
+    pub fn check_claim(&self) -> Result<()> {
+        claim::check(&self.writer.place, self.writer.generation)
+    }
+
     /// Goes up with every start.
     pub fn generation(&self) -> u64 {
         self.writer.generation
@@ -150,7 +162,17 @@ fn identity(place: &Place) -> Result<String> {
         return Ok(text.trim().to_owned());
     }
     let identity = format!("{:032x}", place.nonce());
-    place.replace(&place.root.join(IDENTITY), format!("{identity}\n").as_bytes())?;
+    let path = place.root.join(IDENTITY);
+    match &place.medium {
+        Medium::Disk(_) => place.replace(&path, format!("{identity}\n").as_bytes())?,
+        Medium::Remote(folder) => {
+            let made = create(folder, &path, format!("{identity}\n").as_bytes());
+            // Of two that start at once, both have that of the first.
+            if let Created::Others(there) = made.map_err(|e| cannot("write", &path, e))? {
+                return Ok(String::from_utf8_lossy(&there).trim().to_owned());
+            }
+        }
+    }
     Ok(identity)
 }
 
@@ -247,7 +269,7 @@ mod tests {
         let (store, _) = Store::open(&Place::from(folder.path())).unwrap();
         assert_eq!(store.definition().unwrap().as_deref(), Some("two\nlines"));
         drop(store);
-        Store::reset(&Place::from(folder.path())).unwrap();
+        Store::reset(&Place::from(folder.path()), None).unwrap();
         assert_eq!(
             Store::open(&Place::from(folder.path()))
                 .unwrap()
@@ -297,7 +319,7 @@ mod tests {
             error.ends_with("Restore the folder from a copy, or start over with --reset"),
             "{error}"
         );
-        Store::reset(&Place::from(folder.path())).unwrap();
+        Store::reset(&Place::from(folder.path()), None).unwrap();
         assert!(Store::open(&Place::from(folder.path())).is_ok(), "what it says helps");
 
         fs::write(folder.path().join("generation"), "one").unwrap();

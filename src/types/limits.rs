@@ -77,6 +77,8 @@ pub const SINK_END_MAX: Duration = Duration::from_secs(1);
 /// How long one call of a store of files may take before it is given up, and the bytes per second that a write may count on beyond that.
 pub const STORE_CALL_MAX: Duration = Duration::from_secs(20);
 pub const STORE_BYTES_PER_SECOND_MIN: u64 = 4 << 20;
+/// How long a whole file may be read of which each piece came in time.
+pub const STORE_READ_MAX: Duration = Duration::from_secs(3600);
 /// Calls of a remote store that run beside each other, and what they may hold of files that are written so.
 pub const STORE_CALLS_AT_ONCE: usize = 16;
 pub const STORE_FILES_AT_ONCE: usize = 64;

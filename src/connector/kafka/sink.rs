@@ -142,7 +142,9 @@ impl<B: Broker> KafkaSink<B> {
     /// Where another writer claimed the sink after this one did.
     fn check_claim(&self, marker: &Option<Marker>) -> Result<(), SinkError> {
         let is_ours = |marker: &Marker| marker.instance == self.publisher.instance;
-        match !self.has_claimed || marker.as_ref().is_some_and(is_ours) {
+        let is_later = |marker: &Marker| self.publisher.is_outdone_by(&marker.state, marker.generation);
+        let is_over = marker.as_ref().is_some_and(is_later);
+        match !is_over && (!self.has_claimed || marker.as_ref().is_some_and(is_ours)) {
             true => Ok(()),
             false => Err(SinkError::Fenced(format!(
                 "another zeta publishes as sink `{}` now; stop one of them, or give one another `transactional_id`",

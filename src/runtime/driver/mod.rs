@@ -173,7 +173,11 @@ impl Run {
         let source = self.timeline.source().name.clone();
         let reason = loop {
             let (reason, may_pass) = match catch_unwind(AssertUnwindSafe(|| self.whole_life())) {
-                Ok(Ok(())) => return,
+                Ok(Ok(())) => {
+                    // Nobody writes below what may be removed next.
+                    self.wait_for_checkpoint();
+                    return;
+                }
                 // What is wrong with what was asked for does not pass.
                 Ok(Err(error)) => (
                     error.to_string(),
@@ -191,6 +195,7 @@ impl Run {
                 Err(error) => break format!("{reason}; and it cannot begin again: {error}"),
             }
         };
+        self.wait_for_checkpoint();
         tracing::error!(source, reason, "source stopped");
         shared.set_state(SourceState::Failed, Some(reason));
     }
@@ -203,6 +208,10 @@ impl Run {
         let Some(bounds) = self.patiently(|| source.discover())? else {
             return Ok(());
         };
+        // Who waited for long may have lost the state, and would fence the sinks of who has it.
+        if self.until_answered(|timeline| timeline.check_claim())?.is_none() {
+            return Ok(());
+        }
         for sink in self.sinks.clone() {
             self.start_sink(sink)?;
         }
@@ -294,8 +303,26 @@ impl Run {
         self.wait_for_checkpoint();
         self.unreachable_since = None;
         self.passed_over.clear();
-        self.timeline.begin_again()?;
-        Ok(true)
+        let begun = self.until_answered(Timeline::begin_again)?;
+        Ok(begun.is_some())
+    }
+
+    /// Asks the state until whatever it lies on answers; `None` when the engine stops meanwhile.
+    fn until_answered<T>(&mut self, mut ask: impl FnMut(&mut Timeline) -> Result<T>) -> Result<Option<T>> {
+        let mut backoff = BACKOFF_FIRST;
+        while !self.stop.load(Ordering::Relaxed) {
+            match ask(&mut self.timeline) {
+                Err(error @ Error::External { .. }) => {
+                    tracing::warn!(source = self.timeline.source().name, %error, "state unreachable");
+                    let reason = format!("{error}; trying again");
+                    self.timeline.shared().set_state(SourceState::Unreachable, Some(reason));
+                    self.sleep(backoff);
+                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                }
+                answer => return answer.map(Some),
+            }
+        }
+        Ok(None)
     }
 
     /// Calls the world until it answers; `None` when the engine stops meanwhile.
@@ -513,7 +540,13 @@ impl Run {
                 None
             }
         };
-        self.run_empty()?;
+        if let Err(error) = self.run_empty() {
+            // Nobody is told that it is there.
+            if let Some(name) = added {
+                self.timeline.remove_view(&name);
+            }
+            return Err(error);
+        }
         if let (Err(_), Some(name)) = (done.send(Ok(())), added) {
             // Nobody waited so long: the catalog has no such view.
             self.timeline.remove_view(&name);
@@ -615,8 +648,8 @@ impl Run {
                     return Ok(());
                 }
                 Err(error) if self.stop.load(Ordering::Relaxed) => return Err(error),
-                // The state is another's, or has moved on.
-                Err(error @ (Error::User(_) | Error::Overtaken(_))) => return Err(error),
+                // The state is another's, has moved on, or is damaged.
+                Err(error) if !matches!(error, Error::External { .. }) => return Err(error),
                 Err(error) => {
                     tracing::warn!(source = self.timeline.source().name, %error, retry_ms = backoff.as_millis() as u64, "epoch not committed");
                     let reason =

@@ -42,6 +42,7 @@ impl Run {
             generation: self.timeline.shared().generation,
             instance: self.host.nonce(),
             takes_over: self.resets_sinks,
+            shares_state: self.timeline.shares_state(),
         };
         let before = self.outlets.take_leaving(&definition.name);
         let outlet = Outlet::start(

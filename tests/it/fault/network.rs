@@ -440,6 +440,7 @@ fn hold_ends(lane: usize, holds: u64) -> (String, u64) {
         state: "state".into(),
         generation: 1,
         takes_over: false,
+        shares_state: false,
         instance: 1,
     };
     let release_at = Arc::new(AtomicU64::new(0));

@@ -480,7 +480,9 @@ impl Sink for ParquetSink {
             let newest = self.log(&*store).newest()?;
             let (mut committed, mut since_whole) = Default::default();
             if let Some(newest) = &newest {
-                if self.was_writer && newest.writer.instance != self.instance {
+                let state = newest.marker.as_ref().map_or("", |marker| &marker.state);
+                let is_later = self.publisher.is_outdone_by(state, newest.writer.generation);
+                if is_later || self.was_writer && newest.writer.instance != self.instance {
                     return Err(self.fenced());
                 }
                 let is_foreign = |marker: &&Marker| marker.state != self.publisher.state && !self.publisher.takes_over;

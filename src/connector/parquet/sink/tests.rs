@@ -255,6 +255,7 @@ fn publisher(state: &str) -> Publisher {
         generation: 1,
         instance: 1,
         takes_over: false,
+        shares_state: false,
     }
 }
 
@@ -594,6 +595,24 @@ fn what_another_state_published_is_left_alone_unless_it_is_taken_over() {
     let mut again = Writer::with(&world, 0, Fault::None, publisher("b"), &[]);
     assert_eq!(again.sink.recover().unwrap().unwrap().epoch, Epoch(9));
     assert!(matches!(first.sink.publish(&[epoch(7)]), Err(SinkError::Fenced(_))));
+}
+
+#[test]
+fn an_earlier_start_on_a_state_that_others_may_take_fences_nobody() {
+    let world = Arc::default();
+    let start = |generation| Publisher {
+        generation,
+        instance: generation,
+        shares_state: true,
+        ..publisher("a")
+    };
+    let mut later = Writer::with(&world, 0, Fault::None, start(2), &[]);
+    later.run(4).unwrap();
+    let mut earlier = Writer::with(&world, 0, Fault::None, start(1), &[]);
+    assert!(matches!(earlier.sink.recover(), Err(SinkError::Fenced(_))));
+    later.go_on(4, 6).unwrap();
+    Writer::with(&world, 0, Fault::None, start(3), &[]).run(8).unwrap();
+    assert_each_once(&world, 8, "whoever starts later goes on");
 }
 
 #[test]
