@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# How long a pipeline is away that is killed: from kill -9 to the first epoch that a new process commits, under 100,000 rows a second,
-# and how long its epochs stood still for checkpoints.
+# How long a pipeline is away that is killed: from kill -9 to the first epoch that a new process commits, under 100,000 rows a second
+# that another process sends into a topic of Kafka all the time, and how long its epochs stood still for checkpoints.
 #   benches/recovery.sh [ZETA] [GROUPS] [ROUNDS] [RATE]        e.g. benches/recovery.sh target/release/zeta 300000 20
 set -euo pipefail
 
@@ -8,23 +8,37 @@ zeta=${1:-target/release/zeta}
 groups=${2:-300000}
 rounds=${3:-20}
 rate=${4:-100000}
+here=$(cd "$(dirname "$0")/.." && pwd)
 work=$(mktemp -d)
+export ZETA_SERVICE_DIR=$work/kafka
 pid=
+sender=
 
 finish() {
     [ -z "$pid" ] || kill -9 "$pid" 2>/dev/null || true
+    [ -z "$sender" ] || kill -9 "$sender" 2>/dev/null || true
+    "$here/tests/services/kafka.sh" wipe >/dev/null 2>&1 || true
     rm -rf "$work"
 }
 trap finish EXIT
 
-# Of 50 events 46 are bids.
+"$here/tests/services/kafka.sh" up >/dev/null
+# shellcheck source=/dev/null
+source "$ZETA_SERVICE_DIR/env"
+"$zeta" topics create candles --partitions 4 --brokers "$KAFKA_BROKERS" 2>/dev/null
+
+# A row for each of 100 pairs and each minute.
+"$zeta" generate --pairs 100 --days 30 --seed 1 --out "$work/history" 2>/dev/null
+"$zeta" replay "$work/history" --topic candles --brokers "$KAFKA_BROKERS" --columns open_time,close,volume --rate "$rate" --loop \
+    >/dev/null 2>"$work/sender.log" &
+sender=$!
 cat >"$work/pipeline.sql" <<SQL
-CREATE SOURCE bid (auction BIGINT, bidder BIGINT, price BIGINT, date_time TIMESTAMP)
-WITH (connector = 'nexmark', splits = '2', events_per_second = '$((rate * 50 / 46))', speed = '1');
-CREATE MATERIALIZED VIEW totals AS
-SELECT (auction * 104729 + bidder * 1299709 + price * 7919) % $groups AS number, count(*) AS bids, sum(price) AS total, max(price) AS highest,
-  avg(price) AS average
-FROM bid GROUP BY 1;
+CREATE SOURCE candles (symbol VARCHAR NOT NULL, open_time TIMESTAMP NOT NULL, close REAL, volume REAL)
+WITH (connector = 'kafka', topic = 'candles', 'bootstrap.servers' = '$KAFKA_BROKERS');
+CREATE MATERIALIZED VIEW totals WITH (unbounded_state = 'allow') AS
+SELECT symbol, CAST(extract(epoch FROM open_time) AS BIGINT) / 60 % $((groups / 100)) AS minute, count(*) AS n, sum(volume) AS volume,
+  max(close) AS high, avg(close) AS average
+FROM candles GROUP BY 1, 2;
 SQL
 
 start() {
