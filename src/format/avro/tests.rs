@@ -1,3 +1,5 @@
+//! What is written is read back by the decoder of the library, and says which schema it is of.
+
 use std::sync::Arc;
 
 use arrow::{
