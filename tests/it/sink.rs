@@ -326,8 +326,8 @@ fn killed_at_any_moment_it_publishes_each_row_once() {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     for _ in 0..kills {
         let zeta = start(&file, &state);
-        // Some die while they recover, some in the middle of their work.
-        std::thread::sleep(Duration::from_millis(random.random_range(0..1500)));
+        // Some die while they recover, which takes brokers a second or two where a transaction was open, some in the middle of their work.
+        std::thread::sleep(Duration::from_millis(random.random_range(0..4000)));
         zeta.kill();
     }
     is_over.store(true, Ordering::Relaxed);
