@@ -142,7 +142,9 @@ fn of(state: &Place, source: Option<&str>) -> Result<Vec<Inspection>> {
     };
     let wanted = state.join(&folder_name(source));
     if !all.iter().any(|folder| folder.root == wanted.root) {
-        let names: Vec<&str> = (all.iter()).filter_map(|folder| folder.root.file_name()?.to_str()).collect();
+        let names: Vec<&str> = (all.iter())
+            .filter_map(|folder| folder.root.file_name()?.to_str())
+            .collect();
         return Err(Error::user(match names.as_slice() {
             [] => format!("there is no state of any source in {}", state.root.display()),
             names => format!(

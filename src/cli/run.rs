@@ -1,10 +1,6 @@
 //! `zeta run FILE…`: pipelines, API and dashboard in one process, until it is told to stop.
 
-use std::{
-    net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 

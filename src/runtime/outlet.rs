@@ -514,6 +514,9 @@ mod tests {
         desk.lock().is_over = true;
         desk.changed.ring();
         worker.join().unwrap();
-        assert_eq!(*events.lock().unwrap(), ["the one before ends", "the one behind it is asked"]);
+        assert_eq!(
+            *events.lock().unwrap(),
+            ["the one before ends", "the one behind it is asked"]
+        );
     }
 }

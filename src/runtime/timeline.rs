@@ -460,7 +460,6 @@ impl Timeline {
         }
     }
 
-
     /// When an operator wants an epoch even if no row comes.
     pub fn wakes_at(&self) -> Option<EventTime> {
         self.views.iter().filter_map(MaintainedView::wakes_at).min()

@@ -205,7 +205,9 @@ impl KeptCatalog {
         for ((_, path), bytes) in numbered.iter().zip(bytes) {
             let bytes = bytes.map_err(|e| cannot("read", path, e))?;
             let damaged = |what: &str| damaged(path, what, 0);
-            let frame = bytes.strip_prefix(HEADER).ok_or_else(|| damaged("another beginning than expected"))?;
+            let frame = bytes
+                .strip_prefix(HEADER)
+                .ok_or_else(|| damaged("another beginning than expected"))?;
             match read_frame(frame, 0) {
                 Framed::Record(record, end) if end == frame.len() => {
                     content.take(serde_json::from_slice(record).map_err(|_| damaged("an unknown record"))?);
@@ -231,7 +233,9 @@ impl KeptCatalog {
             }
         }
         let reason = failed.map_or_else(|| "others write all the time".to_owned(), |error| error.to_string());
-        Err(Error::external(format!("{reason}; it is not known whether that is kept")))
+        Err(Error::external(format!(
+            "{reason}; it is not known whether that is kept"
+        )))
     }
 
     fn append_to_file(&self, record: &Record) -> Result<()> {

@@ -40,7 +40,10 @@ pub fn folders(state: &Place) -> Result<Vec<Place>> {
     let mut folders = Vec::new();
     for path in state.list(&state.root).map_err(|e| cannot("list", &state.root, e))? {
         if state.has_folder(&path.join(checkpoint::FOLDER))? || state.has_folder(&path.join(journal::FOLDER))? {
-            folders.push(Place { root: path, ..state.clone() });
+            folders.push(Place {
+                root: path,
+                ..state.clone()
+            });
         }
     }
     Ok(folders)
@@ -123,7 +126,11 @@ pub fn inspection_of(place: &Place) -> Result<Inspection> {
             gap[1]
         ));
     }
-    let name = place.root.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let name = place
+        .root
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
     Ok(Inspection {
         folder: name.to_owned(),
         generation,

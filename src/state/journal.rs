@@ -13,10 +13,11 @@ use std::path::{Path, PathBuf};
 use crate::{
     remote::RemoteFolder,
     types::{
-    Epoch, EpochPlan, Error, Framed, Result,
-    planted::{Bug, has},
-    read_frame, write_frame,
-}};
+        Epoch, EpochPlan, Error, Framed, Result,
+        planted::{Bug, has},
+        read_frame, write_frame,
+    },
+};
 
 use super::{
     claim,
@@ -239,7 +240,10 @@ pub fn remove_before(place: &Place, covered: Epoch) -> Result<()> {
 pub fn remove_unfinished(place: &Place) -> Result<()> {
     let folder = place.root.join(FOLDER);
     let mut paths = place.list(&folder).map_err(|e| cannot("list", &folder, e))?;
-    let is_staged = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    let is_staged = |path: &PathBuf| {
+        path.file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with('.'))
+    };
     paths.retain(is_staged);
     place.remove_files(&paths)
 }
@@ -360,10 +364,7 @@ mod tests {
                 journal.roll();
             }
         }
-        assert_eq!(
-            numbers(&read(&place, Epoch(0)).unwrap()),
-            [1, 2, 3, 4]
-        );
+        assert_eq!(numbers(&read(&place, Epoch(0)).unwrap()), [1, 2, 3, 4]);
         assert_eq!(numbers(&read(&place, Epoch(3)).unwrap()), [4]);
         remove_before(&place, Epoch(2)).unwrap();
         assert_eq!(

@@ -87,18 +87,13 @@ impl ObjectStore for Faulty {
         self.store.get_opts(location, options).await
     }
 
-    fn delete_stream(
-        &self,
-        locations: BoxStream<'static, StoreResult<Path>>,
-    ) -> BoxStream<'static, StoreResult<Path>> {
+    fn delete_stream(&self, locations: BoxStream<'static, StoreResult<Path>>) -> BoxStream<'static, StoreResult<Path>> {
         let (is_carried_out, answer) = self.fate();
         match (is_carried_out, answer) {
             (true, Ok(())) => self.store.delete_stream(locations),
             (true, Err(error)) => {
                 let deleted = self.store.delete_stream(locations);
-                deleted
-                    .chain(futures::stream::once(async move { Err(error) }))
-                    .boxed()
+                deleted.chain(futures::stream::once(async move { Err(error) })).boxed()
             }
             (false, answer) => futures::stream::once(async move { answer.map(|()| Path::default()) }).boxed(),
         }
@@ -233,7 +228,10 @@ fn a_restart_finds_the_newest_checkpoint_and_the_plans_after_it() {
     assert_eq!(of("state/journal/"), 5, "from the oldest kept checkpoint on: {names:?}");
     let inspection = inspection_of(&place(&store)).unwrap();
     assert_eq!(inspection.problems, Vec::<String>::new());
-    assert_eq!((inspection.generation, inspection.journal), (Some(2), Some((Epoch(7), Epoch(11)))));
+    assert_eq!(
+        (inspection.generation, inspection.journal),
+        (Some(2), Some((Epoch(7), Epoch(11))))
+    );
 
     drop(state);
     Store::reset(&place(&store), None).unwrap();
@@ -272,7 +270,9 @@ fn a_call_that_fails_at_a_start_is_no_damage() {
     let mut refused = 0;
     for call in 1..60 {
         let other = Arc::new(InMemory::new());
-        objects(&store).into_iter().for_each(|(path, bytes)| put(&other, &path, bytes));
+        objects(&store)
+            .into_iter()
+            .for_each(|(path, bytes)| put(&other, &path, bytes));
         match life(&failing(&other, call, false), 11, 2) {
             Ok(told) => assert_eq!(told.len(), 11, "call {call}"),
             Err(error) => {
@@ -296,7 +296,10 @@ fn who_starts_last_has_the_state_and_the_one_before_finds_out() {
 
     // Its number is taken.
     let error = before.append(&plan(2, 1)).unwrap_err();
-    assert!(matches!(error, Error::User(_)) && error.to_string().contains("has taken over the state"), "{error}");
+    assert!(
+        matches!(error, Error::User(_)) && error.to_string().contains("has taken over the state"),
+        "{error}"
+    );
     // Or it is free again, since a checkpoint covers it, and what is written there does not count all the same.
     for number in 3..=12 {
         after.append(&plan(number, 2)).unwrap();
@@ -391,7 +394,10 @@ fn what_is_made_over_http_is_kept() {
     other.make(&statement("d")).unwrap();
     assert!(catalog.forget("b", false, &["s".to_owned()]).unwrap().is_some());
     let names = |kept: Vec<KeptStatement>| kept.into_iter().map(|kept| kept.name).collect::<Vec<_>>();
-    assert_eq!(names(KeptCatalog::of(&place(&store)).statements().unwrap()), ["a", "c", "d"]);
+    assert_eq!(
+        names(KeptCatalog::of(&place(&store)).statements().unwrap()),
+        ["a", "c", "d"]
+    );
     for (path, bytes) in objects(&store) {
         put(&store, &path, bytes[..bytes.len() - 1].to_vec());
         let error = catalog.statements().unwrap_err().to_string();

@@ -143,7 +143,10 @@ fn a_view_is_computed_anew_though_one_before_it_is_dropped_meanwhile() {
         .await;
         sql(&engine, "DROP MATERIALIZED VIEW counted").await;
         is_held.store(false, Ordering::Relaxed);
-        until(&engine, "it has read again", |source| source.state == SourceState::Running).await;
+        until(&engine, "it has read again", |source| {
+            source.state == SourceState::Running
+        })
+        .await;
         for (view, expected) in [("summed", "15"), ("large", "12"), ("above", "12")] {
             assert_eq!(value(&engine, view).await, expected, "{view}");
         }

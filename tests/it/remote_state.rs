@@ -108,8 +108,13 @@ fn while_nodes_are_down_epochs_wait_and_then_go_on() {
 #[test]
 fn a_table_is_refused_on_a_state_that_is_not_of_this_machine() {
     let hdfs = Hdfs::start();
-    let file = written("CREATE TABLE t (k BIGINT NOT NULL); CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n FROM t;");
+    let file =
+        written("CREATE TABLE t (k BIGINT NOT NULL); CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n FROM t;");
     let state = format!("{}/state", hdfs.url);
     let refused = zeta(&["run", text(&file), "--listen", "127.0.0.1:0", "--state", &state]).expect(1);
-    assert!(refused.err.contains("needs a folder of this machine"), "{}", refused.err);
+    assert!(
+        refused.err.contains("needs a folder of this machine"),
+        "{}",
+        refused.err
+    );
 }

@@ -220,7 +220,11 @@ fn is_security(property: &str) -> bool {
 /// A client beside another talks to the brokers as that one does: it takes all that both kinds of clients know.
 pub(super) fn copy_common(from: &ClientConfig, to: &mut ClientConfig) {
     // The map itself tells no secrets.
-    for property in from.config_map().into_keys().filter(|property| !OF_ONE_KIND.contains(property)) {
+    for property in from
+        .config_map()
+        .into_keys()
+        .filter(|property| !OF_ONE_KIND.contains(property))
+    {
         if let Some(value) = from.get(property) {
             to.set(property, value);
         }
@@ -337,7 +341,10 @@ mod tests {
             ("sasl.username", "u"),
             ("sasl.password", "hunter2"),
             ("properties.broker.address.family", "v4"),
-            ("properties.client.dns.lookup", "resolve_canonical_bootstrap_servers_only"),
+            (
+                "properties.client.dns.lookup",
+                "resolve_canonical_bootstrap_servers_only",
+            ),
             ("properties.enable.ssl.certificate.verification", "false"),
             ("properties.fetch.max.bytes", "1000000"),
             ("properties.group.id", "mine"),

@@ -167,7 +167,11 @@ mod tests {
         held.push(chunk(0, 0, 3));
         assert!(held.take(&silent, Position(3)).is_some());
         assert_eq!(held.seek_for(&silent), None, "it goes on alone");
-        assert_eq!(held.seek_for(&loud), Some(positions(&[(0, 3), (1, 2)])), "now all of them");
+        assert_eq!(
+            held.seek_for(&loud),
+            Some(positions(&[(0, 3), (1, 2)])),
+            "now all of them"
+        );
         assert_eq!(held.seek_for(&loud), None);
     }
 

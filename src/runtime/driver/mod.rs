@@ -652,8 +652,9 @@ impl Run {
                 Err(error) if !matches!(error, Error::External { .. }) => return Err(error),
                 Err(error) => {
                     tracing::warn!(source = self.timeline.source().name, %error, retry_ms = backoff.as_millis() as u64, "epoch not committed");
-                    let reason =
-                        format!("{error}; reading waits, nothing is lost, and it goes on as soon as the state can be written");
+                    let reason = format!(
+                        "{error}; reading waits, nothing is lost, and it goes on as soon as the state can be written"
+                    );
                     before.get_or_insert_with(|| {
                         let status = self.timeline.shared().status();
                         (status.state, status.reason)

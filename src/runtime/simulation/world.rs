@@ -441,7 +441,9 @@ impl World {
                     self.scheduler.sleep(self.scheduler.delay(Duration::from_millis(100)));
                 }
                 Aim::Published => {
-                    self.wait_until(Duration::from_secs(4), |world| !world.brokers.committed(ROWS).is_empty());
+                    self.wait_until(Duration::from_secs(4), |world| {
+                        !world.brokers.committed(ROWS).is_empty()
+                    });
                     self.scheduler.sleep(self.scheduler.delay(Duration::from_millis(100)));
                 }
                 Aim::None => {}
@@ -546,7 +548,10 @@ impl World {
         let checkpoints = self.disk.names_in(Path::new(CHECKPOINTS));
         // The next one removes it.
         let newest = checkpoints.iter().rfind(|name| !name.ends_with(".tmp"));
-        if checkpoints.iter().any(|name| name.ends_with(".tmp") && Some(name) < newest) {
+        if checkpoints
+            .iter()
+            .any(|name| name.ends_with(".tmp") && Some(name) < newest)
+        {
             return Err(format!("checkpoints are left unfinished: {checkpoints:?}"));
         }
         // A source that begins at the end did not see those before.

@@ -170,7 +170,11 @@ fn sync(folder: &Path) -> Result<(), SinkError> {
 
 fn sync_names(folder: &Path) -> io::Result<()> {
     // The parent of a relative path.
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let folder = if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
+    };
     File::open(folder)?.sync_all()
 }
 

@@ -389,7 +389,11 @@ impl ParquetSink {
                 "{folder}{separator}{}-{epoch:010}-{sequence:06}-{part:03}.parquet",
                 self.name
             ),
-            staged: format!("{}/{sequence:020}-{:06}-{part:03}.tmp", self.staging(held), held.attempt),
+            staged: format!(
+                "{}/{sequence:020}-{:06}-{part:03}.tmp",
+                self.staging(held),
+                held.attempt
+            ),
             bytes: encoded.bytes.len() as u64,
             crc32c: crc32c::crc32c(&encoded.bytes),
             rows: encoded.rows,

@@ -507,7 +507,10 @@ fn a_merge_that_cannot_read_its_files_is_put_off_and_nothing_else() {
         calls.push(writer.calls() - before);
     }
     let of_one = calls[0];
-    assert!(calls.iter().all(|calls| *calls == of_one), "{calls:?}: nothing is merged yet");
+    assert!(
+        calls.iter().all(|calls| *calls == of_one),
+        "{calls:?}: nothing is merged yet"
+    );
     {
         // Behind the next publishing.
         let mut line = writer.line.lock().unwrap();
@@ -518,7 +521,11 @@ fn a_merge_that_cannot_read_its_files_is_put_off_and_nothing_else() {
     assert_eq!(writer.calls() - before, of_one + 1, "the first call of a merge fails");
     let before = writer.calls();
     writer.sink.publish(&[epoch(merged + 1)]).unwrap();
-    assert_eq!(writer.calls() - before, of_one, "it neither recovers nor merges at once");
+    assert_eq!(
+        writer.calls() - before,
+        of_one,
+        "it neither recovers nor merges at once"
+    );
     assert_each_once(&world, merged + 1, "not merged");
 }
 
